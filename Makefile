@@ -1,0 +1,40 @@
+# make test    installs into .venv and runs the tests
+# make check   formatting, lint, types
+# make real    serves a real tiny model and runs all items of the shared data through it
+# make lock    renews the tested versions in requirements.lock
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SHARED ?= ../shared
+
+.PHONY: test check real lock install clean
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+real: install
+	$(BIN)/python -m tests.real --shared $(SHARED)
+
+install: $(STAMP)
+
+# The lock pins what was tested; build tools are pinned by it too.
+$(STAMP): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	touch $(STAMP)
+
+lock:
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip freeze --exclude-editable | grep -v '^pip==' > requirements.lock
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
