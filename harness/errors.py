@@ -1,0 +1,79 @@
+"""Every error this program raises on purpose.
+
+    HarnessError
+    ├─ UsageError            ours: settings or input are wrong; found before the first request (exit 2)
+    │  └─ BadRows            rows that are no items, by place and field
+    ├─ FieldError            one field of one row is wrong; the reader of rows adds the place
+    ├─ RequestFailed         one request failed for good: its item is left unscored, with the reason
+    ├─ EndpointRefused       the endpoint as a whole is unusable: it stops, others go on (exit 4)
+    ├─ ReplyError            theirs: a reply does not match the wire format or the request
+    └─ StoreError            a run's files cannot be read or written
+
+Foreign exceptions are translated once, at the edge where they appear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+
+class HarnessError(Exception):
+    """Base of all errors below; its text is one line meant for a person."""
+
+
+class UsageError(HarnessError):
+    """Settings or input are wrong; the text names the flag and the way out."""
+
+
+class BadRows(UsageError):
+    """Some rows of a split are no items; the text lists the first of them by place and field."""
+
+
+class FieldError(HarnessError):
+    """One field of a row is missing or wrong."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"field {field!r}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class RequestFailed(HarnessError):
+    """One request failed for good.
+
+    Attributes:
+        reason: short and stable ("400", "timeout", "protocol"), fit to be counted.
+        detail: one line with what the endpoint said, secrets removed.
+        status: the last HTTP status, or None where there was none.
+        attempts: how often the request was sent.
+    """
+
+    def __init__(
+        self, reason: str, detail: str = "", *, status: int | None = None, attempts: int = 1
+    ) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+        self.status = status
+        self.attempts = attempts
+
+
+class EndpointRefused(HarnessError):
+    """The endpoint refuses every request (401, 403, 404) or stayed down beyond our patience."""
+
+
+class ReplyError(HarnessError):
+    """A reply that must not be believed: wrong shape, wrong ids, wrong count, impossible values."""
+
+
+class StoreError(HarnessError):
+    """A run's folder or journal cannot be read or written."""
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """A closing sentence for an error about an unknown name: the nearest known ones, else all."""
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    return f"Known: {', '.join(known)}."

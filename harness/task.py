@@ -1,0 +1,73 @@
+"""What a benchmark declares: one frozen `Task`, made by one file in `tasks/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from harness.items import Item, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """What is known of a split as its authors published it, to recognise an altered copy."""
+
+    rows: int
+    sha256: str | None = None
+    """Content hash as `harness.survey.ContentHash` makes it, or None where no genuine copy was at hand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Where rows come from: the hub, or a folder of `--data-dir`."""
+
+    hub: str
+    """Repository on the hub, such as "cais/mmlu"."""
+    folder: str
+    """Folder below `--data-dir`: `<folder>/<split>.parquet`, `.jsonl` or `.csv`."""
+    columns: tuple[str, ...]
+    """The columns that items are made of; the content hash covers these."""
+    config: str | None = None
+    splits: Mapping[str, Split] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shots:
+    """How solved examples are chosen (lm-evaluation-harness 0.4.13, `api/samplers.py`)."""
+
+    split: str
+    """The split they come from; within the item's subject."""
+    draw: Literal["first_n", "random"]
+    """The first n in file order, or n at random, one generator consumed item after item."""
+    without_own: bool = False
+    """Draw one more and drop the item itself. The reference also does so for tasks that name neither a
+    shots split nor a test split (HellaSwag), where the item cannot be among them: kept, as it changes
+    which shots are drawn."""
+    default: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One benchmark: its data, its prompt, its metrics. `item` is the only code it needs."""
+
+    name: str
+    version: str
+    """Of prompt and scoring; a change of either changes it."""
+    dataset: Dataset
+    split: str
+    """The split that is evaluated."""
+    item: Callable[[Row], Item]
+    """One row to one item; raises `FieldError`."""
+    metrics: tuple[str, ...]
+    """Names from `harness.metrics`; the first is the task's own headline."""
+    shots: Shots
+    example: Mapping[str, Any]
+    """One real-looking row; a test converts it."""
+    subject_field: str | None = None
+    """The column that names an item's subject."""
+    description: Callable[[str], str] = lambda subject: ""
+    """The text before the shots, for a subject, with the white space that follows it."""
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Named unions of subjects, reported as rows of their own, pooled over items."""
+    shot_delimiter: str = "\n\n"
