@@ -1,0 +1,155 @@
+"""Prompts to token ids: the boundary rule, checked, and the bound on length; pure but for the tokenizer.
+
+Boundary rule (lm-evaluation-harness 0.4.13, `api/model.py`): white space at the end of the context moves to
+the front of the continuation; context and whole are encoded, and the continuation's ids are what the whole
+has beyond the *count* of the context's ids. The reference does not look whether the context's ids are a
+prefix of the whole; here every item where they are not is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from harness.errors import UsageError
+from harness.prompts import Prompt
+
+Overflow = Literal["truncate", "skip", "fail"]
+
+
+class Encodes(Protocol):
+    """What encoding needs of a tokenizer."""
+
+    start_id: int | None
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids with the leading special tokens."""
+
+    def encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids without special tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPair:
+    """One choice as ids."""
+
+    context_ids: Sequence[int]
+    forced_ids: Sequence[int]
+    shifted: bool = False
+    """The context's ids are no prefix of the whole's: a merge across the seam moved the boundary."""
+    dropped: int = 0
+    """Ids the context lost on the left to fit `--max-length`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedItem:
+    """One prompt as ids, or the reason why it cannot be scored."""
+
+    prompt: Prompt
+    contexts: tuple[str, ...]
+    pairs: tuple[EncodedPair, ...]
+    problem: str = ""
+
+    @property
+    def shifted(self) -> bool:
+        """Whether the boundary moved for any choice."""
+        return any(pair.shifted for pair in self.pairs)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether any context lost tokens."""
+        return any(pair.dropped for pair in self.pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """`--max-length` and `--on-overflow`: context plus continuation, in tokens; None: no bound."""
+
+    max_length: int | None = None
+    overflow: Overflow = "truncate"
+
+
+def split_seam(context: str, continuation: str) -> tuple[str, str]:
+    """Move white space at the end of the context to the front of the continuation."""
+    kept = context.rstrip()
+    return kept, context[len(kept) :] + continuation
+
+
+def encode_prompts(
+    prompts: Sequence[Prompt],
+    tokenizer: Encodes,
+    bound: Bound = Bound(),  # noqa: B008 - frozen
+) -> list[EncodedItem]:
+    """Encode a batch of prompts; texts that occur more than once in it are encoded once.
+
+    Raises:
+        UsageError: an item is longer than the bound and `--on-overflow fail` was asked for.
+    """
+    contexts = [prompt.contexts() for prompt in prompts]
+    seams = [
+        [split_seam(context, pair.continuation) for context, pair in zip(own, prompt.item.pairs, strict=True)]
+        for own, prompt in zip(contexts, prompts, strict=True)
+    ]
+    parts = {
+        text for item in seams for context, rest in item if context for text in (context, context + rest)
+    }
+    ids = dict(zip(parts, tokenizer.encode(list(parts)), strict=True))
+    bare = {rest for item in seams for context, rest in item if not context}
+    plain = dict(zip(bare, tokenizer.encode_plain(list(bare)), strict=True)) if bare else {}
+
+    def pair(context: str, rest: str) -> EncodedPair:
+        if context:
+            return _split(ids[context], ids[context + rest])
+        return _after_nothing(plain[rest], tokenizer.start_id)
+
+    return [
+        _bounded(EncodedItem(prompt, own, tuple(pair(*seam) for seam in item)), bound)
+        for prompt, own, item in zip(prompts, contexts, seams, strict=True)
+    ]
+
+
+def _split(context_ids: list[int], whole_ids: list[int]) -> EncodedPair:
+    n = len(context_ids)
+    return EncodedPair(context_ids, whole_ids[n:], shifted=whole_ids[:n] != context_ids)
+
+
+def _after_nothing(ids: list[int], start_id: int | None) -> EncodedPair:
+    """An empty context becomes the start token, or the continuation's own first id where that is it."""
+    if start_id is None or ids[:1] == [start_id]:
+        return EncodedPair(ids[:1], ids[1:])
+    return EncodedPair([start_id], ids)
+
+
+def _bounded(item: EncodedItem, bound: Bound) -> EncodedItem:
+    """The item within the bound: its contexts cut on the left, or a problem named."""
+    for position, pair in enumerate(item.pairs):
+        if not pair.forced_ids:
+            return _problem(item, f"choice {position} has no tokens of its own")
+    if bound.max_length is None:
+        return item
+    longest = max(len(pair.context_ids) + len(pair.forced_ids) for pair in item.pairs)
+    if longest <= bound.max_length:
+        return item
+    if bound.overflow == "fail":
+        name = f"{item.prompt.item.task} {item.prompt.item.subject}".strip()
+        raise UsageError(
+            f"--on-overflow fail: {name} item {item.prompt.item.index} has {longest} tokens,"
+            f" --max-length is {bound.max_length}"
+        )
+    if bound.overflow == "skip":
+        return _problem(item, f"longer than --max-length ({longest} tokens)")
+    if any(len(pair.forced_ids) >= bound.max_length for pair in item.pairs):
+        return _problem(item, "a choice alone is longer than --max-length")
+    pairs = tuple(_cut(pair, bound.max_length) for pair in item.pairs)
+    return EncodedItem(item.prompt, item.contexts, pairs)
+
+
+def _cut(pair: EncodedPair, max_length: int) -> EncodedPair:
+    room = max_length - len(pair.forced_ids)
+    dropped = max(0, len(pair.context_ids) - room)
+    return EncodedPair(pair.context_ids[dropped:], pair.forced_ids, pair.shifted, dropped)
+
+
+def _problem(item: EncodedItem, problem: str) -> EncodedItem:
+    return EncodedItem(item.prompt, item.contexts, (), problem)

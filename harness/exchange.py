@@ -1,0 +1,90 @@
+"""One request, its reply, and the checks between them, whatever the wire.
+
+Invariant: a reply is believed only after `check_reply`. Anything else is a protocol error, never a score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.errors import ReplyError
+
+TOLERANCE = 1e-4
+"""Nats a log-probability may lie above 0: rounding in the server's float32 softmax."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Score one continuation after one context, both as token ids."""
+
+    key: bytes
+    """16 bytes that mean exactly this question put to exactly this endpoint (see `plan.request_key`)."""
+    context_ids: Sequence[int]
+    forced_ids: Sequence[int]
+    top: int = 0
+    """How many alternatives a position the scoring reads; 0: none, and none are stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the endpoint counted them; None where it did not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an endpoint said of one request."""
+
+    token_ids: Sequence[int]
+    """The ids it says it put out."""
+    token_logprobs: Sequence[float]
+    """Natural logarithms, one a forced token."""
+    top_logprobs: Sequence[Mapping[str, float]] | None = None
+    """The likeliest alternatives a position, by text; only where `ScoreRequest.top` asked for them."""
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a request has no believable reply: its item stays unscored."""
+
+    reason: str
+    """Short and stable, fit to be counted: "400", "429", "timeout", "connection", "protocol"."""
+    detail: str = ""
+    """One line of what the endpoint said, secrets removed."""
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a request ended for good: exactly one of `reply` and `failure` is there."""
+
+    request: ScoreRequest
+    reply: Reply | None = None
+    failure: Failure | None = None
+    latency: float = 0.0
+    """Seconds from sending to the last byte, of the last attempt."""
+    attempts: int = 1
+
+
+def check_reply(request: ScoreRequest, reply: Reply) -> None:
+    """Raise `ReplyError` unless the reply answers exactly the request with possible values."""
+    forced, values = request.forced_ids, reply.token_logprobs
+    if len(values) != len(forced):
+        raise ReplyError(f"{len(values)} log-probabilities for {len(forced)} forced tokens")
+    if list(reply.token_ids) != list(forced):
+        raise ReplyError(f"the endpoint put out {_some(reply.token_ids)} where {_some(forced)} was forced")
+    for position, value in enumerate(values):
+        if not math.isfinite(value):
+            raise ReplyError(f"log-probability {value} at position {position} is not finite")
+        if value > TOLERANCE:
+            raise ReplyError(f"log-probability {value} at position {position} is above 0")
+
+
+def _some(ids: Sequence[int]) -> str:
+    return f"{list(ids[:6])}{'...' if len(ids) > 6 else ''} ({len(ids)} ids)"

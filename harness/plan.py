@@ -1,0 +1,152 @@
+"""Encoded items to requests with stable keys; pure.
+
+A key means one thing: this question, put to this endpoint, in this way. What it covers stands in
+`KeyMaker`; whoever changes that changes `KEY_VERSION`, and older replies are then asked for anew.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b, sha256
+
+from harness.encoding import EncodedItem
+from harness.exchange import ScoreRequest
+from harness.items import BadItem
+from harness.prompts import Prompt
+from harness.scores import ItemRecord
+
+KEY_VERSION = 1
+SCORING_MODE = "forced"
+"""How a choice is scored: all of its tokens forced, in one request of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointIdentity:
+    """What makes two endpoints the same: replies of one may answer for the other.
+
+    Two endpoints of equal identity in a run are told apart by their replicate number.
+    """
+
+    dialect: str
+    base_url: str
+    model: str
+    adapter: str
+    replicate: int = 0
+
+    def text(self) -> str:
+        """One line of JSON, stable across runs and versions."""
+        return json.dumps([self.dialect, self.base_url, self.model, self.adapter])
+
+    def digest(self) -> str:
+        """Eight hexadecimal digits for names of files."""
+        return blake2b(self.text().encode(), digest_size=4).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedItem:
+    """An item's record for the journal, and the requests it takes, one a choice, next to each other."""
+
+    encoded: EncodedItem
+    record: ItemRecord
+    requests: tuple[ScoreRequest, ...]
+
+
+class KeyMaker:
+    """Keys of one endpoint: BLAKE2b over version, mode, endpoint, replicate, `top`, context and forced ids."""
+
+    def __init__(self, identity: EndpointIdentity, *, mode: str = SCORING_MODE) -> None:
+        """Fix what all keys of this endpoint share."""
+        shared = json.dumps([KEY_VERSION, mode, identity.text(), identity.replicate])
+        self._shared = blake2b(shared.encode(), digest_size=16)
+
+    def keys(
+        self, context_ids: Sequence[int], forced: Sequence[Sequence[int]], *, top: int = 0
+    ) -> list[bytes]:
+        """One key of 16 bytes for each continuation of one context; the context is hashed once."""
+        start = self._shared.copy()
+        start.update(_packed([top, len(context_ids)]))
+        start.update(_packed(context_ids))
+        keys = []
+        for ids in forced:
+            one = start.copy()
+            one.update(_packed(ids))
+            keys.append(one.digest())
+        return keys
+
+
+def plan_item(encoded: EncodedItem, ordinal: int, maker: KeyMaker) -> PlannedItem:
+    """The requests of an item, and the record that scores will be computed from."""
+    record = listed(encoded.prompt, ordinal)
+    hashes = {context: sha256(context.encode()).hexdigest() for context in dict.fromkeys(encoded.contexts)}
+    requests = () if encoded.problem else tuple(_requests(encoded, maker))
+    planned = replace(
+        record,
+        prompt_hash=hashes[encoded.contexts[0]],
+        context_sha256=tuple(hashes[context] for context in encoded.contexts),
+        keys=tuple(request.key for request in requests),
+        n_tokens=tuple(len(request.forced_ids) for request in requests),
+        problem=encoded.problem,
+    )
+    return PlannedItem(encoded, planned, requests)
+
+
+def listed(prompt: Prompt | BadItem, ordinal: int, shots: int = 0) -> ItemRecord:
+    """The record of an item that a run asks for but has not planned yet (or never can: a bad row)."""
+    if isinstance(prompt, BadItem):
+        return ItemRecord(
+            ordinal=ordinal,
+            task=prompt.task,
+            subject=prompt.subject,
+            shots=shots,
+            index=prompt.index,
+            id="",
+            gold=(),
+            cluster="",
+            n_chars=(),
+            n_bytes=(),
+            problem=prompt.problem,
+        )
+    item = prompt.item
+    choices = [pair.choice for pair in item.pairs]
+    return ItemRecord(
+        ordinal=ordinal,
+        task=item.task,
+        subject=item.subject,
+        shots=prompt.shots,
+        index=item.index,
+        id=item.id,
+        gold=item.gold,
+        cluster=item.cluster,
+        n_chars=tuple(map(len, choices)),
+        n_bytes=tuple(len(choice.encode()) for choice in choices),
+    )
+
+
+def _requests(encoded: EncodedItem, maker: KeyMaker) -> list[ScoreRequest]:
+    """One request a choice; runs of choices with the same context ids are hashed together."""
+    requests: list[ScoreRequest] = []
+    pairs = encoded.pairs
+    start = 0
+    while start < len(pairs):
+        context = pairs[start].context_ids
+        stop = start
+        while stop < len(pairs) and (
+            pairs[stop].context_ids is context or pairs[stop].context_ids == context
+        ):
+            stop += 1
+        forced = [pair.forced_ids for pair in pairs[start:stop]]
+        keys = maker.keys(context, forced)
+        requests += [ScoreRequest(key, context, ids) for key, ids in zip(keys, forced, strict=True)]
+        start = stop
+    return requests
+
+
+def _packed(ids: Sequence[int]) -> bytes:
+    packed = array("I", ids)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()

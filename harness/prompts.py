@@ -1,0 +1,163 @@
+"""Items to prompts: description, shots, question; pure.
+
+Shots are drawn for the whole split in file order, before any limit, sample or shard, so that no option
+changes a prompt. Which shots: lm-evaluation-harness 0.4.13, `api/samplers.py` and `api/task.py`. This
+module does not know where rows come from, nor what a token is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from harness.errors import FieldError, UsageError
+from harness.items import BadItem, Item, Row
+from harness.task import Shots, Task
+
+SHOTS_SEED = 1234
+"""The reference's default seed for drawing shots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """An item with the text that stands before its contexts."""
+
+    item: Item
+    prefix: str
+    """Description and shots; the same for all choices."""
+    shots: int
+
+    def contexts(self) -> tuple[str, ...]:
+        """The whole text before each choice; choices that share a context share the string."""
+        own = dict.fromkeys(pair.context for pair in self.item.pairs)
+        whole = {context: self.prefix + context for context in own}
+        return tuple(whole[pair.context] for pair in self.item.pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which items of a split are evaluated; counted within each subject."""
+
+    limit: int | None = None
+    """The first N."""
+    sample: int | None = None
+    """N at random, the same ones for the same seed whatever else is asked."""
+    seed: int = 0
+
+    def indices(self, task: str, counts: Mapping[str, int]) -> dict[str, Collection[int]]:
+        """The chosen indices of each subject, given how many items each has."""
+        return {subject: self._of(f"{task}/{subject}", count) for subject, count in counts.items()}
+
+    def _of(self, name: str, count: int) -> Collection[int]:
+        if self.sample is not None:
+            chosen = Random(f"{self.seed}/{name}").sample(range(count), min(self.sample, count))
+            return frozenset(chosen)
+        return range(count if self.limit is None else min(self.limit, count))
+
+
+def shot_text(shot: Item, delimiter: str) -> str:
+    """A solved question: the context and continuation of its first right choice, and the delimiter."""
+    right = shot.pairs[shot.gold[0]]
+    return right.context + right.continuation + delimiter
+
+
+def shot_drawer(rule: Shots, shots: int, pool: Sequence[Item]) -> Callable[[Item | None], Sequence[Item]]:
+    """A function that gives each item, asked in file order, its shots out of `pool`.
+
+    Where the rule draws at random, one generator is consumed item after item, so every item of the split
+    has to be asked for. A row that is no item is asked for as None.
+    """
+    if shots == 0:
+        return lambda item: ()
+    if rule.draw == "first_n":
+        if rule.without_own:
+            return lambda item: _without(item, pool)[:shots]
+        first = tuple(pool[:shots])
+        return lambda item: first
+    generator = Random(SHOTS_SEED)
+
+    def draw(item: Item | None) -> Sequence[Item]:
+        drawn = generator.sample(pool, shots + rule.without_own)
+        if not rule.without_own:
+            return drawn
+        others = _without(item, drawn)
+        if len(others) < shots:  # the pool holds the item more than once: draw from what is left without it
+            others = generator.sample(_without(item, pool), shots)
+        return others[:shots]
+
+    return draw
+
+
+def check_pools(task: Task, shots: int, pools: Mapping[str, Sequence[Item]], subjects: Iterable[str]) -> None:
+    """Raise `UsageError` where a subject has too few items to draw its shots from."""
+    needed = shots + (task.shots.without_own and shots > 0)
+    for subject in subjects:
+        found = len(pools.get(subject, ()))
+        if found < needed:
+            where = f"{task.dataset.folder}/{task.shots.split}" + (f", subject {subject}" if subject else "")
+            raise UsageError(
+                f"--shots {shots}: {task.name} needs {needed} items of {where}, which has {found}"
+            )
+
+
+def prompts(
+    task: Task,
+    rows: Iterable[Row],
+    *,
+    shots: int,
+    pools: Mapping[str, Sequence[Item]],
+    chosen: Mapping[str, Collection[int]],
+) -> Iterator[Prompt | BadItem]:
+    """The prompts of the chosen items, in file order.
+
+    Args:
+        task: the benchmark.
+        rows: all rows of the evaluated split, in file order.
+        shots: how many solved examples.
+        pools: the items shots are drawn from, by subject.
+        chosen: which indices of each subject, as `Selection.indices` gives them.
+    """
+    drawers: dict[str, Callable[[Item | None], Sequence[Item]]] = {}
+    prefixes: dict[str, tuple[Sequence[Item], str]] = {}
+    for row in rows:
+        item = item_or_bad(task, row)
+        subject = row.subject
+        if subject not in drawers:
+            drawers[subject] = shot_drawer(task.shots, shots, pools.get(subject, ()))
+        drawn = drawers[subject](item if isinstance(item, Item) else None)
+        if row.index not in chosen.get(subject, ()):
+            continue
+        if isinstance(item, BadItem):
+            yield item
+            continue
+        if subject not in prefixes or prefixes[subject][0] is not drawn:
+            prefixes[subject] = drawn, prompt_prefix(task, subject, drawn)
+        yield Prompt(item, prefixes[subject][1], shots)
+
+
+def prompt_prefix(task: Task, subject: str, shots: Sequence[Item]) -> str:
+    """What stands before a question: the description, then the shots, each with its delimiter."""
+    return task.description(subject) + "".join(shot_text(shot, task.shot_delimiter) for shot in shots)
+
+
+def item_or_bad(task: Task, row: Row) -> Item | BadItem:
+    """The item of a row, or what is wrong with the row."""
+    try:
+        return task.item(row)
+    except FieldError as error:
+        return BadItem(task.name, row.subject, row.index, f"bad row: {row.place}, {error}")
+
+
+def pools_by_subject(task: Task, rows: Iterable[Row]) -> dict[str, list[Item]]:
+    """The items of the shots split, by subject, in file order; raises `FieldError` for a bad row."""
+    pools: dict[str, list[Item]] = {}
+    for row in rows:
+        pools.setdefault(row.subject, []).append(task.item(row))
+    return pools
+
+
+def _without(item: Item | None, pool: Sequence[Item]) -> Sequence[Item]:
+    if item is None:
+        return pool
+    return [each for each in pool if (each.pairs, each.gold) != (item.pairs, item.gold)]

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from harness import Item, Row, Shots, UsageError
+from harness.items import BadItem
+from harness.prompts import Prompt, Selection, check_pools, pools_by_subject, prompts, shot_drawer
+from harness.task import Task
+from tests.making import make_rows, make_task
+
+
+def texts(task: Task, rows: list[Row], shots: int, pool: list[Row], chosen: Selection) -> dict[str, str]:
+    """The first context of every chosen item, by its question."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.subject] = counts.get(row.subject, 0) + 1
+    made = prompts(
+        task,
+        rows,
+        shots=shots,
+        pools=pools_by_subject(task, pool),
+        chosen=chosen.indices(task.name, counts),
+    )
+    return {p.item.pairs[0].context: p.contexts()[0] for p in made if isinstance(p, Prompt)}
+
+
+def test_layout_of_a_prompt() -> None:
+    """Description, then solved shots each followed by the delimiter, then the question alone."""
+    task = make_task(description=lambda subject: f"About {subject}.\n\n")
+    pool = make_rows(2, subjects=["b"], name="dev")
+    found = texts(task, make_rows(1, subjects=["b"]), 2, pool, Selection())
+    assert list(found.values()) == [
+        "About b.\n\nQ: dev b 0\nA: yes 0\n\nQ: dev b 1\nA: no 1\n\nQ: test b 0\nA:"
+    ]
+
+
+def test_shots_stay_within_the_subject() -> None:
+    """A subject's questions get shots of that subject only."""
+    pool = make_rows(3, subjects=["a", "b"], name="dev")
+    found = texts(make_task(), make_rows(1, subjects=["a", "b"]), 2, pool, Selection())
+    assert "dev b" not in found["Q: test a 0\nA:"]
+    assert "dev a" not in found["Q: test b 0\nA:"]
+
+
+@pytest.mark.parametrize("draw", ["first_n", "random"])
+@pytest.mark.parametrize("selection", [Selection(limit=3), Selection(sample=4, seed=7)])
+def test_selection_changes_no_prompt(draw: str, selection: Selection) -> None:
+    """Limit and sample take prompts away; those that stay are the same, shots included."""
+    task = make_task(shots=Shots(split="dev", draw=draw))  # type: ignore[arg-type]
+    rows, pool = make_rows(20, subjects=["a", "b"]), make_rows(9, subjects=["a", "b"], name="dev")
+    whole = texts(task, rows, 3, pool, Selection())
+    part = texts(task, rows, 3, pool, selection)
+    assert 0 < len(part) < len(whole)
+    assert part.items() <= whole.items()
+
+
+def test_sample_depends_on_the_seed_alone() -> None:
+    """The same seed draws the same items; another seed others; all when more are asked for than exist."""
+    counts = {"a": 50}
+    first = Selection(sample=5, seed=1).indices("toy", counts)
+    assert first == Selection(sample=5, seed=1).indices("toy", counts)
+    assert first != Selection(sample=5, seed=2).indices("toy", counts)
+    assert len(Selection(sample=99, seed=1).indices("toy", counts)["a"]) == 50
+
+
+def test_random_shots_are_drawn_as_the_reference_draws_them() -> None:
+    """One generator seeded 1234 is consumed item after item; one more is drawn and dropped where it says so."""
+    task = make_task()
+    pool = [task.item(row) for row in make_rows(30, name="train")]
+    items = [task.item(row) for row in make_rows(5)]
+    for one_more in (False, True):
+        draw = shot_drawer(Shots(split="train", draw="random", without_own=one_more), 4, pool)
+        generator = Random(1234)
+        for item in items:
+            assert list(draw(item)) == generator.sample(pool, 4 + one_more)[:4]
+
+
+def test_an_item_is_no_shot_of_its_own() -> None:
+    """Where shots come from the evaluated split, the item itself is dropped, and n are left."""
+    task = make_task()
+    pool = [task.item(row) for row in make_rows(4)]
+    draw = shot_drawer(Shots(split="test", draw="random", without_own=True), 3, pool)
+    for item in pool * 5:
+        shots = draw(item)
+        assert item not in shots
+        assert len(shots) == 3
+    first = shot_drawer(Shots(split="test", draw="first_n", without_own=True), 2, pool)
+    assert first(pool[0]) == pool[1:3]
+
+
+def test_an_item_that_the_pool_holds_twice_still_gets_its_shots() -> None:
+    """Where every draw may be the item itself, shots are drawn anew from what is left without it."""
+    task = make_task()
+    own, *others = (task.item(row) for row in make_rows(4))
+    draw = shot_drawer(Shots(split="test", draw="random", without_own=True), 3, [own, own, own, *others])
+    for _ in range(20):
+        assert sorted(shot.index for shot in draw(own)) == [1, 2, 3]
+
+
+def test_too_few_shots() -> None:
+    """A subject without enough items to draw from is named before anything is sent."""
+    task = make_task()
+    pools: dict[str, list[Item]] = pools_by_subject(task, make_rows(2, subjects=["a"], name="dev"))
+    check_pools(task, 2, pools, ["a"])
+    with pytest.raises(UsageError, match=r"--shots 3: toy needs 3 items of toy/dev, subject a, which has 2"):
+        check_pools(task, 3, pools, ["a"])
+
+
+def test_a_bad_row_keeps_its_place() -> None:
+    """A row that is no item becomes a bad item with its index; the others are untouched."""
+    rows = make_rows(3)
+    rows[1] = Row({**rows[1].values, "answer": 9}, "test row 1", task="toy", index=1)
+    found = list(prompts(make_task(), rows, shots=0, pools={}, chosen={"": range(3)}))
+    assert isinstance(found[1], BadItem)
+    assert found[1].index == 1
+    assert "test row 1, field 'answer': gold 9 is out of range for 2 choices" in found[1].problem
+    assert [isinstance(each, Prompt) for each in found] == [True, False, True]
