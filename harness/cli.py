@@ -1,0 +1,144 @@
+"""The commands. Flags are read off the records of `harness.settings`; the work is done elsewhere.
+
+What people read goes to the terminal through rich; data goes to files or, with `--json`, to stdout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cyclopts import App, CycloptsError
+from rich.console import Console
+
+from harness import __version__
+from harness.errors import HarnessError, StoreError
+from harness.settings import RunSettings, ServeSettings
+
+if TYPE_CHECKING:
+    from harness.prepare import Prepared
+    from harness.runner import RunResult
+
+_Result = TypeVar("_Result")
+
+app = App(
+    name="forced-choice",
+    version=f"forced-choice {__version__}",
+    help="How good is an LLM endpoint, or an adapter, at multiple choice? Every choice of an item is forced"
+    " as output and its log-probability read; nothing is sampled, nothing parsed.",
+    help_format="plaintext",
+)
+
+
+@app.command
+def run(settings: RunSettings) -> int:
+    """Evaluate tasks on one or more endpoints; the same command continues where it stopped.
+
+    Writes the accuracy table (scores.csv), every item (items.parquet, items.csv) and every reply (journal/)
+    into the run's folder. FRIENDLI_TOKEN and FRIENDLI_TEAM are read from the environment.
+
+    Exit codes: 0 done; 2 settings or data are wrong, nothing was sent; 3 items are left unscored;
+    4 an endpoint refused; 130 interrupted.
+    """
+    from harness.prepare import prepare
+
+    result = _run_async(_evaluate(prepare(settings)))
+    _print_result(result, as_json=settings.json)
+    return int(result.exit)
+
+
+@app.command
+def serve(settings: ServeSettings) -> int:
+    """Serve a small Llama-style model on loopback with Friendli's completions API, to try things out.
+
+    Line 1 of the output is the base URL, line 2 a request to try. Ctrl-C ends it.
+    """
+    # One thread for linear algebra: the matrices are small, and more threads only wait for one another.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from harness.serving.app import serve as serve_model
+
+    _run_async(serve_model(settings.model, host=settings.host, port=settings.port, token=settings.token))
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. Errors are one line on stderr, never a traceback."""
+    console = Console(stderr=True)
+    try:
+        code = app(
+            arguments if arguments is None else list(arguments),
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+    except CycloptsError as error:
+        return _fail(console, str(error))
+    except StoreError as error:  # files that could be written at first: the run is kept as far as it is
+        return _fail(console, f"{error}. Then the same command continues.", code=3)
+    except HarnessError as error:
+        return _fail(console, str(error))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _fail(console: Console, message: str, *, code: int = 2) -> int:
+    _say(console, f"forced-choice: {message}")
+    return code
+
+
+def _run_async(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run a coroutine, on uvloop where it is installed."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        new_event_loop = asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(work)
+
+
+async def _evaluate(prepared: Prepared) -> RunResult:
+    """Evaluate; the first Ctrl-C lets requests in flight end, the second drops them."""
+    from harness.runner import evaluate
+
+    console = Console(stderr=True)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    evaluating = asyncio.current_task()
+
+    def interrupted() -> None:
+        if stop.is_set() and evaluating is not None:
+            evaluating.cancel()
+        stop.set()
+        console.print("Stopping: requests in flight are finished and kept. Ctrl-C again drops them.")
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, interrupted)
+    names = ", ".join(endpoint.label for endpoint in prepared.endpoints)
+    _say(console, f"{prepared.suite.size:,} items on {names}, into {prepared.folder}")
+    return await evaluate(prepared, console, stop)
+
+
+def _print_result(result: RunResult, *, as_json: bool) -> None:
+    """The accuracy table for people, or for programs; what must be known beside it goes to stderr."""
+    from harness.showing import accuracy_table, closing_lines
+
+    if as_json:
+        sys.stdout.write(result.accuracy.to_json(orient="records", indent=2) + "\n")
+    else:
+        Console().print(accuracy_table(result.accuracy))
+    console = Console(stderr=True)
+    for line in closing_lines(result):
+        _say(console, line)
+
+
+def _say(console: Console, line: str) -> None:
+    """Print a line as it is: endpoints and data sets may hold anything."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

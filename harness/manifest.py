@@ -1,0 +1,170 @@
+"""How a run ended, in codes and in words: exit code, remarks, and the content of `run.json`."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from harness import __version__
+from harness.endpoints import Endpoint
+from harness.journal import Journal
+from harness.prepare import Prepared
+from harness.progress import Progress
+from harness.suite import PreparedTask
+
+LIBRARIES = (
+    "aiohttp",
+    "datasets",
+    "msgspec",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "tenacity",
+    "tokenizers",
+)
+
+
+class Exit(IntEnum):
+    """Exit codes of the program."""
+
+    DONE = 0
+    GATE_FAILED = 1
+    USAGE = 2
+    UNSCORED = 3
+    REFUSED = 4
+    INTERRUPTED = 130
+
+    @property
+    def status(self) -> str:
+        """What `run.json` says of a run that ended so."""
+        return {Exit.DONE: "complete", Exit.INTERRUPTED: "interrupted"}.get(self, "incomplete")
+
+
+@dataclass(slots=True)
+class EndpointRun:
+    """One endpoint's part of a run, as far as it has come."""
+
+    endpoint: Endpoint
+    journal: Journal
+    progress: Progress
+    refused: str = ""
+    """Why the endpoint was given up, or empty."""
+
+
+def exit_code(unscored: int, parts: Sequence[EndpointRun], *, interrupted: bool) -> Exit:
+    """The code a run ends with: being told to stop weighs most, then a refusal, then unscored items."""
+    if interrupted:
+        return Exit.INTERRUPTED
+    if any(part.refused for part in parts):
+        return Exit.REFUSED
+    return Exit.UNSCORED if unscored else Exit.DONE
+
+
+def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) -> list[str]:
+    """What a reader must know beside the numbers, one sentence each."""
+    remarks = [remark for task in prepared.suite.tasks for remark in task.remarks]
+    for label, tokenizer in prepared.tokenizers.items():
+        ids = " ".join(map(str, tokenizer.leading))
+        what = f"each context begins with token {ids}" if ids else "no token is put in front of a context"
+        remarks.append(f"{label}: {what} (--bos {prepared.settings.bos})")
+    for part in parts:
+        label, progress = part.endpoint.label, part.progress
+        if progress.shifted:
+            remarks.append(
+                f"{label}: in {progress.shifted:,} items a token spans context and continuation;"
+                " they are split by count, as the reference does"
+            )
+        if progress.truncated:
+            remarks.append(
+                f"{label}: {progress.truncated:,} items lost context on the left to --max-length"
+                f" {prepared.settings.max_length}"
+            )
+        if part.refused:
+            remarks.append(f"{label}: stopped, {part.refused}")
+    return remarks + ([f"the run's files could not be written: {broken}"] if broken else [])
+
+
+def manifest(
+    prepared: Prepared,
+    status: str,
+    begun: float,
+    *,
+    sent: float | None = None,
+    parts: Sequence[EndpointRun] = (),
+    remarks: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The content of `run.json`; times in seconds, `begun` and `sent` since the epoch."""
+    timings = {"begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun))}
+    seconds = {} if sent is None else {"sending_s": sent - begun, "whole_s": time.time() - begun}
+    return {
+        "program": f"forced-choice {__version__}",
+        "status": status,
+        "settings": asdict(prepared.settings),
+        "suite": prepared.identity.digest(),
+        "tasks": {task.task.name: _task(task) for task in prepared.suite.tasks},
+        "endpoints": [_endpoint(prepared, endpoint) for endpoint in prepared.endpoints],
+        "counts": {part.endpoint.label: _counts(part) for part in parts},
+        "remarks": list(remarks),
+        "timings": {**timings, **{name: round(value, 3) for name, value in seconds.items()}},
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def _task(task: PreparedTask) -> dict[str, Any]:
+    """One task: what it is, where its rows came from, how many are asked for."""
+    return {
+        "version": task.task.version,
+        "shots": task.shots,
+        "split": task.task.split,
+        "source": task.rows.source,
+        "revision": task.rows.revision,
+        "rows": task.survey.rows,
+        "bad_rows": task.survey.n_bad,
+        "content_sha256": task.survey.content_sha256,
+        "items": task.size,
+    }
+
+
+def _endpoint(prepared: Prepared, endpoint: Endpoint) -> dict[str, Any]:
+    """One endpoint: its address and identity, never its secrets."""
+    return {
+        "label": endpoint.label,
+        "dialect": endpoint.dialect,
+        "base_url": endpoint.base_url,
+        "model": endpoint.model,
+        "adapter": endpoint.adapter,
+        "replicate": endpoint.replicate,
+        "identity": endpoint.identity.text(),
+        "tokenizer_sha256": prepared.tokenizers[endpoint.label].sha256,
+    }
+
+
+def _counts(part: EndpointRun) -> dict[str, Any]:
+    """What happened on one endpoint in this session, and what its journal holds in all."""
+    progress = part.progress
+    return {
+        "items": progress.items_total,
+        "requests_sent": progress.requests_done,
+        "requests_from_journal": progress.requests_reused,
+        "retries": dict(sorted(progress.retries.items())),
+        "boundary_shifted_items": progress.shifted,
+        "truncated_items": progress.truncated,
+        "refused": part.refused,
+        "journal": asdict(part.journal.stats()),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed as a distribution"
+    return found

@@ -1,0 +1,133 @@
+"""A run's folder: its lock, its identity, its `run.json`, and the first prompts for the eye.
+
+`results/README.md` specifies every file. Whole files are written under another name and renamed, so that
+what stands under its own name is complete.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from harness.errors import StoreError, UsageError
+from harness.prompts import Prompt
+
+SCHEMA = 1
+PROMPTS_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteIdentity:
+    """What must not change while a run folder is continued; limit, pace and endpoints may."""
+
+    fields: Mapping[str, Any]
+
+    def digest(self) -> str:
+        """Eight hexadecimal digits: part of the folder's default name."""
+        return blake2b(json.dumps(self.fields, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+    def difference(self, stored: Mapping[str, Any]) -> str | None:
+        """The first field that differs from a stored identity, in words; None where none does."""
+        for name, value in self.fields.items():
+            if stored.get(name) != value:
+                return f"{name} is {_short(stored.get(name))} there and {_short(value)} now"
+        return None
+
+
+class RunFolder:
+    """The folder of one run, locked while it is open.
+
+    Raises:
+        UsageError: it holds another suite, or is no place for a run.
+        StoreError: it cannot be written, or another process works in it.
+    """
+
+    def __init__(self, path: Path, identity: SuiteIdentity) -> None:
+        """Create or reopen the folder; nothing is written yet but the lock."""
+        self.path = path
+        self.identity = identity
+        self.earlier = self._read_earlier()
+        try:
+            (path / "journal").mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UsageError(f"--out {path}: {error.strerror or error}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise UsageError(
+                f"--out {path}: another run is working in this folder; wait for it, or choose another --out"
+            ) from error
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._lock)
+
+    def journal(self, name: str) -> Path:
+        """Where an endpoint's journal stands."""
+        return self.path / "journal" / f"{name}.sqlite"
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Replace `run.json`."""
+        whole = {"schema": SCHEMA, **manifest, "identity": dict(self.identity.fields)}
+        text = json.dumps(whole, indent=2, ensure_ascii=False, default=str) + "\n"
+        write_whole(self.path / "run.json", text)
+
+    def write_prompts(self, prompts: Iterable[Prompt]) -> None:
+        """The first few prompts of each task, whole, with their choices."""
+        write_whole(self.path / "prompts.txt", "\n".join(map(_shown, prompts)))
+
+    def _read_earlier(self) -> Mapping[str, Any] | None:
+        """The manifest of an earlier run here; refuses another suite's folder and foreign folders."""
+        file = self.path / "run.json"
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"--out {self.path}: is a file, not a folder")
+        if not file.exists():
+            return None
+        try:
+            earlier = json.loads(file.read_bytes())
+            stored = earlier["identity"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"--out {self.path}: its run.json cannot be read ({error})") from error
+        differs = self.identity.difference(stored)
+        if differs:
+            raise UsageError(
+                f"--out {self.path}: holds a run of another suite: {differs}; choose another --out"
+            )
+        return dict(earlier)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file under another name and rename it: it is never seen half written."""
+    temporary = file.with_name(f".{file.name}.new")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+    except OSError as error:
+        raise StoreError(f"{file}: {error.strerror or error}") from error
+
+
+def _shown(prompt: Prompt) -> str:
+    item = prompt.item
+    name = " ".join(each for each in (item.task, item.subject, f"item {item.index}") if each)
+    right = {item.pairs[gold].choice for gold in item.gold}
+    lines = [f"===== {name}, {prompt.shots} shots", prompt.contexts()[0], "----- continuations (* is right)"]
+    lines += [f"{'*' if pair.choice in right else ' '} {pair.continuation!r}" for pair in item.pairs]
+    return "\n".join(lines) + "\n"
+
+
+def _short(value: object) -> str:
+    shown = json.dumps(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."

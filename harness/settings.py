@@ -1,0 +1,127 @@
+"""What a person can set, one field a flag, checked before anything is done.
+
+`harness.cli` reads the flags off these records; nothing here contacts an endpoint or opens a file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+from harness.encoding import Overflow
+from harness.errors import UsageError
+from harness.tokenizing import Bos
+
+WHAT = Group("What to evaluate", sort_key=1)
+ITEMS = Group("Which items", sort_key=2)
+TEXT = Group("Text and tokens", sort_key=3)
+PACE = Group("Pace and patience", sort_key=4)
+FILES = Group("Files and output", sort_key=5)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """The flags of `run`."""
+
+    endpoint: Annotated[
+        tuple[str, ...], Parameter(group=WHAT, negative="", consume_multiple=False, metavar="[NAME=]SPEC")
+    ]
+    """An endpoint or adapter: dedicated:ENDPOINT_ID[:ADAPTER], serverless:MODEL, or \
+http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER]. Give it once for each; NAME labels it in the tables."""
+    tasks: Annotated[str, Parameter(group=WHAT, metavar="NAME[,NAME]")]
+    """The benchmarks, separated by commas: hellaswag, mmlu."""
+    tokenizer: Annotated[
+        tuple[str, ...],
+        Parameter(group=WHAT, negative="", consume_multiple=False, metavar="[NAME=]PATH_OR_HUB_ID"),
+    ] = ()
+    """The endpoint's own tokenizer: a tokenizer.json, a folder that holds one, or a hub id. \
+NAME= gives it to the endpoint of that label only."""
+    shots: Annotated[int | None, Parameter(group=WHAT)] = None
+    """Solved questions before each question; by default each task's own number."""
+    data_dir: Annotated[Path | None, Parameter(group=ITEMS)] = None
+    """Read DIR/<dataset>/<split>.parquet, .jsonl or .csv instead of the hub."""
+    limit: Annotated[int | None, Parameter(group=ITEMS)] = None
+    """Only the first N items of each task (of each subject, where a task has subjects)."""
+    sample: Annotated[int | None, Parameter(group=ITEMS)] = None
+    """Only N items of each task (of each subject), drawn at random by --seed."""
+    seed: Annotated[int, Parameter(group=ITEMS)] = 0
+    """Seed of --sample."""
+    skip_bad_rows: Annotated[bool, Parameter(group=ITEMS, negative="")] = False
+    """Count rows that are no items as unscored, instead of stopping before the first request."""
+    bos: Annotated[Bos, Parameter(group=TEXT)] = "auto"
+    """Beginning-of-sequence token: what the tokenizer itself does, always, or never."""
+    max_length: Annotated[int | None, Parameter(group=TEXT)] = None
+    """Bound on context plus continuation in tokens; the context loses tokens on the left."""
+    on_overflow: Annotated[Overflow, Parameter(group=TEXT)] = "truncate"
+    """What happens to an item longer than --max-length."""
+    concurrency: Annotated[int, Parameter(group=PACE)] = 32
+    """Requests in flight at once, for each endpoint."""
+    rpm: Annotated[float | None, Parameter(group=PACE)] = None
+    """Requests a minute that the account allows; shared by its adapters."""
+    tpm: Annotated[float | None, Parameter(group=PACE)] = None
+    """Tokens a minute (prompt and forced) that the account allows."""
+    timeout: Annotated[float, Parameter(group=PACE)] = 120.0
+    """Seconds one attempt may take."""
+    attempts: Annotated[int, Parameter(group=PACE)] = 8
+    """How often one request is sent before its item is left unscored."""
+    patience: Annotated[float, Parameter(group=PACE)] = 1800.0
+    """Seconds to sit out an endpoint that is down before it is given up."""
+    out: Annotated[Path | None, Parameter(group=FILES)] = None
+    """The run's folder; by default results/<tasks>-<identity>. The same command continues it."""
+    store_text: Annotated[bool, Parameter(group=FILES)] = True
+    """Keep contexts, choices and token ids in texts.parquet."""
+    fsync: Annotated[bool, Parameter(group=FILES, negative="")] = False
+    """Survive a power loss too, not only a kill; slower."""
+    json: Annotated[bool, Parameter(group=FILES, negative="")] = False
+    """Print the accuracy table as JSON on stdout, for programs."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        if not self.task_names:
+            raise UsageError("--tasks: none given")
+        for flag, value in (("--limit", self.limit), ("--sample", self.sample)):
+            if value is not None and value < 1:
+                raise UsageError(f"{flag} {value}: must be at least 1; leave it out to take all items")
+        if self.limit is not None and self.sample is not None:
+            raise UsageError("--limit and --sample exclude each other; choose one")
+        if self.shots is not None and self.shots < 0:
+            raise UsageError(f"--shots {self.shots}: must be 0 or more")
+        if self.max_length is not None and self.max_length < 2:
+            raise UsageError(f"--max-length {self.max_length}: must be at least 2 tokens")
+        for flag, number in (("--concurrency", self.concurrency), ("--attempts", self.attempts)):
+            if number < 1:
+                raise UsageError(f"{flag} {number}: must be at least 1")
+        for flag, amount in (("--rpm", self.rpm), ("--tpm", self.tpm), ("--timeout", self.timeout)):
+            if amount is not None and not 0 < amount < float("inf"):
+                raise UsageError(f"{flag} {amount:g}: must be a number above 0")
+        if not 0 <= self.patience < float("inf"):
+            raise UsageError(f"--patience {self.patience:g}: must be 0 or more seconds")
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The tasks in the order given, each once."""
+        return tuple(dict.fromkeys(name.strip() for name in self.tasks.split(",") if name.strip()))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """The flags of `serve`."""
+
+    model: Path
+    """A Hugging Face folder: config.json, model.safetensors, tokenizer.json (Llama architecture)."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 8000
+    """Port to listen on; 0 picks a free one."""
+    token: Annotated[str | None, Parameter(env_var="FORCED_CHOICE_SERVE_TOKEN")] = None
+    """Bearer token that clients must send; without it any or none is accepted."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"--port {self.port}: must be between 0 and 65535")

@@ -1,0 +1,82 @@
+"""Prompts, continuations and token splits against records made by running the reference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.encoding import encode_prompts
+from harness.items import BadItem
+from harness.prompts import Prompt, Selection
+from harness.suite import prepare_suite
+from harness.tokenizing import load_tokenizer
+
+TOKENIZERS = {
+    "gpt2": "tokenizers/gpt2",
+    "openllama": "tokenizers/openllama",
+    "stories260k": "models/stories260k",
+}
+ITEMS_OF_EACH = 25
+"""At most so many items of a task (or of a subject) stand in the golden records."""
+
+
+def records(file: Path) -> Iterator[tuple[tuple[str, str, int], dict[str, Any]]]:
+    """The HellaSwag and MMLU records of a golden file, with task, subject and shots."""
+    for line in file.open():
+        record = json.loads(line)
+        name = record["task"]
+        if name == "hellaswag" or name.startswith("mmlu_"):
+            task, _, subject = name.partition("_")
+            yield (task, subject, record.get("shots", 0)), record
+
+
+@cache
+def prompts(shared: Path, task: str, shots: int) -> dict[tuple[str, int], Prompt]:
+    """Our prompts of the first items of a task, by subject and index."""
+    suite = prepare_suite(
+        [task],
+        shots=shots,
+        data_dir=shared / "data",
+        selection=Selection(limit=ITEMS_OF_EACH),
+        skip_bad_rows=False,
+    )
+    made = (prompt for _, prompt in suite.prompts())
+    return {(p.item.subject, p.item.index): p for p in made if not isinstance(p, BadItem)}
+
+
+def test_contexts_and_continuations(shared: Path) -> None:
+    """Every HellaSwag and MMLU record: the same contexts and continuations, character by character."""
+    compared = 0
+    for (task, subject, shots), record in records(shared / "golden/requests.jsonl"):
+        prompt = prompts(shared, task, shots)[subject, record["doc_id"]]
+        assert list(prompt.contexts()) == record["contexts"]
+        assert [pair.continuation for pair in prompt.item.pairs] == record["continuations"]
+        compared += 1
+    assert compared == 25 + 2 * 171
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_token_splits(shared: Path, name: str) -> None:
+    """Every HellaSwag and MMLU record: the same ids of context and continuations, for each tokenizer."""
+    tokenizer = load_tokenizer(str(shared / TOKENIZERS[name]))
+    compared = 0
+    for (task, subject, shots), record in records(shared / "golden/token_splits.jsonl"):
+        if record["tokenizer"] != name:
+            continue
+        prompt = prompts(shared, task, shots)[subject, record["doc_id"]]
+        (item,) = encode_prompts([prompt], tokenizer)
+        contexts = (
+            record["context_ids"] * len(item.pairs)
+            if len(record["context_ids"]) == 1
+            else record["context_ids"]
+        )
+        assert [pair.context_ids for pair in item.pairs] == contexts
+        assert [pair.forced_ids for pair in item.pairs] == record["continuation_ids"]
+        assert not item.shifted
+        compared += 1
+    assert compared == 8 + 2 * 57

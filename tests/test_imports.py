@@ -1,0 +1,136 @@
+"""The rings of the design, held by reading every import."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+CORE = (
+    "errors",
+    "secrets",
+    "items",
+    "task",
+    "exchange",
+    "failures",
+    "prompts",
+    "encoding",
+    "scores",
+    "plan",
+    "metrics",
+)
+"""In the order in which they may import one another."""
+EDGES = (
+    "pacing",
+    "client",
+    "tokenizing",
+    "registry",
+    "rows",
+    "survey",
+    "journal",
+    "tables",
+)
+SHELL = (
+    "endpoints",
+    "settings",
+    "suite",
+    "runs",
+    "prepare",
+    "progress",
+    "pool",
+    "manifest",
+    "runner",
+    "showing",
+    "cli",
+)
+"""Modules of each ring, in the order in which they may import one another."""
+
+SCIENCE = {"numpy", "scipy"}
+EDGE_LIBRARIES = {
+    "pacing": set(),
+    "client": {"aiohttp", "tenacity"},
+    "tokenizing": {"tokenizers", "huggingface_hub"},
+    "registry": set(),
+    "rows": {"datasets", "pyarrow", "huggingface_hub"},
+    "survey": set(),
+    "journal": {"msgspec"},
+    "tables": {"pandas", "pyarrow", "numpy"},
+}
+
+
+def imports(file: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of every module a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno} relative import"
+            module = node.module or ""
+            for alias in node.names:
+                deeper = f"{module}.{alias.name}"
+                is_module = (ROOT / (deeper.replace(".", "/") + ".py")).exists()
+                yield node.lineno, deeper if is_module else module
+
+
+def allowed(module: str) -> tuple[set[str], set[str] | None]:
+    """What a module of `harness` may import: modules of `harness`, and libraries (None: any declared)."""
+    if module in CORE:
+        return set(CORE[: CORE.index(module)]), SCIENCE
+    if module.startswith("dialects"):
+        return {
+            *CORE,
+            "dialects",
+            *(f"dialects.{f.stem}" for f in (ROOT / "harness/dialects").glob("*.py")),
+        }, {"msgspec"}
+    seam = {"dialects", *(f"dialects.{f.stem}" for f in (ROOT / "harness/dialects").glob("*.py"))}
+    if module in EDGES:
+        return {*CORE, *seam, *EDGES[: EDGES.index(module)]}, EDGE_LIBRARIES[module]
+    if module.startswith("serving"):
+        own = {f"serving.{f.stem}" for f in (ROOT / "harness/serving").glob("*.py")}
+        return {*CORE, *seam, *own, "tokenizing", "serving"}, {"aiohttp", "msgspec", "numpy", "safetensors"}
+    below = {*CORE, *seam, *EDGES, *SHELL[: SHELL.index(module)]}
+    return below | (
+        {f"serving.{f.stem}" for f in (ROOT / "harness/serving").glob("*.py")} if module == "cli" else set()
+    ), None
+
+
+def modules() -> list[str]:
+    """Every module of the package but its public face, dotted below `harness`."""
+    files = (ROOT / "harness").rglob("*.py")
+    names = (str(file.relative_to(ROOT / "harness").with_suffix("")).replace("/", ".") for file in files)
+    return sorted(name.removesuffix(".__init__") for name in names if name != "__init__")
+
+
+@pytest.mark.parametrize("module", modules())
+def test_ring(module: str) -> None:
+    """A module imports only what its ring may; the offending line is named."""
+    base = ROOT / "harness" / module.replace(".", "/")
+    file = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+    own, libraries = allowed(module)
+    for line, name in imports(file):
+        top, _, rest = name.partition(".")
+        if top == "harness":
+            assert rest in own or rest == "", f"{file}:{line} imports {name}, which its ring may not"
+        elif top not in sys.stdlib_module_names and libraries is not None:
+            assert top in libraries, f"{file}:{line} imports {top}, which its ring may not"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tasks").glob("*.py")), ids=lambda file: str(file.name))
+def test_tasks_import_the_public_face_only(file: Path) -> None:
+    """A task file imports nothing but the standard library and `harness` itself."""
+    for line, name in imports(file):
+        top = name.partition(".")[0]
+        assert name == "harness" or top in sys.stdlib_module_names, f"{file}:{line} imports {name}"
+
+
+def test_nothing_imports_tasks_statically() -> None:
+    """Task files are loaded by the registry alone."""
+    for file in [*(ROOT / "harness").rglob("*.py"), ROOT / "run_eval.py"]:
+        for line, name in imports(file):
+            assert not name.startswith(("harness.tasks", "tasks")), f"{file}:{line} imports {name}"
