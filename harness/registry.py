@@ -1,0 +1,72 @@
+"""Which benchmarks there are: task files, listed by name and loaded one at a time.
+
+Task files are the package `harness.tasks` where the program is installed, and the folder `tasks/` beside the
+package in a bare checkout, loaded under the same name. Nothing imports them but this module.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from pathlib import Path
+from traceback import format_exception_only
+from types import ModuleType
+
+import harness
+from harness.errors import UsageError, did_you_mean
+from harness.task import Task
+
+PACKAGE = "harness.tasks"
+
+
+def task_names() -> list[str]:
+    """The names of all task files, sorted; none of them is loaded."""
+    found = pkgutil.iter_modules(_package().__path__)
+    return sorted(each.name for each in found if not each.ispkg and not each.name.startswith("_"))
+
+
+def load_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        UsageError: there is no such task, or its file cannot be imported or declares no task of its name.
+    """
+    known = task_names()
+    if name not in known:
+        raise UsageError(f"--tasks: no task {name!r}. {did_you_mean(name, known)}")
+    try:
+        module = importlib.import_module(f"{PACKAGE}.{name}")
+    except Exception as error:  # a task file may do anything while it is imported
+        said = " ".join(format_exception_only(error)[-1].split())
+        raise UsageError(f"--tasks {name}: {_file(name)} cannot be imported: {said}") from error
+    task = getattr(module, "TASK", None)
+    if not isinstance(task, Task):
+        raise UsageError(f"--tasks {name}: {module.__file__} has no TASK")
+    if task.name != name:
+        raise UsageError(
+            f"--tasks {name}: {module.__file__} declares the task {task.name!r}; name both alike"
+        )
+    return task
+
+
+def _package() -> ModuleType:
+    """The package of task files, made known to Python where only the folder beside us holds it."""
+    if PACKAGE not in sys.modules and importlib.util.find_spec(PACKAGE) is None:
+        folder = Path(harness.__path__[0]).parent / "tasks"
+        spec = importlib.util.spec_from_file_location(
+            PACKAGE, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        if spec is None or spec.loader is None or not (folder / "__init__.py").is_file():
+            raise UsageError(f"--tasks: no task files, neither in the package {PACKAGE} nor in {folder}")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules[PACKAGE] = module
+    return importlib.import_module(PACKAGE)
+
+
+def _file(name: str) -> str:
+    """The path of a task file, for messages."""
+    spec = importlib.util.find_spec(f"{PACKAGE}.{name}")
+    return str(spec.origin) if spec and spec.origin else name

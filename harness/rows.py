@@ -1,0 +1,154 @@
+"""Rows of a split, from a folder of files or from the hub, with places, subjects and indices.
+
+The source of a split can be read as often as needed: once to check it, once to run it. This module does
+not know what an item is; pyarrow and datasets are imported where they are first needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UsageError, did_you_mean
+from harness.items import Row
+from harness.rowfiles import BATCH_ROWS, READERS, Record, Records, first_line, row_place
+from harness.task import Dataset, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowSource:
+    """The rows of one split, in file order; each iteration reads them anew."""
+
+    task: str
+    subject_field: str | None
+    name: str
+    """What messages call it: "mmlu/test.parquet", "cais/mmlu (all) test"."""
+    source: str
+    """The path of the file, or the name on the hub."""
+    revision: str
+    """"sha256:" and the hash of the file, or the commit that the hub resolved; empty where unknown."""
+    records: Records
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows; raises `UsageError` where the source turns out to be unreadable."""
+        seen: Counter[str] = Counter()
+        for place, values in self.records():
+            subject = self._subject(values)
+            yield Row(values, f"{self.name} {place}", self.task, subject, seen[subject])
+            seen[subject] += 1
+
+    def _subject(self, values: Mapping[str, Any]) -> str:
+        """The subject as found; empty where it is no text, which the task's item function then reports."""
+        found = values.get(self.subject_field) if self.subject_field else None
+        return found if isinstance(found, str) else ""
+
+
+def open_rows(task: Task, split: str, data_dir: Path | None) -> RowSource:
+    """The rows of a split: from `data_dir`, or from the hub where that is None.
+
+    Looked for, in this order: `<data_dir>/<folder>/<split>.parquet`, `.jsonl`, `.csv`.
+
+    Raises:
+        UsageError: nothing is there, it cannot be read, or a column is missing from all of it.
+    """
+    return _open_hub(task, split) if data_dir is None else _open_file(task, split, data_dir)
+
+
+def _open_file(task: Task, split: str, data_dir: Path) -> RowSource:
+    dataset = task.dataset
+    folder = data_dir / dataset.folder
+    try:
+        there = [suffix for suffix in READERS if (folder / f"{split}{suffix}").is_file()]
+        if not there:
+            raise UsageError(_nothing_there(dataset.folder, split, data_dir))
+        path = folder / f"{split}{there[0]}"
+        name = f"{dataset.folder}/{path.name}"
+        opened = READERS[there[0]](path, name)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"--data-dir: {error.filename} cannot be read: {error.strerror}") from error
+    if opened.columns is not None:
+        _require(dataset.columns, opened.columns, name)
+    return RowSource(
+        task=task.name,
+        subject_field=task.subject_field,
+        name=name,
+        source=str(path),
+        revision=f"sha256:{digest}",
+        records=opened.records,
+    )
+
+
+def _nothing_there(folder: str, split: str, data_dir: Path) -> str:
+    """What was looked for below `data_dir`, and what is there instead."""
+    if not data_dir.is_dir():
+        return f"--data-dir {data_dir}: no such folder"
+    tried = ", ".join(f"{folder}/{split}{suffix}" for suffix in READERS)
+    inside = data_dir / folder
+    if inside.is_dir():
+        there = ", ".join(sorted(each.name for each in inside.iterdir())) or "nothing"
+        return f"--data-dir {data_dir}: none of {tried}; {folder} holds {there}"
+    folders = sorted(each.name for each in data_dir.iterdir() if each.is_dir())
+    hint = did_you_mean(folder, folders) if folders else "It holds no folders."
+    return f"--data-dir {data_dir}: none of {tried}. {hint}"
+
+
+def _open_hub(task: Task, split: str) -> RowSource:
+    dataset = task.dataset
+    name = dataset.hub + (f" ({dataset.config})" if dataset.config else "")
+    try:
+        revision, table = _load(dataset, split)
+    except Exception as error:  # datasets, huggingface_hub and httpx raise dozens of kinds here
+        said = first_line(error).removesuffix(".")
+        way_out = "Set HF_TOKEN once you have access, or pass" if "gated" in said else "Pass"
+        raise UsageError(
+            f"--tasks {task.name}: {name}, split {split}, cannot be loaded from the hub: {said}."
+            f" {way_out} --data-dir to read a local copy."
+        ) from error
+    _require(dataset.columns, table.column_names, f"{name} {split}")
+
+    def records() -> Iterator[Record]:
+        number = 0
+        for batch in table.with_format("arrow").iter(batch_size=BATCH_ROWS):
+            for values in batch.to_pylist():
+                yield row_place(number), values
+                number += 1
+
+    return RowSource(
+        task=task.name,
+        subject_field=task.subject_field,
+        name=f"{name} {split}",
+        source=name,
+        revision=revision,
+        records=records,
+    )
+
+
+def _load(dataset: Dataset, split: str) -> tuple[str, Any]:
+    """The commit and the memory-mapped table of a split, downloaded where the cache lacks it.
+
+    What `datasets.load_dataset` does, in its three steps, as only the builder tells the commit: its `hash`
+    is the commit for anything that came from the hub, now or earlier into the cache.
+    """
+    import datasets
+
+    builder = datasets.load_dataset_builder(dataset.hub, dataset.config)
+    builder.download_and_prepare()
+    commit = builder.hash or ""
+    return commit if re.fullmatch("[0-9a-f]{40}", commit) else "", builder.as_dataset(split=split)
+
+
+def _require(needed: Sequence[str], found: Sequence[str], name: str) -> None:
+    """Raise `UsageError`, once for the whole source, where a column is missing or there twice."""
+    shown = ", ".join(map(repr, found)) or "no columns"
+    missing = [column for column in needed if column not in found]
+    if missing:
+        raise UsageError(f"{name}: no column {' and no '.join(map(repr, missing))}; it has {shown}")
+    if len(set(found)) < len(found):
+        raise UsageError(f"{name}: a column is there twice; it has {shown}")

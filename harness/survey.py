@@ -1,0 +1,142 @@
+"""The checking pass: every row of a split is made an item before the first request; pure.
+
+It counts, lists what is wrong, and recognises whether the text is that of the published split. It does
+not know where rows come from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from harness.errors import BadRows, FieldError
+from harness.items import Row, list_from_text
+from harness.task import Task
+
+BAD_ROWS_KEPT = 20
+"""Bad rows that are named; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that is no item, and why."""
+
+    place: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What the rows of a split turned out to be."""
+
+    rows: int
+    counts: Mapping[str, int]
+    """Rows of each subject, bad ones too, in the order in which subjects first appear."""
+    n_bad: int
+    bad: tuple[BadRow, ...]
+    """The first `BAD_ROWS_KEPT` of the bad rows."""
+    content_sha256: str
+    """As `ContentHash` makes it."""
+
+
+class ContentHash:
+    """SHA-256 of what items are made of, the same for Parquet, JSON Lines and CSV copies of the same text.
+
+    A row is one line of JSON: an object of the given columns, keys sorted, characters as they are (no
+    escapes beyond JSON's own), numbers as text, lists that are written as text (a CSV cell) as lists. The
+    lines of each subject are hashed in file order; the content hash is that of the lines
+    "<subject> TAB <its hash>", sorted. So the order of rows within a subject counts, that of subjects not.
+    """
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        """Start with no rows."""
+        self._columns = columns
+        self._subjects: dict[str, Any] = {}
+
+    def add(self, row: Row) -> None:
+        """Take in the next row; a missing column counts as null."""
+        values = {column: _plain(row.values.get(column)) for column in self._columns}
+        line = json.dumps(values, sort_keys=True, ensure_ascii=False) + "\n"
+        subject = self._subjects.setdefault(row.subject, sha256())
+        subject.update(line.encode(errors="surrogatepass"))
+
+    def hexdigest(self) -> str:
+        """The hash of all rows so far, 64 hexadecimal digits."""
+        lines = sorted(f"{subject}\t{each.hexdigest()}\n" for subject, each in self._subjects.items())
+        return sha256("".join(lines).encode(errors="surrogatepass")).hexdigest()
+
+
+def survey(task: Task, rows: Iterable[Row]) -> Survey:
+    """Make an item of every row, and tell what was found; nothing is kept but counts and problems."""
+    counts: Counter[str] = Counter()
+    content = ContentHash(task.dataset.columns)
+    bad: list[BadRow] = []
+    n_bad = 0
+    for row in rows:
+        counts[row.subject] += 1
+        content.add(row)
+        try:
+            task.item(row)
+        except FieldError as error:
+            n_bad += 1
+            if len(bad) < BAD_ROWS_KEPT:
+                bad.append(BadRow(row.place, str(error)))
+    return Survey(
+        rows=counts.total(),
+        counts=dict(counts),
+        n_bad=n_bad,
+        bad=tuple(bad),
+        content_sha256=content.hexdigest(),
+    )
+
+
+def bad_rows_error(found: Survey) -> BadRows:
+    """The error that lists the bad rows of a survey, one a line, and the way out.
+
+    Where every row has the same problem it is told once, with the first place.
+    """
+    way_out = "Mend them, or pass --skip-bad-rows to count them as unscored."
+    of = f"{found.n_bad:,} of {found.rows:,} rows"
+    if found.n_bad == found.rows > 1 and len({each.problem for each in found.bad}) == 1:
+        return BadRows(f"all {found.rows:,} rows are bad as the first is: {_told(found.bad[0])}. {way_out}")
+    lines = [f"  {_told(each)}" for each in found.bad]
+    if found.n_bad > len(found.bad):
+        lines.append(f"  and {found.n_bad - len(found.bad):,} more")
+    return BadRows("\n".join([f"{of} are no items:", *lines, way_out]))
+
+
+def differences(task: Task, split: str, found: Survey) -> list[str]:
+    """Sentences on how a surveyed split differs from the published one; none where it does not.
+
+    None as well where nothing is known of the published split; its text is compared only where its rows
+    are as many, and its hash is known.
+    """
+    published = task.dataset.splits.get(split)
+    if published is None:
+        return []
+    where = f"{task.dataset.folder}/{split}"
+    if found.rows != published.rows:
+        return [f"{where}: {found.rows:,} rows where the published split has {published.rows:,}"]
+    if published.sha256 not in (None, found.content_sha256):
+        return [f"{where}: text or order of the rows differs from the published split's"]
+    return []
+
+
+def _told(bad: BadRow) -> str:
+    return f"{bad.place}: {bad.problem}"
+
+
+def _plain(value: object) -> object:
+    """A column's value in the form that is hashed."""
+    if isinstance(value, str):
+        listed = list_from_text(value)
+        return value if listed is None else _plain(listed)
+    if isinstance(value, list | tuple):
+        return [each if isinstance(each, str) else _plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return None if value is None else str(value)

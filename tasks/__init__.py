@@ -1,0 +1,1 @@
+"""Benchmarks, one file each; see README.md for how to add one."""

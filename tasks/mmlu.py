@@ -1,0 +1,90 @@
+"""MMLU: exam questions of 57 subjects, four lettered answers each.
+
+Data: https://huggingface.co/datasets/cais/mmlu (MIT licence)
+Paper: Hendrycks et al., "Measuring Massive Multitask Language Understanding", 2021, arXiv:2009.03300
+Prompt, scoring and groups: lm-evaluation-harness 0.4.13, task `mmlu`, version 1.0. It counts anatomy as
+STEM, the paper's own code as "other".
+"""
+
+from __future__ import annotations
+
+from harness import Dataset, FieldError, Item, Row, Shots, Split, Task
+
+# fmt: off
+GROUPS = {
+    "mmlu_stem": (
+        "abstract_algebra", "anatomy", "astronomy", "college_biology", "college_chemistry",
+        "college_computer_science", "college_mathematics", "college_physics", "computer_security",
+        "conceptual_physics", "electrical_engineering", "elementary_mathematics", "high_school_biology",
+        "high_school_chemistry", "high_school_computer_science", "high_school_mathematics",
+        "high_school_physics", "high_school_statistics", "machine_learning",
+    ),
+    "mmlu_other": (
+        "business_ethics", "clinical_knowledge", "college_medicine", "global_facts", "human_aging",
+        "management", "marketing", "medical_genetics", "miscellaneous", "nutrition",
+        "professional_accounting", "professional_medicine", "virology",
+    ),
+    "mmlu_social_sciences": (
+        "econometrics", "high_school_geography", "high_school_government_and_politics",
+        "high_school_macroeconomics", "high_school_microeconomics", "high_school_psychology",
+        "human_sexuality", "professional_psychology", "public_relations", "security_studies", "sociology",
+        "us_foreign_policy",
+    ),
+    "mmlu_humanities": (
+        "formal_logic", "high_school_european_history", "high_school_us_history",
+        "high_school_world_history", "international_law", "jurisprudence", "logical_fallacies",
+        "moral_disputes", "moral_scenarios", "philosophy", "prehistory", "professional_law",
+        "world_religions",
+    ),
+}
+# fmt: on
+SUBJECTS = frozenset(subject for subjects in GROUPS.values() for subject in subjects)
+LETTERS = "ABCD"
+
+
+def description(subject: str) -> str:
+    """The line before shots and question."""
+    about = subject.replace("_", " ")
+    return f"The following are multiple choice questions (with answers) about {about}.\n\n"
+
+
+def item(row: Row) -> Item:
+    """The question with its lettered answers; what is forced is a letter."""
+    subject = row.text("subject")
+    if subject not in SUBJECTS:
+        raise FieldError("subject", f"{subject!r} is none of the {len(SUBJECTS)} subjects")
+    answers = zip(LETTERS, row.texts("choices", exactly=4), strict=True)
+    lines = [row.text("question").strip(), *(f"{letter}. {answer}" for letter, answer in answers), "Answer:"]
+    return row.item(
+        context="\n".join(lines), choices=LETTERS, gold=row.integer("answer"), gold_field="answer"
+    )
+
+
+TASK = Task(
+    name="mmlu",
+    version="1.0",
+    dataset=Dataset(
+        hub="cais/mmlu",
+        config="all",
+        folder="mmlu",
+        columns=("question", "subject", "choices", "answer"),
+        splits={
+            "test": Split(14_042, "c029e60d56ef72b56cea2e58217f7576338dba7e6634dc567e50ccc78946b0c1"),
+            "validation": Split(1_531, "2b0e30f8475e621772d7f061c01fa1e781800b0057f58c126bc1ec145bc59020"),
+            "dev": Split(285, "4ac0ffb51a7adac85024094ba3b4103172bf5a44096994b983f607239d8274dd"),
+        },
+    ),
+    split="test",
+    item=item,
+    metrics=("acc",),
+    shots=Shots(split="dev", draw="first_n"),
+    example={
+        "question": "Which planet of the Solar System takes the least time to go around the Sun?",
+        "subject": "astronomy",
+        "choices": ["Venus", "Mercury", "Mars", "Neptune"],
+        "answer": 1,
+    },
+    subject_field="subject",
+    description=description,
+    groups=GROUPS,
+)

@@ -1,0 +1,146 @@
+"""Task files: listed by name, loaded one at a time, from a bare checkout and from an installed package."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import Row, Task, UsageError
+from harness.registry import PACKAGE, load_task, task_names
+from harness.rows import open_rows
+
+ROOT = Path(__file__).parents[1]
+TELL = """
+import json, sys
+from harness.registry import load_task, task_names
+names = task_names()
+before = sorted(name for name in sys.modules if name.startswith("harness.tasks."))
+task = load_task("mmlu")
+after = sorted(name for name in sys.modules if name.startswith("harness.tasks."))
+print(json.dumps([names, before, after, task.name, sys.modules["harness.tasks.mmlu"].__file__]))
+"""
+
+
+@pytest.fixture
+def more_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose files are task files too, for the time of a test."""
+    task_names()
+    package = importlib.import_module(PACKAGE)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    yield tmp_path
+    for file in tmp_path.glob("*.py"):
+        sys.modules.pop(f"{PACKAGE}.{file.stem}", None)
+
+
+def test_names_are_sorted_file_names() -> None:
+    """Every task file is listed by its name, and nothing else is."""
+    files = sorted(file.stem for file in (ROOT / "tasks").glob("*.py") if not file.stem.startswith("_"))
+    assert task_names() == files
+    assert {"hellaswag", "mmlu"} <= set(files)
+
+
+def test_load() -> None:
+    """A task is loaded by its name, once."""
+    task = load_task("hellaswag")
+    assert isinstance(task, Task)
+    assert load_task("hellaswag") is task
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("helaswag", "Did you mean hellaswag?"),
+        ("mmlu_stem", "Did you mean mmlu?"),
+        ("zzz", "Known: "),
+        ("", "Known: "),
+        ("../tasks/mmlu", "no task '../tasks/mmlu'"),
+        ("__init__", "no task '__init__'"),
+    ],
+)
+def test_unknown_name(name: str, hint: str) -> None:
+    """An unknown name is refused, naming the flag and the nearest known names."""
+    with pytest.raises(UsageError) as caught:
+        load_task(name)
+    assert str(caught.value).startswith("--tasks")
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import no_such_module_anywhere", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
+        ("def item(row:", "SyntaxError"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("", "has no TASK"),
+        ("TASK = 'broken'", "has no TASK"),
+    ],
+)
+def test_broken_file(more_tasks: Path, text: str, said: str) -> None:
+    """A file that cannot be imported or has no task is named, in one line."""
+    file = more_tasks / "broken.py"
+    file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_task("broken")
+    assert str(file) in str(caught.value)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_file_and_task_are_named_alike(more_tasks: Path) -> None:
+    """A file that declares a task of another name is refused."""
+    shutil.copy(ROOT / "tasks" / "mmlu.py", more_tasks / "mmlu_copy.py")
+    with pytest.raises(UsageError, match=r"mmlu_copy\.py declares the task 'mmlu'"):
+        load_task("mmlu_copy")
+
+
+def test_private_files_and_packages_are_no_tasks(more_tasks: Path) -> None:
+    """Files that begin with an underscore and folders are not listed."""
+    (more_tasks / "_shared.py").write_text("")
+    (more_tasks / "folder").mkdir()
+    (more_tasks / "folder" / "__init__.py").write_text("")
+    assert not {"_shared", "folder"} & set(task_names())
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["bare checkout", "installed"])
+def test_where_task_files_are_found(tmp_path: Path, inside: bool) -> None:
+    """Task files are found beside the package or inside it, and only the one asked for is loaded."""
+    skip = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "harness", tmp_path / "harness", ignore=skip)
+    folder = tmp_path / "harness" / "tasks" if inside else tmp_path / "tasks"
+    shutil.copytree(ROOT / "tasks", folder, ignore=skip)
+    # -S: nothing that is installed is seen, so what is found is the copy.
+    told = subprocess.run([sys.executable, "-S", "-c", TELL], cwd=tmp_path, capture_output=True, check=True)
+    names, before, after, name, file = json.loads(told.stdout)
+    assert names == task_names()
+    assert (before, after, name) == ([], ["harness.tasks.mmlu"], "mmlu")
+    assert Path(file).resolve() == (folder / "mmlu.py").resolve()
+
+
+def test_no_task_files_at_all(tmp_path: Path) -> None:
+    """A package without task files says where it looked."""
+    shutil.copytree(ROOT / "harness", tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    told = subprocess.run([sys.executable, "-S", "-c", TELL], cwd=tmp_path, capture_output=True, text=True)
+    assert "UsageError: --tasks: no task files" in told.stderr
+    assert str(tmp_path / "tasks") in told.stderr
+
+
+def test_skeleton_of_the_readme(more_tasks: Path) -> None:
+    """The skeleton in `tasks/README.md` is a task: its example, and rows put where the README says."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "tasks" / "README.md").read_text(), flags=re.DOTALL)
+    (more_tasks / "capitals.py").write_text(code)
+    task = load_task("capitals")
+    item = task.item(Row(task.example, "example"))
+    assert [pair.continuation for pair in item.pairs] == [" Porto", " Lisbon", " Faro"]
+    (more_tasks / "capitals").mkdir()
+    (more_tasks / "capitals" / "test.jsonl").write_text(json.dumps(task.example))
+    (row,) = open_rows(task, task.split, more_tasks)
+    assert (task.item(row).id, task.item(row).gold) == ("c1", (1,))

@@ -1,0 +1,174 @@
+"""Every task file, and the rules of HellaSwag and MMLU; texts are compared with those of the reference."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import FieldError, Item, Row, Task
+from harness.registry import load_task, task_names
+from harness.rows import open_rows
+from tasks.hellaswag import clean
+
+GROUPS = {
+    "mmlu_stem": (19, 3_153),
+    "mmlu_other": (13, 3_107),
+    "mmlu_social_sciences": (12, 3_077),
+    "mmlu_humanities": (13, 4_705),
+}
+"""Subjects and test items of each group, as the reference has them."""
+
+
+def example_item(task: Task, **changes: Any) -> Item:
+    """The item of a task's example row, with some columns changed."""
+    values = {**task.example, **changes}
+    subject = str(values[task.subject_field]) if task.subject_field else ""
+    return task.item(Row(values, "example", task=task.name, subject=subject))
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_example(name: str) -> None:
+    """Every task makes an item of its example row, out of the columns that it declares."""
+    task = load_task(name)
+    item = example_item(task)
+    assert item.task == name
+    assert all(pair.context and pair.continuation.strip() and pair.choice.strip() for pair in item.pairs)
+    assert all(0 <= gold < len(item.pairs) for gold in item.gold)
+    assert set(task.dataset.columns) <= set(task.example)
+    json.dumps(task.example)
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_declared_columns_are_all_it_needs(name: str) -> None:
+    """An item's text and gold come from the declared columns, so the content hash covers them."""
+    task = load_task(name)
+    declared = {column: task.example[column] for column in task.dataset.columns}
+    bare = task.item(Row(declared, "example", task=name, subject=example_item(task).subject))
+    assert replace(bare, id="", cluster="") == replace(example_item(task), id="", cluster="")
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_declaration(name: str) -> None:
+    """Metrics are named, groups hold subjects once, and a description ends in white space."""
+    task = load_task(name)
+    subjects = [subject for group in task.groups.values() for subject in group]
+    assert task.metrics
+    assert len(subjects) == len(set(subjects))
+    assert not task.groups or task.subject_field
+    assert re.fullmatch(r"(.*\s)?", task.description("some_subject"), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("raw", "cleaned"),
+    [
+        ("  A plain text. ", "A plain text."),
+        ("Mix it. [title] Bake it.", "Mix it.. Bake it."),
+        ("[header] How to bake [title] Mix", " How to bake. Mix"),
+        ("[step] Do this", " Do this"),
+        ("One [substeps] two", "One two"),
+        ("One  two", "One two"),
+        ("One    two", "One  two"),
+        ("[a [b] c]", " c]"),
+        ("[title] First", " First"),
+        ("ends with a tag [step]", "ends with a tag "),
+        ("an [open bracket", "an [open bracket"),
+    ],
+)
+def test_hellaswag_clean(raw: str, cleaned: str) -> None:
+    """Strip, " [title]" to ". ", tags out, two spaces to one in a single pass, and no strip at the end."""
+    assert clean(raw) == cleaned
+
+
+def test_hellaswag_example() -> None:
+    """Activity and scene are cleaned together; an ending that begins with a tag keeps a space."""
+    item = example_item(load_task("hellaswag"))
+    assert item.pairs[0].context == (
+        "Home and Garden: How to oil a squeaky hinge. Find the hinge that squeaks. Swing the door slowly and"
+        " listen at each of its hinges in turn."
+    )
+    assert item.pairs[0].choice == " Mark the noisy one with a piece of tape so that you find it again."
+    assert item.pairs[0].continuation == " " + item.pairs[0].choice
+    assert item.pairs[3].continuation == " Close the door, and the squeak will turn into a different door."
+    assert (item.id, item.cluster, item.gold) == ("7", "wikihow~7", (0,))
+
+
+def test_hellaswag_capitalize_lowers_the_rest() -> None:
+    """The second half of a scene gets a capital and loses all others, as in the reference."""
+    item = example_item(load_task("hellaswag"), ctx_a="He sits.", ctx_b="a man in a NASA cap")
+    assert item.pairs[0].context == "Home and Garden: He sits. A man in a nasa cap"
+
+
+def test_hellaswag_without_id_and_source() -> None:
+    """Copies without ids and sources give items without id and cluster."""
+    item = example_item(load_task("hellaswag"), ind=None, source_id=None)
+    assert (item.id, item.cluster) == ("", "")
+
+
+def test_hellaswag_ending_of_tags_alone() -> None:
+    """An ending of which cleaning leaves nothing is an error, not an empty choice."""
+    with pytest.raises(FieldError, match=r"field 'endings\[2\]': is empty"):
+        example_item(load_task("hellaswag"), endings=["one", "two", "[step]", "four"])
+
+
+def test_mmlu_example() -> None:
+    """The question is stripped, choices are not, and a letter is forced."""
+    task = load_task("mmlu")
+    item = example_item(task, question=" What?\n", choices=["a ", "None", "N/A", "nan"])
+    assert item.pairs[0].context == "What?\nA. a \nB. None\nC. N/A\nD. nan\nAnswer:"
+    assert [pair.continuation for pair in item.pairs] == [" A", " B", " C", " D"]
+    assert [pair.choice for pair in item.pairs] == ["A", "B", "C", "D"]
+    assert task.description("us_foreign_policy") == (
+        "The following are multiple choice questions (with answers) about us foreign policy.\n\n"
+    )
+
+
+def test_mmlu_unknown_subject() -> None:
+    """A subject that is none of the 57 is an error of that column."""
+    with pytest.raises(FieldError, match="field 'subject': 'alchemy' is none of the 57 subjects"):
+        example_item(load_task("mmlu"), subject="alchemy")
+
+
+def test_mmlu_groups() -> None:
+    """Four groups hold 57 subjects, as many each as in the reference."""
+    task = load_task("mmlu")
+    assert {name: len(subjects) for name, subjects in task.groups.items()} == {
+        name: subjects for name, (subjects, _) in GROUPS.items()
+    }
+    assert "anatomy" in task.groups["mmlu_stem"]
+
+
+def test_mmlu_group_sizes(shared: Path) -> None:
+    """On the genuine test split each group has as many items as in the reference, 14,042 in all."""
+    task = load_task("mmlu")
+    counts = Counter(row.subject for row in open_rows(task, "test", shared / "data"))
+    sizes = {name: sum(counts[subject] for subject in subjects) for name, subjects in task.groups.items()}
+    assert sizes == {name: items for name, (_, items) in GROUPS.items()}
+    assert counts.total() == 14_042
+    assert (counts["professional_law"], counts["anatomy"], counts["virology"]) == (1_534, 135, 166)
+
+
+@pytest.mark.parametrize("name", ["hellaswag", "mmlu"])
+def test_same_as_the_reference(shared: Path, name: str) -> None:
+    """Every 0-shot record: contexts, continuations and gold are the reference's, character by character."""
+    task = load_task(name)
+    wanted = {
+        (record["task"].removeprefix(name).removeprefix("_"), record["doc_id"]): record
+        for record in map(json.loads, (shared / "golden" / "requests.jsonl").read_text().splitlines())
+        if record["shots"] == 0 and re.fullmatch(rf"{name}(_.*)?", record["task"])
+    }
+    assert len(wanted) == {"hellaswag": 25, "mmlu": 57 * 3}[name]
+    for row in open_rows(task, task.split, shared / "data"):
+        record = wanted.pop((row.subject, row.index), None)
+        if record is None:
+            continue
+        item = task.item(row)
+        assert [task.description(row.subject) + pair.context for pair in item.pairs] == record["contexts"]
+        assert [pair.continuation for pair in item.pairs] == record["continuations"]
+        assert item.gold == (int(record["gold"]),)
+    assert not wanted
