@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -107,9 +107,7 @@ async def _send_all(
     budgets = {account: Budget(rpm=settings.rpm, tpm=settings.tpm) for account in accounts}
     broken: list[str] = []
     async with AsyncExitStack() as opened:
-        texts = TextWriter(folder.path / "texts.parquet") if settings.store_text else None
-        if texts is not None:
-            opened.callback(texts.close)
+        texts = opened.enter_context(_texts(folder, parts, stop)) if settings.store_text else None
         pools = []
         for part in parts:
             client = _client(prepared, part, budgets[part.endpoint.account], stop)
@@ -127,6 +125,18 @@ async def _send_all(
             pools.append(_guarded(Pool(work, stop), part, stop, broken))
         await asyncio.gather(*pools)
     return "; ".join(dict.fromkeys(broken))
+
+
+@contextmanager
+def _texts(folder: RunFolder, parts: Sequence[EndpointRun], stop: asyncio.Event) -> Iterator[TextWriter]:
+    """The writer of `texts.parquet`; what was planned only in part never replaces a whole one."""
+    texts = TextWriter(folder.path / "texts.parquet")
+    complete = False
+    try:
+        yield texts
+        complete = not stop.is_set() and not all(part.refused for part in parts)
+    finally:
+        texts.close(complete=complete)
 
 
 async def _guarded(pool: Pool, part: EndpointRun, stop: asyncio.Event, broken: list[str]) -> None:

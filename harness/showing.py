@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from harness.manifest import Exit
 from harness.progress import duration, retries_text
+from harness.tables import pivot
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,36 +20,20 @@ if TYPE_CHECKING:
 
 
 def accuracy_table(accuracy: pd.DataFrame) -> Table:
-    """Tasks and groups down, endpoints across: value and standard error in per cent.
+    """Tasks and their groups down, endpoints across; subjects stand in `scores.csv` alone.
 
     Args:
         accuracy: the rows of `scores.csv`.
     """
-    whole = accuracy[accuracy["subject"] == ""]
-    labels = list(dict.fromkeys(whole["endpoint"]))
-    table = Table(title="Accuracy in %, ± standard error", title_justify="left", title_style="bold")
-    for name in ("task", "shots", "metric"):
-        table.add_column(name)
-    for name in ["items", *labels]:
-        table.add_column(name, justify="right")
-    cells = {(row["task"], row["metric"], row["endpoint"]): row for row in whole.to_dict("records")}
-    for task, metric in dict.fromkeys((task, metric) for task, metric, _ in cells):
-        rows = [cells[task, metric, label] for label in labels]
-        asked = rows[0]["n"] + rows[0]["unscored"]
-        table.add_row(task, str(rows[0]["shots"]), metric, f"{asked:,}", *map(_cell, rows))
+    cells = pivot(accuracy).reset_index().drop(columns="subject")
+    table = Table(
+        title="Accuracy ± standard error", title_justify="left", title_style="bold", box=SIMPLE_HEAD
+    )
+    for name in cells.columns:
+        table.add_column(Text(str(name)), justify="left" if name in ("task", "metric") else "right")
+    for row in cells.itertuples(index=False):
+        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else cell) for cell in row))
     return table
-
-
-def _cell(row: dict[str, object]) -> str:
-    import pandas as pd
-
-    value, stderr, unscored = row["value"], row["stderr"], row["unscored"]
-    if pd.isna(value):
-        return "no item scored"
-    text = f"{100 * value:.2f}" + ("" if pd.isna(stderr) else f" ± {100 * stderr:.2f}")
-    if not unscored:
-        return text
-    return f"{text}\n{unscored:,} unscored: {100 * row['low_bound']:.2f} to {100 * row['high_bound']:.2f}"
 
 
 def closing_lines(result: RunResult) -> Iterator[str]:

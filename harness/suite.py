@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import BadRows, FieldError, UsageError
+from harness.errors import UsageError
 from harness.items import BadItem, Item
 from harness.plan import listed
 from harness.prompts import Prompt, Selection, check_pools, pools_by_subject, prompts
@@ -32,6 +32,8 @@ class PreparedTask:
     survey: Survey
     pools: Mapping[str, Sequence[Item]]
     chosen: Mapping[str, Collection[int]]
+    remarks: tuple[str, ...]
+    """What a reader must know of the rows: where they differ from the published splits."""
 
     def prompts(self) -> Iterator[Prompt | BadItem]:
         """The prompts of the chosen items, in file order."""
@@ -41,11 +43,6 @@ class PreparedTask:
     def size(self) -> int:
         """How many items are asked for."""
         return sum(len(indices) for indices in self.chosen.values())
-
-    @property
-    def remarks(self) -> list[str]:
-        """What a reader must know of the rows: where they differ from the published split."""
-        return differences(self.task, self.task.split, self.survey)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +110,13 @@ def _prepare(
     if found.n_bad and not skip_bad_rows:
         raise bad_rows_error(found)
     if not found.rows:
-        raise UsageError(f"--tasks {task.name}: no rows in {task.dataset.folder}/{task.split}")
+        raise UsageError(f"--tasks {task.name}: no rows in {rows.name}")
+    remarks = differences(task, task.split, found)
     wanted = task.shots.default if shots is None else shots
-    pools = _pools(task, data_dir) if wanted else {}
+    pools: dict[str, list[Item]] = {}
+    if wanted:
+        pools, about_shots = _pools(task, data_dir)
+        remarks += about_shots
     check_pools(task, wanted, pools, found.counts)
     return PreparedTask(
         task=task,
@@ -124,13 +125,14 @@ def _prepare(
         survey=found,
         pools=pools,
         chosen=selection.indices(task.name, found.counts),
+        remarks=tuple(remarks),
     )
 
 
-def _pools(task: Task, data_dir: Path | None) -> dict[str, list[Item]]:
-    """Items to draw shots from; a bad row among them is an error whatever is skipped elsewhere."""
+def _pools(task: Task, data_dir: Path | None) -> tuple[dict[str, list[Item]], list[str]]:
+    """Items to draw shots from, and remarks on them; a bad row among them is an error whatever is skipped."""
     rows = open_rows(task, task.shots.split, data_dir)
-    try:
-        return pools_by_subject(task, rows)
-    except FieldError as error:
-        raise BadRows(f"--shots: {task.dataset.folder}/{task.shots.split}: {error}") from error
+    found = survey(task, rows)
+    if found.n_bad:
+        raise bad_rows_error(found)
+    return pools_by_subject(task, rows), differences(task, task.shots.split, found)

@@ -46,7 +46,7 @@ def golden_differences(shared: Path, items: pd.DataFrame) -> list[str]:
     }
     by_place = {(row.task, row.subject, row.i): row for row in rows.values()}
     problems, compared = [], 0
-    for line in (shared / "golden/scores_stories260k.jsonl").open():
+    for line in (shared / "golden/scores_stories260k.jsonl").read_text().splitlines():
         record: dict[str, Any] = json.loads(line)
         task, _, subject = record["task"].partition("_")
         if task not in EXPECTED:

@@ -27,7 +27,7 @@ ITEMS_OF_EACH = 25
 
 def records(file: Path) -> Iterator[tuple[tuple[str, str, int], dict[str, Any]]]:
     """The HellaSwag and MMLU records of a golden file, with task, subject and shots."""
-    for line in file.open():
+    for line in file.read_text().splitlines():
         record = json.loads(line)
         name = record["task"]
         if name == "hellaswag" or name.startswith("mmlu_"):

@@ -35,7 +35,10 @@ def test_another_suite_is_refused(tmp_path: Path) -> None:
 
 def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     """The second of two runs on one folder is refused while the first works in it."""
-    with RunFolder(tmp_path, IDENTITY), pytest.raises(UsageError, match="another run is working in this folder"):
+    with (
+        RunFolder(tmp_path, IDENTITY),
+        pytest.raises(UsageError, match="another run is working in this folder"),
+    ):
         RunFolder(tmp_path, IDENTITY)
     with RunFolder(tmp_path, IDENTITY):
         pass
