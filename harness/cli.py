@@ -59,7 +59,7 @@ def serve(settings: ServeSettings) -> int:
     """
     # One thread for linear algebra: the matrices are small, and more threads only wait for one another.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from harness.serving.app import serve as serve_model
+    from harness.serving.server import serve as serve_model
 
     _run_async(serve_model(settings.model, host=settings.host, port=settings.port, token=settings.token))
     return 0
@@ -117,7 +117,7 @@ async def _evaluate(prepared: Prepared) -> RunResult:
         if stop.is_set() and evaluating is not None:
             evaluating.cancel()
         stop.set()
-        console.print("Stopping: requests in flight are finished and kept. Ctrl-C again drops them.")
+        _say(console, "Stopping: requests in flight are finished and kept. Ctrl-C again drops them.")
 
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, interrupted)
@@ -140,5 +140,5 @@ def _print_result(result: RunResult, *, as_json: bool) -> None:
 
 
 def _say(console: Console, line: str) -> None:
-    """Print a line as it is: endpoints and data sets may hold anything."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    """Print a line as it is: neither markup nor emoji codes, as endpoints and data sets may hold anything."""
+    console.out(line, highlight=False)

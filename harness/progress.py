@@ -118,7 +118,7 @@ async def _plain(counters: Sequence[Progress], console: Console) -> None:
     while True:
         await asyncio.sleep(PLAIN_SECONDS)
         for each in counters:
-            console.print(each.line(), markup=False, highlight=False, soft_wrap=True)
+            console.out(each.line(), highlight=False)
 
 
 async def _live(counters: Sequence[Progress], console: Console) -> None:

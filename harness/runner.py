@@ -30,7 +30,8 @@ from harness.progress import Progress, shown
 from harness.prompts import Prompt
 from harness.runs import PROMPTS_SHOWN, RunFolder
 from harness.suite import Suite
-from harness.tables import TextWriter, write_results
+from harness.tables import write_results
+from harness.texts import TextWriter
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from harness.errors import StoreError, UsageError
+from harness.errors import UsageError
+from harness.files import file_errors, replacing
 from harness.prompts import Prompt
 
 SCHEMA = 1
@@ -45,8 +46,7 @@ class RunFolder:
     """The folder of one run, locked while it is open.
 
     Raises:
-        UsageError: it holds another suite, or is no place for a run.
-        StoreError: it cannot be written, or another process works in it.
+        UsageError: it holds another suite, is no place for a run, or another process works in it.
     """
 
     def __init__(self, path: Path, identity: SuiteIdentity) -> None:
@@ -110,13 +110,9 @@ class RunFolder:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file under another name and rename it: it is never seen half written."""
-    temporary = file.with_name(f".{file.name}.new")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
-    except OSError as error:
-        raise StoreError(f"{file}: {error.strerror or error}") from error
+    """Write a file that is never seen half written; raises `StoreError`."""
+    with file_errors(file), replacing(file) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def _shown(prompt: Prompt) -> str:

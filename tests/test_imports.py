@@ -33,8 +33,11 @@ EDGES = (
     "rowfiles",
     "rows",
     "survey",
+    "replies",
     "journal",
+    "files",
     "tables",
+    "texts",
 )
 SHELL = (
     "endpoints",
@@ -60,8 +63,11 @@ EDGE_LIBRARIES = {
     "rowfiles": {"pyarrow"},
     "rows": {"datasets"},
     "survey": set(),
-    "journal": {"msgspec"},
-    "tables": {"pandas", "pyarrow", "numpy"},
+    "replies": {"msgspec"},
+    "journal": set(),
+    "files": {"pyarrow"},
+    "tables": {"pandas", "pyarrow"},
+    "texts": set(),
 }
 
 
