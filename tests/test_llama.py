@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from harness.errors import UsageError
+from harness.serving.cache import PrefixCache
+from harness.serving.completing import Job, complete
+from harness.serving.config import read_config
+from harness.serving.llama import BLOCK, KeysValues, LlamaModel, load_llama
+from harness.serving.server import load
+from harness.serving.weights import Tensors
+from harness.tokenizing import Tokenizer
+from tests.tiny_llama import NEWER, older, plain_logits, random_tensors, write_model
+
+IDS = np.random.default_rng(7).integers(0, NEWER["vocab_size"], 20).tolist()
+
+ROUNDING = 1e-4
+"""What float32 may move a logit of a few nats; a wrong position or head moves it by tenths."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "untied": {},
+    "tied": {"tie_word_embeddings": True},
+    "biases": {"attention_bias": True, "mlp_bias": True},
+    "one key head": {"num_key_value_heads": 1},
+    "own head size": {"head_dim": 6},
+    "linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}},
+    "llama3": {
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 500.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LlamaModel:
+    """The tiny model in its newer spelling."""
+    return load_llama(write_model(tmp_path_factory.mktemp("model")))
+
+
+def read(model: LlamaModel, ids: list[int], *, block: int) -> tuple[np.ndarray[Any, Any], KeysValues]:
+    """Logits after each id, read in blocks of this many tokens, and the past."""
+    past = model.start(0)
+    blocks = range(0, len(ids), block)
+    return np.concatenate([model.feed(past, ids[i : i + block], last_only=False) for i in blocks]), past
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_logits_equal_the_plain_computation(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Grouped, fused and blocked computation gives what head-by-head float64 gives."""
+    config = {**NEWER, **changes}
+    logits, _ = read(load_llama(write_model(tmp_path, config)), IDS, block=len(IDS))
+    assert np.abs(plain_logits(config, random_tensors(config), IDS) - logits).max() < ROUNDING
+
+
+@pytest.mark.parametrize("rope", ["untied", "linear", "llama3"])
+def test_older_spelling_is_the_same_model(tmp_path: Path, rope: str) -> None:
+    """`rope_theta`, `rope_scaling` and a missing `head_dim` mean what the newer keys mean."""
+    config = {**NEWER, **VARIANTS[rope]}
+    newer_folder = write_model(tmp_path / "newer", config)
+    older_folder = write_model(tmp_path / "older", older(config))
+    assert read_config(newer_folder) == read_config(older_folder)
+    expected, _ = read(load_llama(newer_folder), IDS, block=8)
+    actual, _ = read(load_llama(older_folder), IDS, block=8)
+    assert np.array_equal(expected, actual)
+
+
+@settings(max_examples=25, deadline=None)
+@given(cuts=st.lists(st.integers(1, 19), unique=True).map(sorted))
+def test_blocks_and_kept_keys_change_nothing(model: LlamaModel, cuts: list[int]) -> None:
+    """However a sequence is cut into blocks over kept keys and values, its logits are those of one pass."""
+    whole, _ = read(model, IDS, block=len(IDS))
+    past = model.start(0)
+    edges = [0, *cuts, len(IDS)]
+    parts = [model.feed(past, IDS[a:b], last_only=False) for a, b in pairwise(edges)]
+    assert past.length == len(IDS)
+    assert np.abs(whole - np.concatenate(parts)).max() < ROUNDING
+
+
+def test_only_the_last_logits_where_only_they_are_asked(model: LlamaModel) -> None:
+    """`last_only` gives the last row and reads the same past."""
+    whole, _ = read(model, IDS, block=len(IDS))
+    last = model.feed(model.start(len(IDS)), IDS, last_only=True)
+    assert last.shape == (1, model.vocab_size)
+    assert np.abs(whole[-1] - last[0]).max() < ROUNDING
+
+
+def test_a_branch_leaves_its_origin_alone(model: LlamaModel) -> None:
+    """What is read on a branch of a past is not seen by the past."""
+    whole, past = read(model, IDS, block=5)
+    kept = past.keys[:, :, : past.length].copy()
+    branch = past.branch(10, room=3)
+    model.feed(branch, IDS[::-1], last_only=True)
+    assert (past.length, branch.length) == (20, 30)
+    assert np.array_equal(kept, past.keys[:, :, : past.length])
+    again = model.feed(past.branch(10, room=10), IDS[10:], last_only=False)
+    assert np.abs(whole[10:] - again).max() < ROUNDING
+
+
+def test_a_long_prompt_stays_small(tmp_path: Path) -> None:
+    """3,000 tokens take a few MB beside their keys and values; all scores at once would take 144 MB."""
+    model = load_llama(write_model(tmp_path, max_position_embeddings=4096))
+    ids = np.random.default_rng(1).integers(0, model.vocab_size, 3000).tolist()
+    cache = PrefixCache[KeysValues]()
+    tracemalloc.start()
+    try:
+        complete(model, cache, Job(ids, 1, forced_ids=[5]), Event())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    scores_of_a_block = 4 * 3000 * BLOCK * NEWER["num_attention_heads"]
+    assert peak < cache.nbytes + 3 * scores_of_a_block
+
+
+@pytest.mark.parametrize("stored", ["float16", "bfloat16"])
+def test_half_precision_is_read_exactly(tmp_path: Path, stored: str) -> None:
+    """A 16-bit weight becomes the float32 of the same value."""
+    values = np.array([[1.0, -2.5, 0.15625], [3.0e-5, 0.0, -65280.0]], np.float32)
+    if stored == "float16":
+        save_file({"w": values.astype(np.float16)}, tmp_path / "model.safetensors")
+        expected = values.astype(np.float16).astype(np.float32)
+    else:
+        bits = (values.view(np.uint32) >> 16).astype("<u2")
+        header = json.dumps({"w": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}}).encode()
+        content = len(header).to_bytes(8, "little") + header + bits.tobytes()
+        (tmp_path / "model.safetensors").write_bytes(content)
+        expected = (bits.astype(np.uint32) << 16).view(np.float32)
+    taken = Tensors(tmp_path).take("w", 2, 3)
+    assert taken.dtype == np.float32
+    assert np.array_equal(expected, taken)
+
+
+def test_weights_in_several_files(tmp_path: Path) -> None:
+    """A model whose tensors are spread by an index is the model in one file."""
+    whole = write_model(tmp_path / "whole")
+    spread = write_model(tmp_path / "spread")
+    tensors = load_file(spread / "model.safetensors")
+    (spread / "model.safetensors").unlink()
+    places = {name: f"part-{i % 2}.safetensors" for i, name in enumerate(tensors)}
+    for file in set(places.values()):
+        save_file({name: tensors[name] for name in tensors if places[name] == file}, spread / file)
+    (spread / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    expected, _ = read(load_llama(whole), IDS, block=8)
+    actual, _ = read(load_llama(spread), IDS, block=8)
+    assert np.array_equal(expected, actual)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model_type": "gpt2"}, "'model_type': 'gpt2'"),
+        ({"hidden_act": "gelu"}, "'hidden_act': 'gelu'"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "'rope_parameters.rope_type': 'yarn'"),
+        (
+            {"rope_parameters": None, "rope_scaling": {"type": "dynamic"}},
+            "'rope_scaling.rope_type': 'dynamic'",
+        ),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ({"rope_parameters": {"rope_type": "llama3", "high_freq_factor": 1.0}}, "high_freq_factor"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads"),
+        ({"head_dim": 3}, "head_dim"),
+        ({"head_dim": None, "hidden_size": 18}, "num_attention_heads"),
+        ({"hidden_size": "16"}, "hidden_size"),
+        ({"vocab_size": 0}, "vocab_size"),
+    ],
+)
+def test_unsupported_config_is_named(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    """What cannot be computed is refused by file and key."""
+    (tmp_path / "config.json").write_text(json.dumps({**NEWER, **changes}))
+    with pytest.raises(UsageError) as caught:
+        read_config(tmp_path)
+    assert "config.json" in str(caught.value)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("content", [None, b"", b"{"])
+def test_missing_or_broken_file_is_named(tmp_path: Path, name: str, content: bytes | None) -> None:
+    """A file of the folder that is not there, or not whole, is named."""
+    folder = write_model(tmp_path)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(UsageError, match=name):
+        load(folder)
+
+
+def test_misshapen_and_missing_tensors_are_named(tmp_path: Path) -> None:
+    """A tensor that does not fit config.json, is missing, or holds integers is named."""
+    folder = write_model(tmp_path, intermediate_size=24)
+    (folder / "config.json").write_text(json.dumps({**NEWER, "intermediate_size": 20}))
+    with pytest.raises(UsageError, match=r"mlp\.gate_proj\.weight.*\(24, 16\).*\(20, 16\)"):
+        load_llama(folder)
+    (folder / "config.json").write_text(json.dumps({**NEWER, "num_hidden_layers": 3}))
+    with pytest.raises(UsageError, match=r"no tensor 'model\.layers\.2\."):
+        load_llama(folder)
+    save_file({"w": np.zeros(3, np.int8)}, folder / "model.safetensors")
+    with pytest.raises(UsageError, match="'w' is stored as I8"):
+        load_llama(folder)
+
+
+def test_end_of_text_comes_from_the_generation_config_first(tmp_path: Path) -> None:
+    """`generation_config.json` overrules `config.json`; either may list several ids, or none."""
+    folder = write_model(tmp_path, eos_token_id=[3, 4])
+    assert read_config(folder).eos_ids == {3, 4}
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 5}))
+    assert read_config(folder).eos_ids == {5}
+
+
+def golden_items(shared: Path) -> Iterator[tuple[dict[str, Any], list[float]]]:
+    """The 0-shot HellaSwag and MMLU records with the reference's sums."""
+    lines = (shared / "golden/scores_stories260k.jsonl").read_text().splitlines()
+    sums = {(each["task"], each["doc_id"]): each["sums"] for each in map(json.loads, lines)}
+    for line in (shared / "golden/requests.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if record["shots"] == 0 and record["task"].split("_")[0] in ("hellaswag", "mmlu"):
+            yield record, sums[record["task"], record["doc_id"]]
+
+
+def split(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Context and continuation ids: trailing spaces move over, the whole is encoded, split by count."""
+    stripped = context.rstrip()
+    whole, first = tokenizer.encode([context + continuation, stripped])
+    return first, whole[len(first) :]
+
+
+def test_golden_scores(shared: Path) -> None:
+    """Every HellaSwag and MMLU sum of the reference is met within 1e-3 nats."""
+    served = load(shared / "models/stories260k")
+    cache = PrefixCache[KeysValues]()
+    compared = 0
+    for record, sums in golden_items(shared):
+        for context, continuation, expected in zip(
+            record["contexts"], record["continuations"], sums, strict=True
+        ):
+            context_ids, forced = split(served.tokenizer, context, continuation)
+            job = Job(context_ids, len(forced), forced_ids=forced)
+            done = complete(served.model, cache, job, Event())
+            assert abs(expected - sum(each.logprob for each in done.output)) < 1e-3
+            compared += 1
+    assert compared == 4 * (25 + 3 * 57)
