@@ -13,6 +13,7 @@ from harness.scores import NOT_TRIED, ItemRecord, score_item, summed
 
 
 def record(keys: tuple[bytes, ...] = (b"a", b"b"), problem: str = "") -> ItemRecord:
+    """An item of two choices."""
     return ItemRecord(
         ordinal=0,
         task="t",

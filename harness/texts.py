@@ -1,0 +1,87 @@
+"""`texts.parquet`: what was asked, as text and as token ids.
+
+`results/README.md` specifies the file. This module does not know how texts became ids.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.files import ParquetFile, file_errors, temporary
+from harness.plan import PlannedItem
+
+TEXT_TYPES: Mapping[str, str] = {
+    "task": "string",
+    "subject": "string",
+    "index": "int64",
+    "contexts": "list<string>",
+    "choices": "list<string>",
+    "context_ids": "list<list<uint32>>",
+    "forced_ids": "list<list<uint32>>",
+    "tokenizer": "string",
+}
+"""Columns of `texts.parquet` and their types."""
+_GROUP = 128
+"""Rows of a row group: with shots, tens of kilobytes each."""
+
+
+class TextWriter:
+    """Writes `texts.parquet`: contexts, choices and token ids, once for each item and tokenizer.
+
+    Endpoints plan the same items in the same order, each at its own pace: whoever comes first writes an
+    item, the others' are passed over. Methods may be called from any thread.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is written before the first item."""
+        self._path = path
+        self._lock = threading.Lock()
+        self._last: dict[str, int] = {}
+        self._file: ParquetFile | None = None
+
+    def add(self, item: PlannedItem, tokenizer: str) -> None:
+        """Take an item as planned with a tokenizer (its hash); items must come in order of their ordinals.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with self._lock, file_errors(self._path):
+            if item.record.ordinal <= self._last.get(tokenizer, -1):
+                return
+            self._last[tokenizer] = item.record.ordinal
+            if self._file is None:
+                self._file = ParquetFile(temporary(self._path), TEXT_TYPES, _GROUP)
+            self._file.add(_text_row(item, tokenizer), part=tokenizer)
+
+    def close(self, *, complete: bool = True) -> None:
+        """Put the file in its place; an incomplete one never replaces an earlier one.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with self._lock, file_errors(self._path):
+            if self._file is None:
+                return
+            file, self._file = self._file, None
+            file.close()
+            if complete or not self._path.exists():
+                temporary(self._path).replace(self._path)
+            else:
+                temporary(self._path).unlink()
+
+
+def _text_row(item: PlannedItem, tokenizer: str) -> list[Any]:
+    record, encoded = item.record, item.encoded
+    return [
+        record.task,
+        record.subject,
+        record.index,
+        encoded.contexts,
+        [pair.choice for pair in encoded.prompt.item.pairs],
+        [pair.context_ids for pair in encoded.pairs],
+        [pair.forced_ids for pair in encoded.pairs],
+        tokenizer,
+    ]
