@@ -79,7 +79,7 @@ def split_seam(context: str, continuation: str) -> tuple[str, str]:
 def encode_prompts(
     prompts: Sequence[Prompt],
     tokenizer: Encodes,
-    bound: Bound = Bound(),  # noqa: B008 - frozen
+    bound: Bound = Bound(),
 ) -> list[EncodedItem]:
     """Encode a batch of prompts; texts that occur more than once in it are encoded once.
 

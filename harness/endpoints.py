@@ -4,7 +4,7 @@
 | --- | --- |
 | `dedicated:ENDPOINT_ID[:ADAPTER]` | Friendli dedicated |
 | `serverless:MODEL` | Friendli serverless |
-| `http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER]` | Friendli's completions elsewhere: a container, a gateway, `serve` |
+| `http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER]` | Friendli's completions elsewhere: container, gateway, `serve` |
 
 Each may be given a label: `NAME=SPEC`. Pure: the environment is an argument, nothing is contacted.
 """

@@ -56,7 +56,7 @@ class PlannedItem:
 
 
 class KeyMaker:
-    """Keys of one endpoint: BLAKE2b over version, mode, endpoint, replicate, `top`, context and forced ids."""
+    """Keys of one endpoint: BLAKE2b of version, mode, endpoint, replicate, `top`, context, forced ids."""
 
     def __init__(self, identity: EndpointIdentity, *, mode: str = SCORING_MODE) -> None:
         """Fix what all keys of this endpoint share."""

@@ -86,7 +86,11 @@ class Pool:
             StoreError: the journal cannot be written.
         """
         loop = asyncio.get_running_loop()
-        self._work.journal.on_commit = lambda keys: loop.call_soon_threadsafe(self._committed, keys)
+
+        def committed(keys: Sequence[bytes]) -> None:
+            loop.call_soon_threadsafe(self._committed, keys)
+
+        self._work.journal.on_commit = committed
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._plan_all())

@@ -25,12 +25,12 @@ def accuracy_table(accuracy: pd.DataFrame) -> Table:
     Args:
         accuracy: the rows of `scores.csv`.
     """
-    cells = pivot(accuracy).reset_index().drop(columns="subject")
+    cells = pivot(accuracy).reset_index("subject", drop=True).reset_index(allow_duplicates=True)
     table = Table(
         title="Accuracy ± standard error", title_justify="left", title_style="bold", box=SIMPLE_HEAD
     )
-    for name in cells.columns:
-        table.add_column(Text(str(name)), justify="left" if name in ("task", "metric") else "right")
+    for position, name in enumerate(cells.columns):
+        table.add_column(Text(str(name)), justify="left" if position in (0, 2) else "right")
     for row in cells.itertuples(index=False):
         table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else cell) for cell in row))
     return table

@@ -41,10 +41,7 @@ def served(model: Path) -> Iterator[str]:
 
 def golden_differences(shared: Path, items: pd.DataFrame) -> list[str]:
     """Where the run's items differ from the reference's scores of the same items."""
-    rows = {
-        (row.task, row.subject, row.index): row for row in items.rename(columns={"index": "i"}).itertuples()
-    }
-    by_place = {(row.task, row.subject, row.i): row for row in rows.values()}
+    by_place = {(row["task"], row["subject"], row["index"]): row for row in items.to_dict("records")}
     problems, compared = [], 0
     for line in (shared / "golden/scores_stories260k.jsonl").read_text().splitlines():
         record: dict[str, Any] = json.loads(line)
@@ -53,9 +50,9 @@ def golden_differences(shared: Path, items: pd.DataFrame) -> list[str]:
             continue
         row = by_place[task, subject, record["doc_id"]]
         compared += 1
-        apart = max(abs(ours - theirs) for ours, theirs in zip(row.sums, record["sums"], strict=True))
-        norm = row.correct_acc_norm if task == "hellaswag" else row.correct_acc
-        if apart > TOLERANCE or (row.correct_acc, norm) != (record["acc"], record["acc_norm"]):
+        apart = max(abs(ours - theirs) for ours, theirs in zip(row["sums"], record["sums"], strict=True))
+        norm = row["correct_acc_norm"] if task == "hellaswag" else row["correct_acc"]
+        if apart > TOLERANCE or (row["correct_acc"], norm) != (record["acc"], record["acc_norm"]):
             problems.append(
                 f"{record['task']} {record['doc_id']}: sums {apart:.2g} nats apart, or other answers"
             )

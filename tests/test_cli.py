@@ -94,7 +94,7 @@ def test_bad_rows_are_listed(tokenizer: str, tmp_path: Path, capsys: pytest.Capt
     """Rows that are no items stop the run before the first request, each with file, line and field."""
     folder = tmp_path / "hellaswag"
     folder.mkdir()
-    good = '{"ind": 1, "activity_label": "a", "ctx_a": "b", "ctx_b": "", "endings": ["1","2","3","4"], "label": "%s"}'
+    good = '{"activity_label": "a", "ctx_a": "b", "ctx_b": "", "endings": ["1","2","3","4"], "label": "%s"}'
     (folder / "validation.jsonl").write_text("\n".join([good % 0, good % 4, good % "x"]))
     arguments = ["run", "--data-dir", str(tmp_path)]
     for name, value in GOOD.items():

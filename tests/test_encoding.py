@@ -59,7 +59,7 @@ def test_a_choice_without_tokens_is_no_answer() -> None:
 
 
 def test_empty_context_becomes_the_start_token() -> None:
-    """Without a context the start token stands for it, or the continuation's own first id where that is it."""
+    """Without a context the start token stands for it, unless the continuation itself begins with it."""
     (item,) = encode_prompts([make_prompt("", ["ab", "<c"])], Letters(start=ord("<")))
     assert [(list(p.context_ids), list(p.forced_ids)) for p in item.pairs] == [([60], [97, 98]), ([60], [99])]
 

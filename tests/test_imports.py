@@ -27,6 +27,7 @@ CORE = (
 """In the order in which they may import one another."""
 EDGES = (
     "pacing",
+    "transport",
     "client",
     "tokenizing",
     "registry",
@@ -57,7 +58,8 @@ SHELL = (
 SCIENCE = {"numpy", "scipy"}
 EDGE_LIBRARIES = {
     "pacing": set(),
-    "client": {"aiohttp", "tenacity"},
+    "transport": {"aiohttp"},
+    "client": {"tenacity"},
     "tokenizing": {"tokenizers", "huggingface_hub"},
     "registry": set(),
     "rowfiles": {"pyarrow"},

@@ -66,7 +66,7 @@ def test_sample_depends_on_the_seed_alone() -> None:
 
 
 def test_random_shots_are_drawn_as_the_reference_draws_them() -> None:
-    """One generator seeded 1234 is consumed item after item; one more is drawn and dropped where it says so."""
+    """One generator seeded 1234 is consumed item after item; where it says so one more is drawn."""
     task = make_task()
     pool = [task.item(row) for row in make_rows(30, name="train")]
     items = [task.item(row) for row in make_rows(5)]

@@ -61,5 +61,6 @@ def test_prompts_for_the_eye(tmp_path: Path) -> None:
     with RunFolder(tmp_path, IDENTITY) as folder:
         folder.write_prompts([make_prompt("Two and two?", [" four", " five"], prefix="Sums.\n\n")])
     assert (tmp_path / "prompts.txt").read_text() == (
-        "===== toy item 0, 0 shots\nSums.\n\nTwo and two?\n----- continuations (* is right)\n* ' four'\n  ' five'\n"
+        "===== toy item 0, 0 shots\nSums.\n\nTwo and two?\n"
+        "----- continuations (* is right)\n* ' four'\n  ' five'\n"
     )

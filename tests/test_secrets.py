@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import base64
+import copy
+import dataclasses
+import json
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.secrets import MASK, Secret, redact
+
+TOKEN_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~+/="
+tokens = st.text(TOKEN_CHARACTERS, min_size=1, max_size=60)
+long_tokens = st.text(TOKEN_CHARACTERS, min_size=12, max_size=60)
+
+
+def test_a_secret_shows_itself_only_when_asked() -> None:
+    """No way of printing a secret prints it, also from inside a record."""
+    secret = Secret("flp_abc123")
+
+    @dataclasses.dataclass
+    class Holder:
+        token: Secret
+
+    holder = Holder(secret)
+    shown = [
+        repr(secret),
+        str(secret),
+        f"{secret}",
+        f"{secret:>20}",
+        repr(holder),
+        repr(dataclasses.asdict(holder)),
+    ]
+    assert all("abc123" not in each for each in shown)
+    assert secret.reveal() == "flp_abc123"
+
+
+def test_secrets_compare_by_value() -> None:
+    """Equal secrets are equal, and copies too; no text equals a secret."""
+    assert Secret("a") == Secret("a") == copy.deepcopy(Secret("a"))
+    assert len({Secret("a"), Secret("a"), Secret("b")}) == 2
+    assert Secret("a") != "a"
+
+
+@given(st.lists(st.text() | tokens), st.lists(tokens, max_size=3))
+def test_no_secret_survives(parts: list[str], values: list[str]) -> None:
+    """Wherever and how often secrets stand in a text, none is left in it."""
+    text = "".join(part + value for part in parts for value in ["", *values])
+    clean = redact(text, [Secret(value) for value in values])
+    assert not any(value in clean for value in values)
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        str.upper,
+        lambda value: quote(value, safe=""),
+        lambda value: quote(value, safe="").lower(),
+        lambda value: json.dumps(value),
+        lambda value: json.dumps(value).replace("/", "\\/"),
+        lambda value: "".join(f"\\u{ord(each):04X}" for each in value),
+        lambda value: "".join(f"&#{ord(each)};" for each in value),
+        lambda value: "".join(f"&#x{ord(each):X};" for each in value),
+    ],
+)
+@given(value=long_tokens)
+def test_encoded_forms_are_found(encode: object, value: str) -> None:
+    """A secret that a server repeats in another case, percent-encoded or escaped is found."""
+    assert callable(encode)
+    assert redact(f"<{encode(value)}>", [Secret(value)]).strip('<">') == MASK
+
+
+@given(before=st.binary(max_size=5), value=long_tokens, after=st.binary(max_size=5), safe=st.booleans())
+def test_base64_is_found(before: bytes, value: str, after: bytes, safe: bool) -> None:
+    """A secret inside base64 is found at any offset: what can be decoded of it is short."""
+    encode = base64.urlsafe_b64encode if safe else base64.b64encode
+    encoded = encode(before + value.encode() + after).decode()
+    clean = redact(encoded, [Secret(value)])
+    assert MASK in clean
+    assert len(clean) <= len(MASK) + len(encode(before + after)) + 8
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("Bearer flp_XYZ-12 is bad", "Bearer *** is bad"),
+        ("key=flp%5Fabc&a=1", "key=***&a=1"),
+        ("FLP\\u005fabc", "***"),
+        ("(flp_a)", "(***)"),
+    ],
+)
+def test_what_looks_like_a_token_goes_too(text: str, clean: str) -> None:
+    """Friendli tokens are removed whoever's they are."""
+    assert redact(text) == clean
+
+
+def test_other_text_is_left_alone() -> None:
+    """Nothing but secrets changes; an empty secret is none."""
+    text = "flipped flp, help_me: 100 % of 5 tokens \\u00e9"
+    assert redact(text, [Secret(""), Secret("absent")]) == text
