@@ -24,7 +24,7 @@ real: install
 
 install: $(STAMP)
 
-# The lock pins what was tested; build tools are pinned by it too.
+# The lock pins what was tested.
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml requirements.lock
 lock:
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	$(BIN)/pip freeze --exclude-editable | grep -v '^pip==' > requirements.lock
+	$(BIN)/pip freeze --all --exclude-editable | grep -v '^pip==' > requirements.lock
 	touch $(STAMP)
 
 clean:
