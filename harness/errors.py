@@ -4,9 +4,9 @@
     ├─ UsageError            ours: settings or input are wrong; found before the first request (exit 2)
     │  └─ BadRows            rows that are no items, by place and field
     ├─ FieldError            one field of one row is wrong; the reader of rows adds the place
-    ├─ RequestFailed         one request failed for good: its item is left unscored, with the reason
     ├─ EndpointRefused       the endpoint as a whole is unusable: it stops, others go on (exit 4)
     ├─ ReplyError            theirs: a reply does not match the wire format or the request
+    │  └─ TruncatedReply     its body was cut on the way: worth another attempt
     └─ StoreError            a run's files cannot be read or written
 
 Foreign exceptions are translated once, at the edge where they appear.
@@ -39,32 +39,16 @@ class FieldError(HarnessError):
         self.problem = problem
 
 
-class RequestFailed(HarnessError):
-    """One request failed for good.
-
-    Attributes:
-        reason: short and stable ("400", "timeout", "protocol"), fit to be counted.
-        detail: one line with what the endpoint said, secrets removed.
-        status: the last HTTP status, or None where there was none.
-        attempts: how often the request was sent.
-    """
-
-    def __init__(
-        self, reason: str, detail: str = "", *, status: int | None = None, attempts: int = 1
-    ) -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
-        self.detail = detail
-        self.status = status
-        self.attempts = attempts
-
-
 class EndpointRefused(HarnessError):
     """The endpoint refuses every request (401, 403, 404) or stayed down beyond our patience."""
 
 
 class ReplyError(HarnessError):
     """A reply that must not be believed: wrong shape, wrong ids, wrong count, impossible values."""
+
+
+class TruncatedReply(ReplyError):
+    """A reply whose body ends too early or is no JSON at all; the next attempt may bring it whole."""
 
 
 class StoreError(HarnessError):

@@ -99,7 +99,7 @@ class Pool:
         except* HarnessError as errors:
             raise _first(errors) from None
         finally:
-            self._thread.shutdown(wait=True, cancel_futures=True)
+            await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
             await asyncio.to_thread(self._work.journal.flush)
             await asyncio.sleep(0)  # lets the callbacks of the last commit run
 

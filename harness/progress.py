@@ -35,7 +35,7 @@ class Progress:
     requests_done: int = 0
     """Answered or failed for good in this session, committed."""
     requests_reused: int = 0
-    """Answered before this session."""
+    """Answered already: in an earlier session, or by an equal request of this one."""
     in_flight: int = 0
     retries: Counter[str] = field(default_factory=Counter)
     """By reason: "429", "timeout", ..."""
@@ -76,7 +76,7 @@ class Progress:
             f"{self.in_flight} in flight",
         ]
         if self.requests_reused:
-            parts.append(f"{self.requests_reused:,} from the journal")
+            parts.append(f"{self.requests_reused:,} answered already")
         if self.retries:
             parts.append(f"retries {retries_text(self.retries)}")
         if self.items_unscored:

@@ -36,7 +36,13 @@ http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER]. Give it once for each; NAME labels it 
     """The benchmarks, separated by commas: hellaswag, mmlu."""
     tokenizer: Annotated[
         tuple[str, ...],
-        Parameter(group=WHAT, negative="", consume_multiple=False, metavar="[NAME=]PATH_OR_HUB_ID"),
+        Parameter(
+            group=WHAT,
+            negative="",
+            consume_multiple=False,
+            metavar="[NAME=]PATH_OR_HUB_ID",
+            show_default=False,
+        ),
     ] = ()
     """The endpoint's own tokenizer: a tokenizer.json, a folder that holds one, or a hub id. \
 NAME= gives it to the endpoint of that label only."""
@@ -50,7 +56,7 @@ NAME= gives it to the endpoint of that label only."""
     """Only N items of each task (of each subject), drawn at random by --seed."""
     seed: Annotated[int, Parameter(group=ITEMS)] = 0
     """Seed of --sample."""
-    skip_bad_rows: Annotated[bool, Parameter(group=ITEMS, negative="")] = False
+    skip_bad_rows: Annotated[bool, Parameter(group=ITEMS, negative="", show_default=False)] = False
     """Count rows that are no items as unscored, instead of stopping before the first request."""
     bos: Annotated[Bos, Parameter(group=TEXT)] = "auto"
     """Beginning-of-sequence token: what the tokenizer itself does, always, or never."""
@@ -74,9 +80,9 @@ NAME= gives it to the endpoint of that label only."""
     """The run's folder; by default results/<tasks>-<identity>. The same command continues it."""
     store_text: Annotated[bool, Parameter(group=FILES)] = True
     """Keep contexts, choices and token ids in texts.parquet."""
-    fsync: Annotated[bool, Parameter(group=FILES, negative="")] = False
+    fsync: Annotated[bool, Parameter(group=FILES, negative="", show_default=False)] = False
     """Survive a power loss too, not only a kill; slower."""
-    json: Annotated[bool, Parameter(group=FILES, negative="")] = False
+    json: Annotated[bool, Parameter(group=FILES, negative="", show_default=False)] = False
     """Print the accuracy table as JSON on stdout, for programs."""
 
     def __post_init__(self) -> None:

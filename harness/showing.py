@@ -42,7 +42,7 @@ def closing_lines(result: RunResult) -> Iterator[str]:
         progress = part.progress
         line = f"{part.endpoint.label}: {progress.requests_done:,} requests in {duration(result.seconds)}"
         if progress.requests_reused:
-            line += f", {progress.requests_reused:,} more from the journal"
+            line += f", {progress.requests_reused:,} answered already"
         if progress.retries:
             line += f", retries {retries_text(progress.retries)}"
         yield line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from tests.fake_endpoint import (
     true_logprobs,
     values,
 )
-from tests.running import Bench, bench
+from tests.running import ROOT, Bench, bench
 
 __all__ = ["bench"]
 
@@ -73,6 +74,20 @@ async def test_a_known_answer(bench: Bench) -> None:
     assert (whole.n, whole.unscored) == (12, 0)
     assert set(scores.task) == {"hellaswag", "mmlu", "mmlu_stem", "mmlu_other", "mmlu_humanities"}
     assert bench.manifest()["status"] == "complete"
+
+
+async def test_run_json_is_as_specified(bench: Bench) -> None:
+    """`run.json` has exactly the keys of its specification, in its order, before and after the run."""
+    section = (ROOT / "results/README.md").read_text().split("## `run.json`")[1].split("## ")[0]
+    specified = re.findall(r"^\| `(\w+)`", section, re.MULTILINE)
+    states = []
+    async with FakeEndpoint(lambda number, body: states.append(bench.manifest())) as endpoint:
+        await bench.run(endpoint.base_url, tasks="mmlu", limit=1)
+    for manifest, status in ((states[0], "running"), (bench.manifest(), "complete")):
+        assert list(manifest) == specified
+        assert manifest["status"] == status
+    (counts,) = bench.manifest()["counts"].values()
+    assert counts["requests_sent"] == len(endpoint.bodies) == counts["journal"]["replies"]
 
 
 async def test_requests_are_what_the_contract_says(bench: Bench) -> None:

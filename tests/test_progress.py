@@ -23,7 +23,7 @@ def test_a_line_says_it_all() -> None:
     progress.items_unscored, progress.requests_reused = 2, 40
     progress.retries = Counter({"timeout": 1, "429": 3})
     assert progress.line() == (
-        "mine: 50/100 items, 200 requests (20/s), 1 in flight, 40 from the journal, retries 429×3 timeout×1,"
+        "mine: 50/100 items, 200 requests (20/s), 1 in flight, 40 answered already, retries 429×3 timeout×1,"
         " 2 unscored, 12 s left"
     )
 

@@ -1,0 +1,289 @@
+"""One endpoint, asked until a request is answered, has failed for good, or the endpoint is given up.
+
+The first attempt is plain; tenacity is entered only when it failed. What a failure means is decided in
+`failures`, when to send in `pacing`, what goes over the wire in `dialects`, how it gets there in `transport`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+
+from harness.dialects import Dialect
+from harness.errors import EndpointRefused
+from harness.exchange import Failure, Outcome, ScoreRequest
+from harness.pacing import BUSY, Budget, Outage
+from harness.secrets import Secret
+from harness.transport import Attempt, Transport, Wire
+
+MOST_REFILLS = 3
+"""How often a request gets fresh attempts because an outage used up its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """How long and how often one endpoint is asked; seconds throughout."""
+
+    timeout: float = 120.0
+    """For one attempt, until the last byte."""
+    connect_timeout: float = 10.0
+    attempts: int = 8
+    deadline: float = 900.0
+    """For one request: attempts and the waits between them, not waits for the budget or an outage."""
+    backoff_base: float = 0.5
+    backoff_cap: float = 30.0
+    probe_wait: float = 1.0
+    """Between the first two probes of an endpoint that is down; doubled from probe to probe."""
+    patience: float = 1800.0
+    """Without a success, until the endpoint is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that people watching want to know."""
+
+    retry: str = ""
+    """Why a request is sent again; empty where none is."""
+    message: str = ""
+    """The state of the endpoint, empty where it simply goes on."""
+
+
+@dataclass(slots=True)
+class _Case:
+    """A request that failed at least once, and what has been spent on it."""
+
+    request: ScoreRequest
+    body: bytes
+    last: Attempt
+    successes: int
+    """Of the endpoint, when this request had failed first, or was refilled."""
+    seen: bool = False
+    """Tenacity has been shown the attempt that opened the case."""
+    sent: int = 0
+    """Attempts in all; those below count since the last refill."""
+    attempts: int = 0
+    spent: float = 0.0
+    """Seconds."""
+    wait: float = 0.0
+    """Seconds before the next attempt."""
+    refills: int = 0
+
+    def add(self, attempt: Attempt, wait: float) -> None:
+        """Count an attempt, and set the wait before the next."""
+        self.last = attempt
+        self.sent += 1
+        self.attempts += 1
+        self.spent += attempt.seconds
+        self.wait = wait
+
+    def refill(self, successes: int) -> None:
+        """The attempts so far fell into an outage: begin anew, so many times."""
+        if self.refills < MOST_REFILLS:
+            self.refills += 1
+            self.successes = successes
+            self.attempts, self.spent, self.wait = 0, 0.0, 0.0
+
+    def exhausted(self, settings: ClientSettings) -> bool:
+        """Whether no further attempt is left to it."""
+        return self.attempts >= settings.attempts or self.spent + self.wait > settings.deadline
+
+
+class Client:
+    """Scores requests on one endpoint; an async context manager, shared by all workers of a pool."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        dialect: Dialect,
+        model: str | None,
+        headers: Mapping[str, str],
+        secrets: Sequence[Secret],
+        settings: ClientSettings,
+        budget: Budget | None,
+        concurrency: int,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[float, float], float] = random.uniform,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        """Nothing is opened before the context is entered.
+
+        Args:
+            base_url: ends in /v1.
+            dialect: the wire format.
+            model: as the body names it; None or empty: left out.
+            headers: sent with every request, credentials among them.
+            secrets: removed from everything the endpoint says.
+            settings: patience with attempts, requests, and the endpoint.
+            budget: of the account, shared with its other endpoints; None: no limits.
+            concurrency: how many requests are scored at once at most.
+            clock: seconds from any origin, the same for all clients of a budget.
+            sleep: waits so many seconds; what it raises ends the request and passes through.
+            jitter: a random number between two.
+            on_event: told of retries and changes of state.
+        """
+        self._dialect = dialect
+        self._model = model
+        self._settings = settings
+        self._budget = budget if budget is not None else Budget()
+        self._clock = clock
+        self._sleep = sleep
+        self._jitter = jitter
+        self._on_event = on_event
+        self._message = ""
+        wire = Wire(
+            url=f"{base_url.rstrip('/')}/{dialect.path}",
+            headers=headers,
+            secrets=secrets,
+            timeout=settings.timeout,
+            connect_timeout=settings.connect_timeout,
+            connections=concurrency,
+        )
+        self._transport = Transport(wire, dialect, clock)
+        self._outage = Outage(
+            patience=settings.patience,
+            first_wait=settings.probe_wait,
+            concurrency=concurrency,
+            clock=clock,
+            sleep=sleep,
+            report=self._state_changed,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._transport.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._transport.close()
+
+    async def score(self, request: ScoreRequest) -> Outcome:
+        """Send a request until it is answered or has failed for good.
+
+        Raises:
+            EndpointRefused: the endpoint must not be asked any more.
+        """
+        body = self._dialect.build(request, self._model)
+        await self._passage(request)
+        attempt = await self._attempt(request, body)
+        if attempt.reply is not None:
+            return Outcome(request, attempt.reply, latency=attempt.seconds)
+        case = _Case(request, body, attempt, self._outage.successes)
+        case.add(attempt, self._backoff(attempt, 0))
+        return await self._persist(case)
+
+    # ------------------------------------------------------------------------------------- trying again
+
+    async def _persist(self, case: _Case) -> Outcome:
+        """Let tenacity send again what failed once."""
+        retrying = AsyncRetrying(
+            sleep=self._sleep,
+            retry=retry_if_result(lambda attempt: attempt.retryable),
+            wait=lambda _: 0.0 if case.exhausted(self._settings) else case.wait,
+            stop=lambda _: self._given_up(case),
+            before_sleep=lambda _: self._before_sleep(case),
+            retry_error_callback=_last_result,
+        )
+        attempt: Attempt = await retrying(self._next_attempt, case)
+        failure = None
+        if attempt.reply is None:
+            failure = Failure(attempt.reason, attempt.detail, attempt.status)
+        return Outcome(case.request, attempt.reply, failure, attempt.seconds, case.sent)
+
+    async def _next_attempt(self, case: _Case) -> Attempt:
+        if not case.seen:
+            case.seen = True
+            return case.last
+        ended = self._outage.ended
+        await self._passage(case.request)
+        if self._outage.ended > ended:
+            case.refill(self._outage.successes)
+        if not case.exhausted(self._settings):  # it still is, where there was no outage after all
+            attempt = await self._attempt(case.request, case.body)
+            case.add(attempt, self._backoff(attempt, case.attempts))
+        return case.last
+
+    def _given_up(self, case: _Case) -> bool:
+        """Whether a failed request is left at that: not while an outage may be what failed it."""
+        if not case.exhausted(self._settings):
+            return False
+        if case.refills >= MOST_REFILLS:
+            return True
+        self._outage.doubt(case.successes)
+        return not self._outage.suspected
+
+    def _backoff(self, attempt: Attempt, before: int) -> float:
+        """Seconds to the next attempt: what the endpoint asks for, else exponential with full jitter."""
+        if attempt.decision is None or not attempt.retryable:
+            return 0.0
+        if attempt.decision.retry_after is not None:
+            return attempt.decision.retry_after
+        doubled = self._settings.backoff_base * 2.0 ** min(before, 60)
+        return self._jitter(0.0, min(doubled, self._settings.backoff_cap))
+
+    def _before_sleep(self, case: _Case) -> None:
+        if not case.exhausted(self._settings):
+            case.spent, case.wait = case.spent + case.wait, 0.0
+            self._tell(case.last.reason)
+
+    # ---------------------------------------------------------------------------------------- one attempt
+
+    async def _passage(self, request: ScoreRequest) -> None:
+        """Wait for the budget, and while the endpoint is down."""
+        await self._paced(request)
+        while self._outage.suspected:
+            await self._outage.wait(request, self._probe)
+            await self._paced(request)
+
+    async def _paced(self, request: ScoreRequest) -> None:
+        tokens = len(request.context_ids) + len(request.forced_ids)
+        while (wait := self._budget.reserve(self._clock(), tokens)) > 0:
+            await self._sleep(wait)
+            if not self._budget.paused(self._clock()):
+                return
+
+    async def _attempt(self, request: ScoreRequest, body: bytes) -> Attempt:
+        """Send once, and let all workers know what that says about the endpoint."""
+        attempt = await self._transport.send(request, body)
+        decision = attempt.decision
+        if decision is None:
+            self._outage.succeeded(request)
+        elif decision.action == "stop":
+            raise EndpointRefused(self._transport.refusal(attempt))
+        elif decision.action == "retry":
+            self._outage.failed(decision.reason)
+            if decision.reason == BUSY and decision.retry_after is not None:
+                self._budget.pause(self._clock() + decision.retry_after)
+        return attempt
+
+    async def _probe(self, request: ScoreRequest) -> str:
+        """Send once to see whether the endpoint answers at all; what failed, or nothing."""
+        await self._paced(request)
+        attempt = await self._attempt(request, self._dialect.build(request, self._model))
+        return str(attempt) if attempt.retryable else ""
+
+    # ------------------------------------------------------------------------------------------- telling
+
+    def _state_changed(self, message: str) -> None:
+        self._message = message
+        self._tell()
+
+    def _tell(self, retry: str = "") -> None:
+        if self._on_event is not None:
+            self._on_event(Event(retry, self._message))
+
+
+def _last_result(state: RetryCallState) -> Attempt:
+    """Tenacity's last word: the failed attempt itself, not an exception about it."""
+    assert state.outcome is not None
+    attempt: Attempt = state.outcome.result()
+    return attempt

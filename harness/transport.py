@@ -1,0 +1,224 @@
+"""One attempt over HTTP: a body goes out, a checked reply or a decision about the failure comes back.
+
+The only module that knows aiohttp: its exceptions are translated here, bodies are bounded, redirects are
+not followed, and nothing that a server said leaves with a secret in it. Retries are the client's business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+
+from harness.dialects import Dialect
+from harness.errors import ReplyError, TruncatedReply, UsageError
+from harness.exchange import Reply, ScoreRequest
+from harness.failures import Decision, Fault, classify, one_line
+from harness.secrets import Secret, redact
+
+LARGEST_REPLY = 16 * 2**20
+"""Bytes; a larger body is no reply to a question about a few tokens."""
+
+LARGEST_ERROR = 64 * 2**10
+"""Bytes of an error body that are looked at."""
+
+HINTS: Mapping[str, str] = {
+    "401": "Is FRIENDLI_TOKEN set and valid?",
+    "403": "May this token use the endpoint, and is FRIENDLI_TEAM the right team?",
+    "404": "Are the endpoint id, model and adapter right, and does the URL end in /v1?",
+    "bad certificate": "Is the host right, and its certificate authority known here (SSL_CERT_FILE)?",
+}
+"""What to do about an endpoint that refuses, by reason."""
+
+
+class Attempt(NamedTuple):
+    """What came of sending a request once: a reply, or else a decision."""
+
+    seconds: float
+    """From sending to the last byte."""
+    reply: Reply | None = None
+    decision: Decision | None = None
+    detail: str = ""
+    """One line of what went wrong, secrets removed."""
+    status: int | None = None
+    """Of a reply that is no 200."""
+
+    @property
+    def retryable(self) -> bool:
+        """Whether another attempt may fare better."""
+        return self.decision is not None and self.decision.action == "retry"
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, short; empty where it did not."""
+        return self.decision.reason if self.decision is not None else ""
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """Where requests of one endpoint go, and how."""
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    secrets: Sequence[Secret]
+    timeout: float
+    """Seconds for one attempt, until the last byte."""
+    connect_timeout: float
+    connections: int
+
+
+class Transport:
+    """Sends to one endpoint, over connections that are kept open."""
+
+    def __init__(self, wire: Wire, dialect: Dialect, clock: Callable[[], float]) -> None:
+        """Nothing is opened before `open`."""
+        self._wire = wire
+        self._dialect = dialect
+        self._clock = clock
+        self._proxy = proxy_for(wire.url)
+        self._secrets = [*wire.secrets, *_password(self._proxy)]
+
+    async def open(self) -> None:
+        """Make the session; connections follow with the first requests."""
+        wire = self._wire
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=wire.connections),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Content-Type": "application/json", "Accept": "application/json", **wire.headers},
+            timeout=aiohttp.ClientTimeout(total=wire.timeout, sock_connect=wire.connect_timeout),
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def send(self, request: ScoreRequest, body: bytes) -> Attempt:
+        """Send once; only cancellation is raised."""
+        began = self._clock()
+        fault: Fault
+        try:
+            status, headers, content = await self._post(body)
+            if status == 200:
+                return Attempt(self._clock() - began, self._dialect.parse(content, request))
+            decision = classify(status, headers, now=time.time())
+            detail = self._said(status, headers, content)
+            return Attempt(self._clock() - began, None, decision, detail, status)
+        except TruncatedReply as error:
+            fault, detail = "cut body", str(error)
+        except ReplyError as error:
+            fault, detail = "protocol", str(error)
+        except (aiohttp.ClientError, OSError) as error:
+            fault, detail = translated(error, self._wire)
+        decision = classify(None, {}, fault, now=time.time())
+        return Attempt(self._clock() - began, None, decision, self._clean(detail))
+
+    def refusal(self, attempt: Attempt) -> str:
+        """The line that ends an endpoint: what happened, where, and what to do."""
+        said = f": {attempt.detail.rstrip('.')}" if attempt.detail else ""
+        return f"{attempt.reason} from {self._wire.url}{said}. {HINTS.get(attempt.reason, '')}".rstrip()
+
+    async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and body, the latter bounded; of an error body whatever arrives."""
+        async with self._session.post(
+            self._wire.url, data=body, allow_redirects=False, proxy=self._proxy
+        ) as response:
+            if response.status == 200:
+                content = await _read(response.content, LARGEST_REPLY)
+                if len(content) > LARGEST_REPLY:
+                    raise ReplyError(f"the reply is larger than {LARGEST_REPLY // 2**20} MiB")
+                return 200, {}, content
+            try:
+                content = await _read(response.content, LARGEST_ERROR)
+            except (aiohttp.ClientError, OSError):  # the status alone decides
+                content = b""
+            return response.status, response.headers, content[:LARGEST_ERROR]
+
+    def _said(self, status: int, headers: Mapping[str, str], content: bytes) -> str:
+        """What an error reply says."""
+        if 300 <= status < 400:
+            return self._clean(f"a redirect to {headers.get('Location', 'nowhere')}; none is followed")
+        readable = redact(content.decode(errors="replace"), self._secrets)
+        return self._clean(self._dialect.error_message(readable.encode()))
+
+    def _clean(self, text: str) -> str:
+        return one_line(redact(text, self._secrets))
+
+
+def translated(error: aiohttp.ClientError | OSError, wire: Wire) -> tuple[Fault, str]:
+    """Fault and words of a foreign exception.
+
+    Its own text is not used where it may hold a URL: that of a proxy has a password in it.
+    """
+    match error:
+        case aiohttp.ClientConnectorCertificateError(certificate_error=problem):
+            return "bad certificate", str(getattr(problem, "verify_message", problem))
+        case aiohttp.ConnectionTimeoutError():
+            return "timeout", f"no connection within {wire.connect_timeout:g} s"
+        case TimeoutError():
+            return "timeout", f"no whole reply within {wire.timeout:g} s"
+        case aiohttp.ClientPayloadError():
+            return "cut body", "the body ended too early or could not be decompressed"
+        case aiohttp.ClientConnectorDNSError(host=host):
+            return "connection", f"cannot resolve host {host}"
+        case aiohttp.ServerDisconnectedError():
+            return "connection", "the server closed the connection"
+        case aiohttp.ClientResponseError():
+            return "connection", "the reply is not valid HTTP"
+        case OSError(strerror=str(words)):
+            return "connection", words
+    return "connection", type(error).__name__
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for a URL; none for loopback, nor where NO_PROXY says so.
+
+    aiohttp could read the environment itself, but would read ~/.netrc with it, in a thread, each request.
+
+    Raises:
+        UsageError: it is of a kind that cannot be used.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if _is_loopback(host) or proxy_bypass(host):
+        return None
+    named = getproxies().get(parts.scheme)
+    if not named:
+        return None
+    kind, separator, _ = named.partition("://")
+    if separator and kind not in ("http", "https"):
+        raise UsageError(
+            f"{parts.scheme.upper()}_PROXY names a {kind} proxy; only http and https ones can be used"
+        )
+    return named if separator else f"http://{named}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _password(proxy: str | None) -> list[Secret]:
+    """The password in a proxy's URL, as written and as meant."""
+    password = urlsplit(proxy).password if proxy else None
+    return [Secret(password), Secret(unquote(password))] if password else []
+
+
+async def _read(content: aiohttp.StreamReader, limit: int) -> bytes:
+    """A body, or a little more than `limit` bytes of a larger one."""
+    chunks: list[bytes] = []
+    size = 0
+    while size <= limit and (chunk := await content.readany()):
+        chunks.append(chunk)
+        size += len(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+
+import aiohttp
+import pytest
+from aiohttp.client_reqrep import ConnectionKey
+
+from harness.dialects import dialect
+from harness.errors import UsageError
+from harness.exchange import ScoreRequest
+from harness.failures import Fault
+from harness.secrets import Secret
+from harness.transport import Transport, Wire, proxy_for, translated
+from tests.fake_endpoint import FakeClock
+
+PLACE = ConnectionKey("api.host", 443, True, True, None, None, None)
+
+
+def wire(url: str = "https://api.host/v1/completions") -> Wire:
+    """An endpoint with a token."""
+    return Wire(
+        url=url,
+        headers={"Authorization": "Bearer sesame-0123"},
+        secrets=[Secret("sesame-0123")],
+        timeout=120,
+        connect_timeout=10,
+        connections=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "fault", "words"),
+    [
+        (TimeoutError(), "timeout", "no whole reply within 120 s"),
+        (aiohttp.SocketTimeoutError(), "timeout", "no whole reply within 120 s"),
+        (aiohttp.ConnectionTimeoutError(), "timeout", "no connection within 10 s"),
+        (aiohttp.ClientPayloadError("x"), "cut body", "ended too early"),
+        (aiohttp.ServerDisconnectedError(), "connection", "closed the connection"),
+        (
+            aiohttp.ClientConnectorDNSError(PLACE, socket.gaierror(-2, "unknown")),
+            "connection",
+            "host api.host",
+        ),
+        (aiohttp.ClientConnectorError(PLACE, OSError(111, "refused")), "connection", "refused"),
+        (ConnectionResetError(104, "reset by peer"), "connection", "reset by peer"),
+        (aiohttp.ClientResponseError(None, (), message="sesame"), "connection", "not valid HTTP"),  # type: ignore[arg-type]
+        (aiohttp.ClientOSError(), "connection", "ClientOSError"),
+        (
+            aiohttp.ClientConnectorCertificateError(PLACE, ssl.SSLCertVerificationError(1, "self-signed")),
+            "bad certificate",
+            "self-signed",
+        ),
+    ],
+)
+def test_foreign_errors_are_translated(
+    error: aiohttp.ClientError | OSError, fault: Fault, words: str
+) -> None:
+    """Each exception of the HTTP library becomes one of our faults, in words."""
+    found, said = translated(error, wire())
+    assert found == fault
+    assert words in said
+
+
+def test_no_repr_shows_a_header() -> None:
+    """Neither the record of an endpoint nor what sends to it shows the token."""
+    made = wire()
+    transport = Transport(made, dialect("friendli"), FakeClock())
+    assert "sesame" not in f"{made!r} {transport!r} {vars(transport)!r}"
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy"),
+    [
+        ("https://api.host/v1", "http://user:pass%21word@proxy:3128"),
+        ("http://api.host/v1", None),
+        ("https://inside.corp/v1", None),
+        ("https://localhost:8000/v1", None),
+        ("https://127.8.0.1/v1", None),
+        ("https://[::1]:8000/v1", None),
+    ],
+)
+def test_proxies_come_from_the_environment(
+    url: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy is used for its scheme, but not where NO_PROXY says so, and never for loopback."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:pass%21word@proxy:3128")
+    monkeypatch.setenv("NO_PROXY", ".corp")
+    assert proxy_for(url) == proxy
+
+
+def test_a_proxy_without_a_scheme_is_an_http_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Host and port alone, as many write it, are enough."""
+    monkeypatch.setenv("HTTPS_PROXY", "proxy:3128")
+    assert proxy_for("https://api.host/v1") == "http://proxy:3128"
+
+
+def test_a_proxy_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that cannot be used is named, not passed by; its password is not shown."""
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://user:sesame@proxy:1080")
+    with pytest.raises(UsageError, match="HTTPS_PROXY names a socks5 proxy") as caught:
+        proxy_for("https://api.host/v1")
+    assert "sesame" not in str(caught.value)
+
+
+async def test_a_proxy_is_used_and_its_password_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests go through the proxy with its credentials; what it says comes without them."""
+    seen: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 407 No\r\nContent-Length: 26\r\n\r\nnot with pass!word, friend")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        monkeypatch.setenv("HTTP_PROXY", f"http://user:pass%21word@127.0.0.1:{port}")
+        transport = Transport(wire("http://api.host/v1/completions"), dialect("friendli"), FakeClock())
+        await transport.open()
+        attempt = await transport.send(ScoreRequest(b"k", [1], [2]), b"{}")
+        await transport.close()
+    assert seen[0].startswith(b"POST http://api.host/v1/completions")
+    assert b"Proxy-Authorization: Basic dXNlcjpwYXNzIXdvcmQ=" in seen[0]
+    assert str(attempt) == "407: not with ***, friend"
