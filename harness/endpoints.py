@@ -23,7 +23,7 @@ from harness.secrets import Secret
 
 VENDOR = "https://api.friendli.ai"
 FORMS = ("dedicated:ENDPOINT_ID[:ADAPTER]", "serverless:MODEL", "http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER]")
-_LABELLED = re.compile(r"(?P<label>[\w.@+-]+)=(?P<spec>.+)", re.DOTALL)
+_LABELLED = re.compile(r"(?P<label>[\w.@+#-]+)=(?P<spec>.+)", re.DOTALL)
 _LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|::1")
 
 
@@ -146,8 +146,8 @@ def _parse(text: str) -> tuple[str, Endpoint]:
             vendor=True,
         )
     hint = did_you_mean(kind, ("dedicated", "serverless", "http", "https")) if colon else ""
-    forms = hint if hint.startswith("Did") else f"Forms: {', '.join(FORMS)}"
-    raise UsageError(f"--endpoint {text}: not a SPEC. {forms}")
+    near = f"{hint} " if hint.startswith("Did") else ""
+    raise UsageError(f"--endpoint {text}: not a SPEC. {near}Forms: {', '.join(FORMS)}")
 
 
 def _from_url(spec: str) -> Endpoint:
