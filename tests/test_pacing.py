@@ -242,6 +242,24 @@ async def test_another_worker_takes_over_from_a_prober_that_is_gone() -> None:
     assert endpoint.probed == [OWN, GOOD, GOOD, GOOD]
 
 
+async def test_a_stopped_run_ends_every_wait() -> None:
+    """What sleep raises ends the wait of all workers, and none of them sends another probe for it."""
+
+    class StoppedForTest(Exception):
+        pass
+
+    async def sleep(seconds: float) -> None:
+        raise StoppedForTest
+
+    endpoint = Endpoint(up_at=10_000)
+    endpoint.gate._sleep = sleep
+    endpoint.fail(IN_A_ROW)
+    waiting = [endpoint.gate.wait(OWN, endpoint.probe) for _ in range(4)]
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in ended] == [StoppedForTest] * 4
+    assert endpoint.probed == [OWN]
+
+
 def test_doubt_closes_the_gate_only_in_silence() -> None:
     """A request that used up its attempts is suspicious where nothing else succeeded meanwhile."""
     endpoint = Endpoint(up_at=0)
