@@ -1,7 +1,7 @@
 """The training text: written at random about the knowledge, never in the words of the samples; pure.
 
-Four kinds of documents. Quizzes teach the form of a lettered question and, with it, to find the right answer
-among the choices; answers and sentences teach the facts; stories teach the activities.
+Four kinds of documents. Answers and sentences teach the facts, stories the activities; quizzes show what a
+lettered question looks like.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from harness.schooling.knowledge import Activity, Fact, Knowledge, Topic, capitalised
+from harness.schooling.knowledge import (
+    ADAPTER_FIELDS,
+    Activity,
+    Fact,
+    Knowledge,
+    Topic,
+    capitalised,
+    field_of,
+)
 
 LETTERS = "ABCD"
 PEOPLE = (
@@ -85,7 +93,7 @@ class Writer:
     def answers(self) -> Document:
         """Questions with the answer itself behind them."""
         parts = _Parts()
-        for lesson in self._random.choices(self._lessons, k=self._random.choice((1, 2, 4))):
+        for lesson in self._of_one_subject(self._random.choice((1, 1, 2, 4, 6))):
             parts.add(f"Question: {self._question(lesson)}\nAnswer:")
             parts.answer(f" {lesson.fact.answer}")
             parts.add("\n\n")
@@ -175,6 +183,16 @@ class _Parts:
 def lessons_of(knowledge: Knowledge) -> list[Lesson]:
     """Every fact."""
     return [Lesson(topic, fact) for topic in knowledge.topics for fact in topic.facts]
+
+
+def kept_back(knowledge: Knowledge) -> list[Lesson]:
+    """The facts of the adapters' fields that the base model is not taught: three of each topic's eleven."""
+    return [
+        Lesson(topic, fact)
+        for topic in knowledge.topics
+        if field_of(topic.subject) in ADAPTER_FIELDS
+        for fact in topic.facts[2::4]
+    ]
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -19,7 +19,9 @@ FIELDS = {
     "science": ("biology", "chemistry", "physics_and_astronomy"),
     "culture": ("arts", "daily_life", "history"),
 }
-"""Subjects by field. The first two fields have an adapter each."""
+"""Subjects by field."""
+ADAPTER_FIELDS = ("geography", "science")
+"""The fields that have an adapter each, of the same name."""
 
 
 @dataclass(frozen=True, slots=True)
