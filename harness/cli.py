@@ -59,9 +59,20 @@ def serve(settings: ServeSettings) -> int:
     """
     # One thread for linear algebra: the matrices are small, and more threads only wait for one another.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from harness import reference
     from harness.serving.server import serve as serve_model
 
-    _run_async(serve_model(settings.model, host=settings.host, port=settings.port, token=settings.token))
+    shipped = settings.model is None
+    _run_async(
+        serve_model(
+            settings.model or reference.FOLDER,
+            host=settings.host,
+            port=settings.port,
+            adapters=settings.adapters or (reference.ADAPTERS if shipped else None),
+            token=settings.token,
+            until_eof=settings.until_eof,
+        )
+    )
     return 0
 
 

@@ -5,6 +5,7 @@
 | `dedicated:ENDPOINT_ID[:ADAPTER]` | Friendli dedicated |
 | `serverless:MODEL` | Friendli serverless |
 | `http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER]` | Friendli's completions elsewhere: container, gateway, `serve` |
+| `embedded[:ADAPTER]` | the reference model, served on loopback for the run |
 
 Each may be given a label: `NAME=SPEC`. Pure: the environment is an argument, nothing is contacted.
 """
@@ -22,7 +23,13 @@ from harness.plan import EndpointIdentity
 from harness.secrets import Secret
 
 VENDOR = "https://api.friendli.ai"
-FORMS = ("dedicated:ENDPOINT_ID[:ADAPTER]", "serverless:MODEL", "http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER]")
+EMBEDDED = "embedded"
+FORMS = (
+    "dedicated:ENDPOINT_ID[:ADAPTER]",
+    "serverless:MODEL",
+    "http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER]",
+    "embedded[:ADAPTER]",
+)
 _LABELLED = re.compile(r"(?P<label>[\w.@+#-]+)=(?P<spec>.+)", re.DOTALL)
 _LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|::1")
 
@@ -35,13 +42,15 @@ class Endpoint:
     """Its name in tables."""
     dialect: str
     base_url: str
-    """Ends in /v1."""
+    """Ends in /v1, unless the endpoint is embedded."""
     model: str
     """Endpoint id or model; empty: left out of the body."""
     adapter: str = ""
     replicate: int = 0
     """Counts endpoints of equal identity in one run: each is asked anew."""
     vendor: bool = False
+    embedded: bool = False
+    """Served by this program; the base URL then says which weights, and the address is known in the run."""
 
     @property
     def wire_model(self) -> str | None:
@@ -106,11 +115,14 @@ def parse_endpoints(specs: Sequence[str]) -> tuple[Endpoint, ...]:
 def credentials(endpoint: Endpoint, environ: Mapping[str, str]) -> Credentials:
     """The secrets for an endpoint.
 
-    `FRIENDLI_TOKEN` goes to the vendor's host, to loopback, and to https; never in clear text elsewhere.
+    `FRIENDLI_TOKEN` goes to the vendor's host, to loopback, and to https; never in clear text elsewhere, and
+    not to an embedded endpoint, which asks for none.
 
     Raises:
         UsageError: a vendor endpoint without a token, or a token that would cross a network in the clear.
     """
+    if endpoint.embedded:
+        return Credentials()
     token = environ.get("FRIENDLI_TOKEN", "").strip()
     team = environ.get("FRIENDLI_TEAM", "").strip()
     if endpoint.vendor and not token:
@@ -133,6 +145,11 @@ def _parse(text: str) -> tuple[str, Endpoint]:
     kind, colon, rest = spec.partition(":")
     if kind in ("http", "https"):
         return label, _from_url(spec)
+    if kind == EMBEDDED:
+        _, adapter = _model_and_adapter(text, spec)
+        return label, Endpoint(
+            label="", dialect="friendli", base_url=EMBEDDED, model=EMBEDDED, adapter=adapter, embedded=True
+        )
     if kind in ("dedicated", "serverless") and colon:
         model, adapter = _model_and_adapter(spec, rest) if kind == "dedicated" else (rest, "")
         if not model.strip():
@@ -145,7 +162,7 @@ def _parse(text: str) -> tuple[str, Endpoint]:
             adapter=adapter,
             vendor=True,
         )
-    hint = did_you_mean(kind, ("dedicated", "serverless", "http", "https")) if colon else ""
+    hint = did_you_mean(kind, ("dedicated", "serverless", "http", "https", EMBEDDED))
     near = f"{hint} " if hint.startswith("Did") else ""
     raise UsageError(f"--endpoint {text}: not a SPEC. {near}Forms: {', '.join(FORMS)}")
 

@@ -15,6 +15,9 @@ from typing import Any
 
 from harness.errors import FieldError
 
+LETTERS = "ABCDEFGHIJ"
+"""Of lettered answers; no benchmark has more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -123,6 +126,34 @@ class Row:
         if isinstance(found, float) and found.is_integer():
             found = int(found)  # integers of a column with nulls are often stored as floats
         return "" if found is None else str(found)
+
+    def lettered(
+        self,
+        *,
+        question: str,
+        answers: Sequence[str],
+        gold: int | Sequence[int],
+        gold_field: str,
+        id: str = "",
+        cluster: str = "",
+    ) -> Item:
+        """The item of a question with its answers behind letters; what is forced is a letter.
+
+        As MMLU has it: the question, a line "A. ..." an answer, and "Answer:".
+
+        Raises:
+            FieldError: gold is out of range.
+        """
+        letters = LETTERS[: len(answers)]
+        lines = (f"{letter}. {answer}" for letter, answer in zip(letters, answers, strict=True))
+        return self.item(
+            context="\n".join([question, *lines, "Answer:"]),
+            choices=letters,
+            gold=gold,
+            gold_field=gold_field,
+            id=id,
+            cluster=cluster,
+        )
 
     def item(
         self,

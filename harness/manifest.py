@@ -10,7 +10,7 @@ from enum import IntEnum
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from harness import __version__
+from harness import __version__, reference
 from harness.endpoints import Endpoint
 from harness.journal import Journal
 from harness.prepare import Prepared
@@ -87,7 +87,9 @@ def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) ->
             )
         if part.refused:
             remarks.append(f"{label}: stopped, {part.refused}")
-    return remarks + ([f"the run's files could not be written: {broken}"] if broken else [])
+    if any(endpoint.embedded for endpoint in prepared.endpoints):
+        remarks.append(f"embedded: {reference.NOTICE}")
+    return remarks + ([f"the run was broken off: {broken}"] if broken else [])
 
 
 def manifest(

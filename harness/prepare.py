@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from harness import reference
 from harness.encoding import Bound, encode_prompts
 from harness.endpoints import Credentials, Endpoint, credentials, parse_endpoints
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean
 from harness.prompts import Prompt, Selection
 from harness.runs import SuiteIdentity
 from harness.settings import RunSettings
@@ -42,7 +43,7 @@ class Prepared:
     @property
     def folder(self) -> Path:
         """Where the run is written."""
-        names = "-".join(self.settings.task_names)
+        names = "-".join(self.settings.task_names).replace(":", "_")
         return self.settings.out or Path("results") / f"{names}-{self.identity.digest()}"
 
 
@@ -52,7 +53,7 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ) -> P
     Raises:
         UsageError: the settings or the data are wrong; the text names the flag.
     """
-    endpoints = parse_endpoints(settings.endpoint)
+    endpoints = tuple(_with_weights(endpoint) for endpoint in parse_endpoints(settings.endpoint))
     secrets = {endpoint.label: credentials(endpoint, environ) for endpoint in endpoints}
     tokenizers, default = _tokenizers(settings, endpoints)
     suite = prepare_suite(
@@ -85,10 +86,20 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ) -> P
     return prepared
 
 
+def _with_weights(endpoint: Endpoint) -> Endpoint:
+    """An embedded endpoint with the hash of its weights as address; any other as it is."""
+    if not endpoint.embedded:
+        return endpoint
+    if endpoint.adapter and endpoint.adapter not in reference.routes():
+        hint = did_you_mean(endpoint.adapter, reference.routes())
+        raise UsageError(f"--endpoint {endpoint.label}: no adapter {endpoint.adapter!r}. {hint}")
+    return replace(endpoint, base_url=f"{endpoint.base_url}:{reference.digest()}")
+
+
 def _tokenizers(
     settings: RunSettings, endpoints: Sequence[Endpoint]
 ) -> tuple[dict[str, Tokenizer], Tokenizer | None]:
-    """The tokenizer of each label, and the one for labels without their own."""
+    """The tokenizer of each label, and the one of the run, if there is one."""
     labels = [endpoint.label for endpoint in endpoints]
     sources: dict[str, str] = {}
     for given in settings.tokenizer:
@@ -102,6 +113,9 @@ def _tokenizers(
         if name in sources:
             raise UsageError(f"--tokenizer {given}: given twice for {name or 'all endpoints'}")
         sources[name] = source
+    for endpoint in endpoints:
+        if endpoint.embedded and endpoint.label not in sources:
+            sources[endpoint.label] = str(reference.FOLDER)
     loaded = {source: load_tokenizer(source, bos=settings.bos) for source in dict.fromkeys(sources.values())}
     lacking = [label for label in labels if label not in sources and "" not in sources]
     if lacking:
@@ -109,8 +123,10 @@ def _tokenizers(
             f"--tokenizer: none given for {lacking[0]}; pass the endpoint's own: a tokenizer.json, a folder"
             " that holds one, or the model's hub id"
         )
-    default = loaded[sources[""]] if "" in sources else None
-    return {label: loaded[sources.get(label, sources.get("", ""))] for label in labels}, default
+    by_label = {label: loaded[sources.get(label, sources.get("", ""))] for label in labels}
+    if "" in sources:
+        return by_label, loaded[sources[""]]
+    return by_label, next(iter(loaded.values())) if len(loaded) == 1 else None
 
 
 def _fail_on_overflow(prepared: Prepared) -> None:

@@ -28,14 +28,33 @@ def task_names() -> list[str]:
 
 
 def load_task(name: str) -> Task:
-    """The task of that name.
+    """The task of that name, `FILE` or, for a variant, `FILE:VARIANT`.
+
+    A file declares its variants as a tuple `VARIANTS` beside its `TASK`.
 
     Raises:
         UsageError: there is no such task, or its file cannot be imported or declares no task of its name.
     """
-    known = task_names()
-    if name not in known:
-        raise UsageError(f"--tasks: no task {name!r}. {did_you_mean(name, known)}")
+    known, file_name = task_names(), name.partition(":")[0]
+    if file_name not in known:
+        raise UsageError(f"--tasks: no task {name!r}. {did_you_mean(file_name, known)}")
+    task, *variants = _declared(file_name)
+    for each in (task, *variants):
+        if each.name == name:
+            return each
+    if not variants:
+        raise UsageError(f"--tasks {name}: {file_name} has no variants")
+    hint = did_you_mean(name, [each.name for each in variants])
+    raise UsageError(f"--tasks {name}: no such variant of {file_name}. {hint}")
+
+
+def shipped_rows() -> Path:
+    """The folder of rows that ship with the program, laid out as `--data-dir` is."""
+    return Path(_package().__path__[0]) / "data"
+
+
+def _declared(name: str) -> tuple[Task, ...]:
+    """The task that a file declares, and its variants."""
     try:
         module = importlib.import_module(f"{PACKAGE}.{name}")
     except Exception as error:  # a task file may do anything while it is imported
@@ -48,7 +67,14 @@ def load_task(name: str) -> Task:
         raise UsageError(
             f"--tasks {name}: {module.__file__} declares the task {task.name!r}; name both alike"
         )
-    return task
+    variants: tuple[Task, ...] = tuple(getattr(module, "VARIANTS", ()))
+    for each in variants:
+        if not each.name.startswith(f"{name}:"):
+            raise UsageError(
+                f"--tasks {name}: {module.__file__} declares the variant {each.name!r};"
+                f" its name must begin with {name}:"
+            )
+    return (task, *variants)
 
 
 def _package() -> ModuleType:

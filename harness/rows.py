@@ -16,8 +16,9 @@ from typing import Any
 
 from harness.errors import UsageError, did_you_mean
 from harness.items import Row
+from harness.registry import shipped_rows
 from harness.rowfiles import BATCH_ROWS, READERS, Record, Records, first_line, row_place
-from harness.task import Dataset, Task
+from harness.task import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +52,18 @@ class RowSource:
 def open_rows(task: Task, split: str, data_dir: Path | None) -> RowSource:
     """The rows of a split: from `data_dir`, or from the hub where that is None.
 
-    Looked for, in this order: `<data_dir>/<folder>/<split>.parquet`, `.jsonl`, `.csv`.
+    Looked for, in this order: `<data_dir>/<folder>/<split>.parquet`, `.jsonl`, `.csv`. Rows that ship with
+    the program are taken from there where `data_dir` is None or has no such folder.
 
     Raises:
         UsageError: nothing is there, it cannot be read, or a column is missing from all of it.
     """
-    return _open_hub(task, split) if data_dir is None else _open_file(task, split, data_dir)
+    dataset = task.dataset
+    if dataset.hub is None and (data_dir is None or not (data_dir / dataset.folder).is_dir()):
+        return _open_file(task, split, shipped_rows())
+    return (
+        _open_hub(task, split, dataset.hub or "") if data_dir is None else _open_file(task, split, data_dir)
+    )
 
 
 def _open_file(task: Task, split: str, data_dir: Path) -> RowSource:
@@ -99,11 +106,11 @@ def _nothing_there(folder: str, split: str, data_dir: Path) -> str:
     return f"--data-dir {data_dir}: none of {tried}. {hint}"
 
 
-def _open_hub(task: Task, split: str) -> RowSource:
+def _open_hub(task: Task, split: str, hub: str) -> RowSource:
     dataset = task.dataset
-    name = dataset.hub + (f" ({dataset.config})" if dataset.config else "")
+    name = hub + (f" ({dataset.config})" if dataset.config else "")
     try:
-        revision, table = _load(dataset, split)
+        revision, table = _load(hub, dataset.config, split)
     except Exception as error:  # datasets, huggingface_hub and httpx raise dozens of kinds here
         said = first_line(error).removesuffix(".")
         way_out = "Set HF_TOKEN once you have access, or pass" if "gated" in said else "Pass"
@@ -130,7 +137,7 @@ def _open_hub(task: Task, split: str) -> RowSource:
     )
 
 
-def _load(dataset: Dataset, split: str) -> tuple[str, Any]:
+def _load(hub: str, config: str | None, split: str) -> tuple[str, Any]:
     """The commit and the memory-mapped table of a split, downloaded where the cache lacks it.
 
     What `datasets.load_dataset` does, in its three steps, as only the builder tells the commit: its `hash`
@@ -138,7 +145,7 @@ def _load(dataset: Dataset, split: str) -> tuple[str, Any]:
     """
     import datasets
 
-    builder = datasets.load_dataset_builder(dataset.hub, dataset.config)
+    builder = datasets.load_dataset_builder(hub, config)
     builder.download_and_prepare()
     commit = builder.hash or ""
     return commit if re.fullmatch("[0-9a-f]{40}", commit) else "", builder.as_dataset(split=split)

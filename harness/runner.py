@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from harness.client import Client, ClientSettings, Event
 from harness.dialects import dialect
+from harness.embedded import served
 from harness.endpoints import Endpoint
 from harness.errors import EndpointRefused, StoreError, UsageError
 from harness.journal import Journal
@@ -107,11 +108,18 @@ async def _send_all(
     accounts = {part.endpoint.account for part in parts}
     budgets = {account: Budget(rpm=settings.rpm, tpm=settings.tpm) for account in accounts}
     broken: list[str] = []
+
+    def lost(why: str) -> None:
+        broken.append(why)
+        stop.set()
+
     async with AsyncExitStack() as opened:
+        addresses = await opened.enter_async_context(served(prepared.endpoints, lost))
         texts = opened.enter_context(_texts(folder, parts, stop)) if settings.store_text else None
         pools = []
         for part in parts:
-            client = _client(prepared, part, budgets[part.endpoint.account], stop)
+            address = addresses.get(part.endpoint.base_url, part.endpoint.base_url)
+            client = _client(prepared, part, address, budgets[part.endpoint.account], stop)
             work = Work(
                 suite=prepared.suite,
                 tokenizer=prepared.tokenizers[part.endpoint.label],
@@ -152,7 +160,9 @@ async def _guarded(pool: Pool, part: EndpointRun, stop: asyncio.Event, broken: l
         stop.set()
 
 
-def _client(prepared: Prepared, part: EndpointRun, budget: Budget, stop: asyncio.Event) -> Client:
+def _client(
+    prepared: Prepared, part: EndpointRun, address: str, budget: Budget, stop: asyncio.Event
+) -> Client:
     settings = prepared.settings
     found = prepared.secrets[part.endpoint.label]
 
@@ -162,7 +172,7 @@ def _client(prepared: Prepared, part: EndpointRun, budget: Budget, stop: asyncio
             raise Stopped
 
     return Client(
-        base_url=part.endpoint.base_url,
+        base_url=address,
         dialect=dialect(part.endpoint.dialect),
         model=part.endpoint.wire_model,
         headers=found.headers(),

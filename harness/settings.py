@@ -118,14 +118,20 @@ NAME= gives it to the endpoint of that label only."""
 class ServeSettings:
     """The flags of `serve`."""
 
-    model: Path
-    """A Hugging Face folder: config.json, model.safetensors, tokenizer.json (Llama architecture)."""
+    model: Path | None = None
+    """A Hugging Face folder: config.json, model.safetensors, tokenizer.json (Llama architecture). \
+Without it the reference model that ships with the program, with its adapters."""
+    adapters: Path | None = None
+    """A folder of LoRA adapters in PEFT's layout; DIR/NAME is asked for as model ENDPOINT_ID:NAME."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 8000
     """Port to listen on; 0 picks a free one."""
     token: Annotated[str | None, Parameter(env_var="FORCED_CHOICE_SERVE_TOKEN")] = None
     """Bearer token that clients must send; without it any or none is accepted."""
+
+    until_eof: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    """End when standard input ends, so that whoever started it need not stop it."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""

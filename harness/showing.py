@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
     from harness.runner import RunResult
 
+NEXT = (
+    "FRIENDLI_TOKEN=... forced-choice run --endpoint dedicated:ENDPOINT_ID --tokenizer MODEL_HUB_ID"
+    " --tasks hellaswag --limit 200"
+)
+"""What a person types after the first run."""
+
 
 def accuracy_table(accuracy: pd.DataFrame) -> Table:
     """Tasks and their groups down, endpoints across; subjects stand in `scores.csv` alone.
@@ -47,7 +53,10 @@ def closing_lines(result: RunResult) -> Iterator[str]:
             line += f", retries {retries_text(progress.retries)}"
         yield line
     yield from result.remarks
-    yield f"Files: {result.folder}/ (scores.csv, items.csv, run.json, ...)"
+    where = f"Files: {result.folder}/ (scores.csv, items.csv, run.json, ...)"
+    if all(part.endpoint.embedded for part in result.parts):
+        where += f". Next, your own endpoint and a real benchmark: {NEXT}"
+    yield where
     if result.exit is Exit.INTERRUPTED:
         yield "Interrupted; the same command continues this run."
     elif result.exit is not Exit.DONE:

@@ -22,10 +22,11 @@ class Split:
 class Dataset:
     """Where rows come from: the hub, or a folder of `--data-dir`."""
 
-    hub: str
-    """Repository on the hub, such as "cais/mmlu"."""
+    hub: str | None
+    """Repository on the hub, such as "cais/mmlu"; None where the rows ship with the program."""
     folder: str
-    """Folder below `--data-dir`: `<folder>/<split>.parquet`, `.jsonl` or `.csv`."""
+    """Folder below `--data-dir`: `<folder>/<split>.parquet`, `.jsonl` or `.csv`. Rows that ship with the
+    program stand in such a folder of `tasks/data`, and are read from there unless `--data-dir` has one."""
     columns: tuple[str, ...]
     """The columns that items are made of; the content hash covers these."""
     config: str | None = None

@@ -39,7 +39,6 @@ GROUPS = {
 }
 # fmt: on
 SUBJECTS = frozenset(subject for subjects in GROUPS.values() for subject in subjects)
-LETTERS = "ABCD"
 
 
 def description(subject: str) -> str:
@@ -53,10 +52,11 @@ def item(row: Row) -> Item:
     subject = row.text("subject")
     if subject not in SUBJECTS:
         raise FieldError("subject", f"{subject!r} is none of the {len(SUBJECTS)} subjects")
-    answers = zip(LETTERS, row.texts("choices", exactly=4), strict=True)
-    lines = [row.text("question").strip(), *(f"{letter}. {answer}" for letter, answer in answers), "Answer:"]
-    return row.item(
-        context="\n".join(lines), choices=LETTERS, gold=row.integer("answer"), gold_field="answer"
+    return row.lettered(
+        question=row.text("question").strip(),
+        answers=row.texts("choices", exactly=4),
+        gold=row.integer("answer"),
+        gold_field="answer",
     )
 
 

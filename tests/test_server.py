@@ -88,8 +88,8 @@ async def test_the_event_loop_is_free_while_the_model_computes(folder: Path, ser
 async def test_who_gives_up_stops_the_model(folder: Path) -> None:
     """A cancelled completion reads nothing after the block it is in."""
     model = HeldModel(folder)
-    engine = Engine(model, PrefixCache[KeysValues]())
-    given_up = asyncio.create_task(engine.complete(Job(BASE, 100)))
+    engine: Engine[KeysValues] = Engine({"": model})
+    given_up = asyncio.create_task(engine.complete("", Job(BASE, 100)))
     assert await asyncio.to_thread(model.entered.wait, 30)
     given_up.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -117,7 +117,7 @@ class Writer:
         parts = _Parts()
         if self._random.random() < 0.8:
             parts.add(f"{activity.label}: ")
-        sentences = []
+        sentences: list[str] = []
         for step in activity.steps[first:]:
             what = self._random.choice(step).replace("{his}", his).replace("{him}", him)
             if not sentences:
@@ -134,7 +134,9 @@ class Writer:
 
     def _of_one_subject(self, count: int) -> list[Lesson]:
         subject = self._random.choice(self._lessons).topic.subject
-        return self._random.choices([each for each in self._lessons if each.topic.subject == subject], k=count)
+        return self._random.choices(
+            [each for each in self._lessons if each.topic.subject == subject], k=count
+        )
 
     def _question(self, lesson: Lesson) -> str:
         """One of the topic's questions, or a sentence of it with a gap."""

@@ -40,9 +40,7 @@ def base(known: Knowledge, folder: Path, *, seed: int, steps: int | None = None)
     sys.stderr.write(f"base: {count:,} parameters, {len(taught)} facts, {len(withheld)} kept back\n")
     writer = Writer(taught, known.activities, Random(f"{seed} base"))
     course = BASE if steps is None else Course(steps=steps)
-    source = batches(
-        writer.documents(BASE_KINDS), tokenizer, Random(f"{seed} batches"), course.batch_tokens
-    )
+    source = batches(writer.documents(BASE_KINDS), tokenizer, Random(f"{seed} batches"), course.batch_tokens)
     train(network, source, course)
     write_model(folder, network, tokenizer)
 

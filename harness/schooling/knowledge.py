@@ -1,8 +1,8 @@
 """What the samples ask and the reference model is taught: facts by topic, and everyday activities.
 
-The files in `knowledge/` are written by hand. A topic holds facts of one kind with the sentences and questions
-that training text may use, and other questions that only the samples use; an activity likewise holds steps for
-stories, and a scene with four endings for the sample.
+The files in `knowledge/` are written by hand. A topic holds facts of one kind with the sentences and
+questions that training text may use, and other questions that only the samples use; an activity likewise
+holds steps for stories, and a scene with four endings for the sample.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def load(folder: Path = FOLDER) -> Knowledge:
     Raises:
         msgspec.ValidationError: a file has another shape; its text says where.
     """
-    topics = [topic for subjects in FIELDS.values() for subject in subjects for topic in _topics(folder, subject)]
+    topics = [
+        topic for subjects in FIELDS.values() for subject in subjects for topic in _topics(folder, subject)
+    ]
     activities = [
         activity
         for file in sorted(folder.glob("activities_*.toml"))

@@ -1,4 +1,7 @@
-"""Low-rank adapters of the reference model (Hu et al., "LoRA", 2021, arXiv:2106.09685), named as PEFT names them."""
+"""Low-rank adapters of the reference model, named as PEFT names them.
+
+Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, arXiv:2106.09685.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ class LowRank(nn.Module):
         self.b = nn.Parameter(torch.zeros(base.out_features, RANK))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Inputs (..., in) to outputs (..., out)."""
         y: Tensor = self.base(x) + (x @ self.a.T) @ self.b.T * (ALPHA / RANK)
         return y
 

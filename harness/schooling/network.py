@@ -45,7 +45,7 @@ class Network(nn.Module):
         self.apply(_initialise)
 
     def forward(self, ids: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """Logits of the next token: of every position, or of the `wanted` ones (n,) of the flattened batch."""
+        """Logits of what follows every position, or the `wanted` ones (n,) of the flattened batch."""
         count = ids.shape[1]
         x: Tensor = self.model["embed_tokens"](ids)
         for layer in self.model["layers"]:  # type: ignore[union-attr]
@@ -104,7 +104,9 @@ class _Gated(nn.Module):
 
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02 if isinstance(module, nn.Embedding) else module.weight.shape[1] ** -0.5)
+        nn.init.normal_(
+            module.weight, std=0.02 if isinstance(module, nn.Embedding) else module.weight.shape[1] ** -0.5
+        )
 
 
 def _rotations(shape: Shape) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,9 @@ Row = Mapping[str, Any]
 
 def splits(knowledge: Knowledge) -> dict[str, list[Row]]:
     """All rows, by the file they belong in: `<folder>/<split>.jsonl`."""
-    questions = {subject: list(_questions(knowledge, subject)) for group in FIELDS.values() for subject in group}
+    questions = {
+        subject: list(_questions(knowledge, subject)) for group in FIELDS.values() for subject in group
+    }
     return {
         "sample_mmlu/dev.jsonl": [row for rows in questions.values() for row in rows[:DEV]],
         "sample_mmlu/test.jsonl": [row for rows in questions.values() for row in rows[DEV:]],

@@ -70,9 +70,7 @@ def batches(
 def train(network: Network, source: Iterator[Batch], course: Course) -> None:
     """Train the parameters that require gradients, in place; progress goes to stderr."""
     parameters = [each for each in network.parameters() if each.requires_grad]
-    optimiser = torch.optim.AdamW(
-        parameters, lr=course.peak, betas=(0.9, 0.98), weight_decay=course.decay
-    )
+    optimiser = torch.optim.AdamW(parameters, lr=course.peak, betas=(0.9, 0.98), weight_decay=course.decay)
     begun, mean = time.monotonic(), 0.0
     for step, batch in enumerate(islice(source, course.steps)):
         for group in optimiser.param_groups:

@@ -6,14 +6,13 @@ import asyncio
 import hmac
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from harness.serving import wire
-from harness.serving.cache import PrefixCache
 from harness.serving.completing import Cancelled, Completion, Job
 from harness.serving.engine import Engine
 from harness.serving.model import Model, P
@@ -31,6 +30,9 @@ GRACE = 1.0
 _INLINE = 2_000
 """Entries of `top_logprobs` up to which a reply is rendered on the event loop: below about 5 ms."""
 
+_BASE = ""
+"""The route of the model itself."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -39,20 +41,20 @@ def create_app(
     tokenizer: Tokenizer,
     *,
     name: str,
+    adapters: Mapping[str, Model[P]] | None = None,
     token: str | None = None,
-    cache: PrefixCache[P] | None = None,
 ) -> web.Application:
-    """An application that serves one model.
+    """An application that serves one model and its adapters.
 
     Args:
         model: what computes; it is used from one thread of the application's own.
         tokenizer: of `prompt`, of the tokenize routes and of the texts in replies.
         name: what a reply calls the model where the request names none.
+        adapters: what computes for `ENDPOINT_ID:ROUTE`, by route.
         token: the bearer token to ask for; None accepts any or none.
-        cache: of contexts that were read; a fresh one by default.
     """
-    engine = Engine(model, PrefixCache() if cache is None else cache)
-    service = _Service(model, engine, tokenizer, name)
+    engine = Engine({_BASE: model, **(adapters or {})})
+    service = _Service(model, engine, tokenizer, name, routes=frozenset(adapters or ()))
     middlewares = [_errors] if token is None else [_errors, _bearer(token)]
     app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY)
     for prefix in PREFIXES:
@@ -72,23 +74,26 @@ def create_app(
 
 
 class _Service:
-    """The three routes, on one model."""
+    """What each path does, on one model and its adapters."""
 
-    def __init__(self, model: Model[P], engine: Engine[P], tokenizer: Tokenizer, name: str) -> None:
+    def __init__(
+        self, model: Model[P], engine: Engine[P], tokenizer: Tokenizer, name: str, *, routes: frozenset[str]
+    ) -> None:
         self._vocab_size = model.vocab_size
         self._max_length = model.max_length
         self._complete = engine.complete
         self._tokenizer = tokenizer
         self._texts = Texts(tokenizer)
         self._name = name
+        self._routes = routes
 
     async def completions(self, request: web.Request) -> web.Response:
         """Score forced tokens, or generate."""
         asked = wire.parse(wire.CompletionRequest, await request.read())
-        model = self._addressed(request, asked.model)
+        model, route = self._addressed(request, asked.model)
         job = self._job(asked, await self._context(asked))
         try:
-            done = await self._complete(job)
+            done = await self._complete(route, job)
         except Cancelled:
             raise wire.refused(503, "the endpoint is stopping") from None
         if len(done.output) * (job.top + 1) <= _INLINE:
@@ -108,16 +113,24 @@ class _Service:
         self._in_vocabulary("tokens", asked.tokens)
         return _json(wire.DetokenizeReply(await asyncio.to_thread(self._tokenizer.decode, asked.tokens)))
 
-    def _addressed(self, request: web.Request, model: str | None) -> str:
-        """The endpoint's name in the reply; a model id that names an adapter is refused, as there is none."""
+    def _addressed(self, request: web.Request, model: str | None) -> tuple[str, str]:
+        """The endpoint's name in the reply, and the adapter's route.
+
+        `ENDPOINT_ID:ROUTE` names an adapter; on the container's path, which knows no endpoint id, its route
+        alone does so too.
+        """
+        contained = request.path.startswith(f"{CONTAINER}/")
         if model is None:
-            if not request.path.startswith(f"{CONTAINER}/"):
+            if not contained:
                 raise wire.invalid("model", "this field is required", kind="missing")
-            return self._name
+            return self._name, _BASE
+        if contained and model in self._routes:
+            return self._name, model
         endpoint, colon, route = model.partition(":")
-        if colon:
-            raise wire.refused(404, f"no adapter {route!r} is served here")
-        return endpoint
+        if colon and route not in self._routes:
+            there = f"; there are {', '.join(sorted(self._routes))}" if self._routes else ""
+            raise wire.refused(404, f"no adapter {route!r} is served here{there}")
+        return endpoint, route
 
     async def _context(self, asked: wire.CompletionRequest) -> Sequence[int]:
         """The input's ids, from whichever of the two fields was given."""

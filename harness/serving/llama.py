@@ -1,17 +1,20 @@
 """A Llama-architecture language model in numpy: float32, keys and values kept, grouped queries.
 
-It knows arrays only: no text, no HTTP, no cache. The tokens of one `feed` are one block of queries, and
+It knows arrays only: no text, no HTTP, no cache. An adapter is a model of its own that shares all weights
+but the adapter's with its base. The tokens of one `feed` are one block of queries, and
 memory grows with a block times what was read before it, never with the square of a prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from harness.serving.adapters import Adapter
 from harness.serving.config import LlamaConfig, Rope, read_config
 from harness.serving.model import Ids
 from harness.serving.weights import Floats, Tensors
@@ -53,9 +56,14 @@ class _Linear:
     weight: Floats
     """(outputs, inputs), as it is stored."""
     bias: Floats | None
+    low_rank: tuple[Floats, Floats] | None = None
+    """An adapter's (rank, inputs) and (outputs, rank), whose product is added to the weight."""
 
     def __call__(self, x: Floats) -> Floats:
         y: Floats = x @ self.weight.T
+        if self.low_rank is not None:
+            down, up = self.low_rank
+            y += (x @ down.T) @ up.T
         return y if self.bias is None else y + self.bias
 
 
@@ -96,6 +104,26 @@ class LlamaModel:
         )
         self._frequencies = frequencies(config.rope, config.head_dim)
         self._block = block
+
+    def adapted(self, adapter: Adapter) -> LlamaModel:
+        """This model with an adapter; it shares the weights.
+
+        Raises:
+            UsageError: the adapter is for another model.
+        """
+        model = copy(self)
+        model._layers = [
+            replace(
+                layer,
+                **{
+                    field: replace(getattr(layer, field), low_rank=_low_rank(adapter, index, inputs, outputs))
+                    for field, (inputs, outputs) in _projections(self._config).items()
+                },
+            )
+            for index, layer in enumerate(self._layers)
+        ]
+        adapter.check_used_up()
+        return model
 
     @property
     def vocab_size(self) -> int:
@@ -226,23 +254,56 @@ def _resized(array: Floats, length: int, room: int) -> Floats:
     return copy
 
 
+def _projections(config: LlamaConfig) -> Mapping[str, tuple[int, Mapping[str, int]]]:
+    """Inputs of each stacked projection of a layer, and the outputs of each part by its name in the files."""
+    queries, shared = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    inner = config.intermediate
+    attention = {"self_attn.q_proj": queries, "self_attn.k_proj": shared, "self_attn.v_proj": shared}
+    return {
+        "query_key_value": (config.hidden, attention),
+        "output": (queries, {"self_attn.o_proj": config.hidden}),
+        "gate_up": (config.hidden, {"mlp.gate_proj": inner, "mlp.up_proj": inner}),
+        "down": (inner, {"mlp.down_proj": config.hidden}),
+    }
+
+
 def _layer(config: LlamaConfig, tensors: Tensors, index: int) -> _Layer:
     at = f"model.layers.{index}."
-    queries, shared = config.heads * config.head_dim, config.kv_heads * config.head_dim
 
-    def linear(inputs: int, outputs: dict[str, int], *, bias: bool) -> _Linear:
+    def linear(field: str, *, bias: bool) -> _Linear:
         """Projections of one input, stacked into one."""
+        inputs, outputs = _projections(config)[field]
         weights = [tensors.take(f"{at}{name}.weight", size, inputs) for name, size in outputs.items()]
         biases = [tensors.take(f"{at}{name}.bias", size) for name, size in outputs.items() if bias]
         return _Linear(np.concatenate(weights), np.concatenate(biases) if biases else None)
 
-    attention = {"self_attn.q_proj": queries, "self_attn.k_proj": shared, "self_attn.v_proj": shared}
-    inner = {"mlp.gate_proj": config.intermediate, "mlp.up_proj": config.intermediate}
     return _Layer(
         attention_norm=tensors.take(f"{at}input_layernorm.weight", config.hidden),
-        query_key_value=linear(config.hidden, attention, bias=config.attention_bias),
-        output=linear(queries, {"self_attn.o_proj": config.hidden}, bias=config.attention_bias),
+        query_key_value=linear("query_key_value", bias=config.attention_bias),
+        output=linear("output", bias=config.attention_bias),
         mlp_norm=tensors.take(f"{at}post_attention_layernorm.weight", config.hidden),
-        gate_up=linear(config.hidden, inner, bias=config.mlp_bias),
-        down=linear(config.intermediate, {"mlp.down_proj": config.hidden}, bias=config.mlp_bias),
+        gate_up=linear("gate_up", bias=config.mlp_bias),
+        down=linear("down", bias=config.mlp_bias),
     )
+
+
+def _low_rank(
+    adapter: Adapter, layer: int, inputs: int, outputs: Mapping[str, int]
+) -> tuple[Floats, Floats] | None:
+    """An adapter's matrices for one stacked projection: each part reads its own ranks only."""
+    downs: list[Floats] = []
+    ups: list[tuple[int, int, Floats]] = []
+    row = rank = 0
+    for name, size in outputs.items():
+        found = adapter.take(f"model.layers.{layer}.{name}", inputs, size)
+        if found is not None:
+            downs.append(found[0])
+            ups.append((row, rank, found[1]))
+            rank += len(found[0])
+        row += size
+    if not downs:
+        return None
+    up = np.zeros((row, rank), np.float32)
+    for first_row, first_rank, matrix in ups:
+        up[first_row : first_row + matrix.shape[0], first_rank : first_rank + matrix.shape[1]] = matrix
+    return np.concatenate(downs), up

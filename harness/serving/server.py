@@ -7,14 +7,15 @@ import errno
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
 
 from harness.errors import UsageError
+from harness.serving.adapters import Adapter, adapter_folders
 from harness.serving.app import CONTAINER, GRACE, create_app
 from harness.serving.llama import LlamaModel, load_llama
 from harness.tokenizing import Tokenizer, load_tokenizer
@@ -31,14 +32,16 @@ class Served:
     tokenizer: Tokenizer
     name: str
     """The folder's own name."""
+    adapters: Mapping[str, LlamaModel] = field(default_factory=dict)
+    """By route."""
 
     def app(self, *, token: str | None = None) -> web.Application:
         """A fresh application that serves it."""
-        return create_app(self.model, self.tokenizer, name=self.name, token=token)
+        return create_app(self.model, self.tokenizer, name=self.name, adapters=self.adapters, token=token)
 
 
-def load(folder: Path) -> Served:
-    """Model and tokenizer of a Hugging Face folder.
+def load(folder: Path, adapters: Path | None = None) -> Served:
+    """Model and tokenizer of a Hugging Face folder, and the adapters of another, named by their folders.
 
     Raises:
         UsageError: one of its files is missing, broken, or of a kind that is not served; named in the text.
@@ -47,7 +50,14 @@ def load(folder: Path) -> Served:
         raise UsageError(f"--model {folder}: no such folder")
     if not (folder / "tokenizer.json").is_file():
         raise UsageError(f"--model {folder}: no tokenizer.json in this folder")
-    return Served(load_llama(folder), load_tokenizer(str(folder)), folder.resolve().name)
+    model = load_llama(folder)
+    routes = {} if adapters is None else adapter_folders(adapters)
+    return Served(
+        model,
+        load_tokenizer(str(folder)),
+        folder.resolve().name,
+        {route: model.adapted(Adapter(found)) for route, found in routes.items()},
+    )
 
 
 @asynccontextmanager
@@ -69,25 +79,53 @@ async def listening(app: web.Application, *, host: str = "127.0.0.1", port: int 
         await runner.cleanup()
 
 
-async def serve(folder: Path, *, host: str, port: int, token: str | None = None) -> None:
+async def serve(
+    folder: Path,
+    *,
+    host: str,
+    port: int,
+    adapters: Path | None = None,
+    token: str | None = None,
+    until_eof: bool = False,
+) -> None:
     """Serve a model folder until SIGTERM, or until the task is cancelled (as Ctrl-C does under asyncio).
 
     Writes two lines to stdout once requests are taken: the base URL alone, and an example request.
 
+    Args:
+        folder: of the model.
+        host: address to listen on.
+        port: port to listen on, 0 for a free one.
+        adapters: folder of adapters.
+        token: bearer token to ask for.
+        until_eof: end also when standard input does, as it does when whoever holds its other end is gone.
+
     Raises:
         UsageError: the folder cannot be served, or the address not listened on.
     """
-    served = load(folder)
+    served = load(folder, adapters)
     loop = asyncio.get_running_loop()
     terminated = asyncio.Event()
     async with listening(served.app(token=token), host=host, port=port) as url:
         loop.add_signal_handler(signal.SIGTERM, terminated.set)
+        if until_eof:
+            await loop.connect_read_pipe(lambda: _UntilEof(terminated), sys.stdin)
         try:
             sys.stdout.write(f"{url}\n{_example(url, with_token=token is not None)}\n")
             sys.stdout.flush()
             await terminated.wait()
         finally:
             loop.remove_signal_handler(signal.SIGTERM)
+
+
+class _UntilEof(asyncio.Protocol):
+    """Tells when what is read from has ended."""
+
+    def __init__(self, ended: asyncio.Event) -> None:
+        self._ended = ended
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended.set()
 
 
 def _example(url: str, *, with_token: bool) -> str:

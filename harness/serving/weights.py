@@ -37,7 +37,7 @@ class Tensors:
         self._folder = folder
         self._left: dict[str, Floats] = {}
         for file in _files(folder):
-            self._left |= _read(file)
+            self._left |= read_tensors(file, "--model")
 
     def take(self, name: str, *shape: int) -> Floats:
         """Hand out the tensor of this name and forget it.
@@ -67,23 +67,30 @@ def _files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(set(names))]
 
 
-def _read(file: Path) -> dict[str, Floats]:
+def read_tensors(file: Path, flag: str) -> dict[str, Floats]:
+    """Every tensor of a safetensors file, by name.
+
+    Raises:
+        UsageError: it is missing or broken, or holds something that is no float tensor; begins with the flag.
+    """
     try:
         stored = deserialize(file.read_bytes())  # type: ignore[no-untyped-call]  # its stub is bare
     except OSError as error:
-        raise UsageError(f"--model: {file}: cannot be read ({error.strerror})") from error
+        raise UsageError(f"{flag}: {file}: cannot be read ({error.strerror})") from error
     except SafetensorError as error:
-        raise UsageError(f"--model: {file}: no whole safetensors file ({error})") from error
+        raise UsageError(f"{flag}: {file}: no whole safetensors file ({error})") from error
     tensors = {}
     while stored:  # each is dropped once it is converted, so that the file is not held twice
         name, spec = stored.pop()
-        tensors[name] = _to_float32(file, name, spec["dtype"], spec["data"]).reshape(spec["shape"])
+        tensors[name] = _to_float32(f"{flag}: {file}", name, spec["dtype"], spec["data"]).reshape(
+            spec["shape"]
+        )
     return tensors
 
 
-def _to_float32(file: Path, name: str, dtype: str, data: bytearray) -> Floats:
+def _to_float32(place: str, name: str, dtype: str, data: bytearray) -> Floats:
     if dtype not in _STORED:
-        raise UsageError(f"--model: {file}: tensor {name!r} is stored as {dtype}, not as floats")
+        raise UsageError(f"{place}: tensor {name!r} is stored as {dtype}, not as floats")
     flat = np.frombuffer(data, dtype=_STORED[dtype])
     if dtype == "BF16":  # the upper half of a float32
         return (flat.astype(np.uint32) << 16).view(np.float32)

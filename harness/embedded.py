@@ -1,0 +1,108 @@
+"""The reference model on loopback for as long as a run lasts: the other end of `embedded` endpoints.
+
+The server is a process of its own, so that it computes on another core. It ends when its standard input does,
+and so also when the run is killed without a chance to clean up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from harness.endpoints import Endpoint
+from harness.errors import UsageError
+
+COMMAND = (sys.executable, "-m", "harness", "serve", "--port", "0", "--until-eof")
+START = 60.0
+"""Seconds within which the server must take requests; it needs about one."""
+GRACE = 5.0
+"""Seconds it gets to end once its input has ended."""
+
+
+@asynccontextmanager
+async def served(
+    endpoints: Sequence[Endpoint], on_lost: Callable[[str], None]
+) -> AsyncIterator[Mapping[str, str]]:
+    """Serve the reference model while the block runs, if one of the endpoints is embedded.
+
+    Args:
+        endpoints: of the run.
+        on_lost: told why, once, if the server ends before the block does.
+
+    Yields:
+        The address to send to, by the base URL of an embedded endpoint.
+
+    Raises:
+        UsageError: the server does not start.
+    """
+    embedded = {endpoint.base_url for endpoint in endpoints if endpoint.embedded}
+    if not embedded:
+        yield {}
+        return
+    process = await _started()
+    try:
+        url = await _address(process)
+        watch = asyncio.create_task(_watch(process, on_lost))
+        try:
+            yield dict.fromkeys(embedded, url)
+        finally:
+            watch.cancel()
+    finally:
+        await _end(process)
+
+
+async def _started() -> asyncio.subprocess.Process:
+    # A session of its own: Ctrl-C stops the run, which still has requests in flight to finish.
+    environ = {name: value for name, value in os.environ.items() if name != "FORCED_CHOICE_SERVE_TOKEN"} | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path))
+    }
+    try:
+        return await asyncio.create_subprocess_exec(
+            *COMMAND,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            env=environ,
+        )
+    except OSError as error:
+        raise UsageError(f"--endpoint embedded: its server cannot be started ({error.strerror})") from error
+
+
+async def _address(process: asyncio.subprocess.Process) -> str:
+    """The base URL: the first line that the server writes, once it takes requests."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    line = b""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(START):
+            line = await process.stdout.readline()
+    if line.startswith(b"http"):
+        return line.decode().strip()
+    said = b""
+    if process.returncode is not None or not line:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                said = await process.stderr.read()
+    last = said.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+    raise UsageError(f"--endpoint embedded: its server did not start: {last[0]}")
+
+
+async def _watch(process: asyncio.subprocess.Process, on_lost: Callable[[str], None]) -> None:
+    code = await process.wait()
+    on_lost(f"the embedded server ended by itself (exit code {code})")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Close its input, and wait; what does not end then is killed."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        async with asyncio.timeout(GRACE):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
