@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from harness.runner import RunResult
 
 _Result = TypeVar("_Result")
+_SERVE_DEFAULTS = ServeSettings()
 
 app = App(
     name="forced-choice",
@@ -52,8 +53,8 @@ def run(settings: RunSettings) -> int:
 
 
 @app.command
-def serve(settings: ServeSettings) -> int:
-    """Serve a small Llama-style model on loopback with Friendli's completions API, to try things out.
+def serve(settings: ServeSettings = _SERVE_DEFAULTS) -> int:
+    """Serve the reference model, or your own, on loopback with Friendli's completions API.
 
     Line 1 of the output is the base URL, line 2 a request to try. Ctrl-C ends it.
     """
