@@ -1,6 +1,8 @@
+# make eval    the main job: samples on the reference model and its adapters; needs no account
 # make test    installs into .venv and runs the tests
 # make check   formatting, lint, types
 # make real    serves a real tiny model and runs all items of the shared data through it
+# make school  writes the samples anew and trains the reference model and its adapters (an hour, torch)
 # make lock    renews the tested versions in requirements.lock
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -9,7 +11,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHARED ?= ../shared
 
-.PHONY: test check real lock install clean
+.PHONY: eval test check real school lock install clean
+
+eval: install
+	$(BIN)/forced-choice run --tasks sample_mmlu:cloze,sample_hellaswag \
+		--endpoint embedded --endpoint embedded:geography --endpoint embedded:science
 
 test: install
 	$(BIN)/python -m pytest
@@ -21,6 +27,10 @@ check: install
 
 real: install
 	$(BIN)/python -m tests.real --shared $(SHARED)
+
+school: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train]'
+	$(BIN)/python -m harness.schooling all
 
 install: $(STAMP)
 

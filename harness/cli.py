@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cyclopts import App, CycloptsError
 from rich.console import Console
@@ -32,18 +32,40 @@ app = App(
     help="How good is an LLM endpoint, or an adapter, at multiple choice? Every choice of an item is forced"
     " as output and its log-probability read; nothing is sampled, nothing parsed.",
     help_format="plaintext",
+    help_epilogue="""\
+See it work, with no account:
+  forced-choice run --tasks sample_mmlu:cloze --endpoint embedded
+Every flag of a command, with examples:
+  forced-choice run --help""",
 )
+_RUN_EXAMPLES = """\
+Examples
+
+Without an account, on the reference model and its adapters:
+  forced-choice run --tasks sample_mmlu:cloze \\
+      --endpoint embedded --endpoint embedded:geography
+
+Your endpoint and an adapter of it, side by side, first on 200 items:
+  export FRIENDLI_TOKEN=flp_...
+  forced-choice run --tasks hellaswag --limit 200 \\
+      --tokenizer meta-llama/Llama-3.1-8B \\
+      --endpoint base=dedicated:ENDPOINT_ID \\
+      --endpoint tuned=dedicated:ENDPOINT_ID:ADAPTER
+
+Five-shot MMLU from local files, on a server of your own:
+  forced-choice run --tasks mmlu --shots 5 --data-dir DIR \\
+      --tokenizer MODEL_DIR --endpoint http://127.0.0.1:8000/v1#MODEL"""
 
 
-@app.command
+@app.command(help_epilogue=_RUN_EXAMPLES)
 def run(settings: RunSettings) -> int:
     """Evaluate tasks on one or more endpoints; the same command continues where it stopped.
 
     Writes the accuracy table (scores.csv), every item (items.parquet, items.csv) and every reply (journal/)
     into the run's folder. FRIENDLI_TOKEN and FRIENDLI_TEAM are read from the environment.
 
-    Exit codes: 0 done; 2 settings or data are wrong, nothing was sent; 3 items are left unscored;
-    4 an endpoint refused; 130 interrupted.
+    Exit codes: 0 done. 2 settings or data are wrong, nothing was sent. 3 items are left unscored. 4 an
+    endpoint refused. 130 interrupted.
     """
     from harness.prepare import prepare
 
@@ -74,6 +96,19 @@ def serve(settings: ServeSettings = _SERVE_DEFAULTS) -> int:
             until_eof=settings.until_eof,
         )
     )
+    return 0
+
+
+@app.command
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
+    """Print what makes a shell complete commands and flags: source <(forced-choice completion bash)
+
+    For every new shell, put that line into ~/.bashrc; for fish: forced-choice completion fish | source
+
+    Args:
+        shell: Whose script to print.
+    """
+    sys.stdout.write(app.generate_completion(shell=shell) + "\n")
     return 0
 
 
@@ -149,7 +184,10 @@ def _print_result(result: RunResult, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(result.accuracy.to_json(orient="records", indent=2) + "\n")
     else:
-        Console().print(accuracy_table(result.accuracy))
+        table, out = accuracy_table(result.accuracy), Console()
+        if not out.is_terminal:  # a file has no width that the table would have to fit in
+            out = Console(width=max(out.width, out.measure(table).maximum))
+        out.print(table)
     console = Console(stderr=True)
     for line in closing_lines(result):
         _say(console, line)

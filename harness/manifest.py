@@ -69,10 +69,13 @@ def exit_code(unscored: int, parts: Sequence[EndpointRun], *, interrupted: bool)
 def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) -> list[str]:
     """What a reader must know beside the numbers, one sentence each."""
     remarks = [remark for task in prepared.suite.tasks for remark in task.remarks]
+    begins: dict[str, list[str]] = {}
     for label, tokenizer in prepared.tokenizers.items():
         ids = " ".join(map(str, tokenizer.leading))
         what = f"each context begins with token {ids}" if ids else "no token is put in front of a context"
-        remarks.append(f"{label}: {what} (--bos {prepared.settings.bos})")
+        begins.setdefault(what, []).append(label)
+    for what, labels in begins.items():
+        remarks.append(f"{', '.join(labels)}: {what} (--bos {prepared.settings.bos})")
     for part in parts:
         label, progress = part.endpoint.label, part.progress
         if progress.shifted:

@@ -30,10 +30,12 @@ class RunSettings:
     endpoint: Annotated[
         tuple[str, ...], Parameter(group=WHAT, negative="", consume_multiple=False, metavar="[NAME=]SPEC")
     ]
-    """An endpoint or adapter: dedicated:ENDPOINT_ID[:ADAPTER], serverless:MODEL, or \
-http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER]. Give it once for each; NAME labels it in the tables."""
+    """An endpoint or adapter: dedicated:ENDPOINT_ID[:ADAPTER], serverless:MODEL, \
+http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER], or embedded[:ADAPTER], which needs no account. Give it once for \
+each; NAME labels it in the tables."""
     tasks: Annotated[str, Parameter(group=WHAT, metavar="NAME[,NAME]")]
-    """The benchmarks, separated by commas: hellaswag, mmlu."""
+    """The benchmarks, separated by commas: hellaswag, mmlu; sample_mmlu (or sample_mmlu:cloze) and \
+sample_hellaswag ship with the program."""
     tokenizer: Annotated[
         tuple[str, ...],
         Parameter(
@@ -45,7 +47,7 @@ http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER]. Give it once for each; NAME labels it 
         ),
     ] = ()
     """The endpoint's own tokenizer: a tokenizer.json, a folder that holds one, or a hub id. \
-NAME= gives it to the endpoint of that label only."""
+NAME= gives it to the endpoint of that label only. embedded has its own."""
     shots: Annotated[int | None, Parameter(group=WHAT)] = None
     """Solved questions before each question; by default each task's own number."""
     data_dir: Annotated[Path | None, Parameter(group=ITEMS)] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from harness.runner import RunResult
 
+GIVEN = 4
+"""Columns before the endpoints': task, shots, metric, items."""
 NEXT = (
     "FRIENDLI_TOKEN=... forced-choice run --endpoint dedicated:ENDPOINT_ID --tokenizer MODEL_HUB_ID"
     " --tasks hellaswag --limit 200"
@@ -36,7 +38,11 @@ def accuracy_table(accuracy: pd.DataFrame) -> Table:
         title="Accuracy ± standard error", title_justify="left", title_style="bold", box=SIMPLE_HEAD
     )
     for position, name in enumerate(cells.columns):
-        table.add_column(Text(str(name)), justify="left" if position in (0, 2) else "right")
+        given = (
+            position < GIVEN
+        )  # never cut; the cells of endpoints go onto a second line in a narrow terminal
+        justify: Literal["left", "right"] = "left" if position in (0, 2) else "right"
+        table.add_column(Text(str(name)), justify=justify, no_wrap=given, overflow="fold")
     for row in cells.itertuples(index=False):
         table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else cell) for cell in row))
     return table
