@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -189,7 +190,8 @@ def _print_result(result: RunResult, *, as_json: bool) -> None:
             out = Console(width=max(out.width, out.measure(table).maximum))
         out.print(table)
     console = Console(stderr=True)
-    for line in closing_lines(result):
+    program = app.name[0] if shutil.which(app.name[0]) else sys.argv[0]  # not on the path: as it was called
+    for line in closing_lines(result, program=program):
         _say(console, line)
 
 

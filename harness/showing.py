@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 GIVEN = 4
 """Columns before the endpoints': task, shots, metric, items."""
 NEXT = (
-    "FRIENDLI_TOKEN=... forced-choice run --endpoint dedicated:ENDPOINT_ID --tokenizer MODEL_HUB_ID"
+    "FRIENDLI_TOKEN=... {program} run --endpoint dedicated:ENDPOINT_ID --tokenizer MODEL_HUB_ID"
     " --tasks hellaswag --limit 200"
 )
 """What a person types after the first run."""
@@ -48,8 +48,13 @@ def accuracy_table(accuracy: pd.DataFrame) -> Table:
     return table
 
 
-def closing_lines(result: RunResult) -> Iterator[str]:
-    """What was done, what must be known beside the numbers, where the files are, and what to do next."""
+def closing_lines(result: RunResult, *, program: str) -> Iterator[str]:
+    """What was done, what must be known beside the numbers, where the files are, and what to do next.
+
+    Args:
+        result: of the run.
+        program: how the person can call the program.
+    """
     for part in result.parts:
         progress = part.progress
         line = f"{part.endpoint.label}: {progress.requests_done:,} requests in {duration(result.seconds)}"
@@ -61,7 +66,7 @@ def closing_lines(result: RunResult) -> Iterator[str]:
     yield from result.remarks
     where = f"Files: {result.folder}/ (scores.csv, items.csv, run.json, ...)"
     if all(part.endpoint.embedded for part in result.parts):
-        where += f". Next, your own endpoint and a real benchmark: {NEXT}"
+        where += f". Next, your own endpoint and a real benchmark: {NEXT.format(program=program)}"
     yield where
     if result.exit is Exit.INTERRUPTED:
         yield "Interrupted; the same command continues this run."
