@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -109,7 +111,7 @@ async def serve(
     async with listening(served.app(token=token), host=host, port=port) as url:
         loop.add_signal_handler(signal.SIGTERM, terminated.set)
         if until_eof:
-            await loop.connect_read_pipe(lambda: _UntilEof(terminated), sys.stdin)
+            _at_eof(lambda: loop.call_soon_threadsafe(terminated.set))
         try:
             sys.stdout.write(f"{url}\n{_example(url, with_token=token is not None)}\n")
             sys.stdout.flush()
@@ -118,14 +120,17 @@ async def serve(
             loop.remove_signal_handler(signal.SIGTERM)
 
 
-class _UntilEof(asyncio.Protocol):
-    """Tells when what is read from has ended."""
+def _at_eof(ended: Callable[[], object]) -> None:
+    """Call back once standard input has ended, whatever it is: an event loop cannot wait for a file."""
 
-    def __init__(self, ended: asyncio.Event) -> None:
-        self._ended = ended
+    def read() -> None:
+        with suppress(OSError):  # there is no standard input at all
+            while os.read(0, 4096):  # past Python's buffer, whose lock would be held while we wait
+                pass
+        with suppress(RuntimeError):  # the loop is closed by now
+            ended()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._ended.set()
+    threading.Thread(target=read, name="stdin", daemon=True).start()
 
 
 def _example(url: str, *, with_token: bool) -> str:
