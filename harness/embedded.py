@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from tempfile import TemporaryFile
+from typing import IO
 
 from harness.endpoints import Endpoint
 from harness.errors import UsageError
@@ -42,19 +44,21 @@ async def served(
     if not embedded:
         yield {}
         return
-    process = await _started()
-    try:
-        url = await _address(process)
-        watch = asyncio.create_task(_watch(process, on_lost))
+    # What it says goes into a file: a pipe that nobody reads would fill up, and hold it.
+    with TemporaryFile() as said:
+        process = await _started(said)
         try:
-            yield dict.fromkeys(embedded, url)
+            url = await _address(process, said)
+            watch = asyncio.create_task(_watch(process, said, on_lost))
+            try:
+                yield dict.fromkeys(embedded, url)
+            finally:
+                watch.cancel()
         finally:
-            watch.cancel()
-    finally:
-        await _end(process)
+            await _end(process)
 
 
-async def _started() -> asyncio.subprocess.Process:
+async def _started(said: IO[bytes]) -> asyncio.subprocess.Process:
     # A session of its own: Ctrl-C stops the run, which still has requests in flight to finish.
     environ = {name: value for name, value in os.environ.items() if name != "FORCED_CHOICE_SERVE_TOKEN"} | {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path))
@@ -64,7 +68,7 @@ async def _started() -> asyncio.subprocess.Process:
             *COMMAND,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=said,
             start_new_session=True,
             env=environ,
         )
@@ -72,28 +76,29 @@ async def _started() -> asyncio.subprocess.Process:
         raise UsageError(f"--endpoint embedded: its server cannot be started ({error.strerror})") from error
 
 
-async def _address(process: asyncio.subprocess.Process) -> str:
+async def _address(process: asyncio.subprocess.Process, said: IO[bytes]) -> str:
     """The base URL: the first line that the server writes, once it takes requests."""
     assert process.stdout is not None
-    assert process.stderr is not None
     line = b""
     with suppress(TimeoutError):
         async with asyncio.timeout(START):
             line = await process.stdout.readline()
     if line.startswith(b"http"):
         return line.decode().strip()
-    said = b""
-    if process.returncode is not None or not line:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(GRACE):
-                said = await process.stderr.read()
-    last = said.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-    raise UsageError(f"--endpoint embedded: its server did not start: {last[0]}")
+    raise UsageError(f"--endpoint embedded: its server did not start: {_last_line(said)}")
 
 
-async def _watch(process: asyncio.subprocess.Process, on_lost: Callable[[str], None]) -> None:
+async def _watch(
+    process: asyncio.subprocess.Process, said: IO[bytes], on_lost: Callable[[str], None]
+) -> None:
     code = await process.wait()
-    on_lost(f"the embedded server ended by itself (exit code {code})")
+    on_lost(f"the embedded server ended by itself (exit code {code}): {_last_line(said)}")
+
+
+def _last_line(said: IO[bytes]) -> str:
+    said.seek(0)
+    lines = said.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -67,14 +67,18 @@ def _declared(name: str) -> tuple[Task, ...]:
         raise UsageError(
             f"--tasks {name}: {module.__file__} declares the task {task.name!r}; name both alike"
         )
-    variants: tuple[Task, ...] = tuple(getattr(module, "VARIANTS", ()))
+    variants: tuple[object, ...] = tuple(getattr(module, "VARIANTS", ()))
     for each in variants:
+        if not isinstance(each, Task):
+            raise UsageError(
+                f"--tasks {name}: VARIANTS of {module.__file__} holds {each!r}, which is no Task"
+            )
         if not each.name.startswith(f"{name}:"):
             raise UsageError(
                 f"--tasks {name}: {module.__file__} declares the variant {each.name!r};"
                 f" its name must begin with {name}:"
             )
-    return (task, *variants)
+    return (task, *(each for each in variants if isinstance(each, Task)))
 
 
 def _package() -> ModuleType:

@@ -59,6 +59,8 @@ def open_rows(task: Task, split: str, data_dir: Path | None) -> RowSource:
         UsageError: nothing is there, it cannot be read, or a column is missing from all of it.
     """
     dataset = task.dataset
+    if data_dir is not None and not data_dir.is_dir():
+        raise UsageError(f"--data-dir {data_dir}: no such folder")
     if dataset.hub is None and (data_dir is None or not (data_dir / dataset.folder).is_dir()):
         return _open_file(task, split, shipped_rows())
     return (
@@ -94,8 +96,6 @@ def _open_file(task: Task, split: str, data_dir: Path) -> RowSource:
 
 def _nothing_there(folder: str, split: str, data_dir: Path) -> str:
     """What was looked for below `data_dir`, and what is there instead."""
-    if not data_dir.is_dir():
-        return f"--data-dir {data_dir}: no such folder"
     tried = ", ".join(f"{folder}/{split}{suffix}" for suffix in READERS)
     inside = data_dir / folder
     if inside.is_dir():

@@ -131,7 +131,6 @@ Without it the reference model that ships with the program, with its adapters.""
     """Port to listen on; 0 picks a free one."""
     token: Annotated[str | None, Parameter(env_var="FORCED_CHOICE_SERVE_TOKEN")] = None
     """Bearer token that clients must send; without it any or none is accepted."""
-
     until_eof: Annotated[bool, Parameter(negative="", show_default=False)] = False
     """End when standard input ends, so that whoever started it need not stop it."""
 

@@ -29,7 +29,7 @@ def tokenizer(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"--tasks": "hellaswagg"}, "--tasks: no task 'hellaswagg'. Did you mean hellaswag?"),
+        ({"--tasks": "hellaswagg"}, "--tasks: no task 'hellaswagg'. Did you mean hellaswag"),
         ({"--tasks": ""}, "--tasks: none given"),
         ({"--tokenizer": "./nowhere"}, "--tokenizer ./nowhere: no such file or folder"),
         ({"--tokenizer": "other={tokenizer}"}, "no endpoint has the label 'other'"),

@@ -30,6 +30,7 @@ EDGES = (
     "transport",
     "client",
     "tokenizing",
+    "reference",
     "registry",
     "rowfiles",
     "rows",
@@ -46,6 +47,7 @@ SHELL = (
     "suite",
     "runs",
     "prepare",
+    "embedded",
     "progress",
     "pool",
     "manifest",
@@ -55,12 +57,27 @@ SHELL = (
 )
 """Modules of each ring, in the order in which they may import one another."""
 
+SCHOOLING = {
+    "knowledge": {"msgspec"},
+    "corpus": set(),
+    "samples": set(),
+    "tokens": {"tokenizers"},
+    "network": {"torch"},
+    "lora": {"torch"},
+    "training": {"torch", "tokenizers"},
+    "folder": {"torch", "tokenizers", "safetensors"},
+    "courses": {"torch", "tokenizers"},
+    "__main__": {"torch"},
+}
+"""Modules of `harness.schooling`, beside the rings, and their libraries; in the same kind of order."""
+
 SCIENCE = {"numpy", "scipy"}
 EDGE_LIBRARIES = {
     "pacing": set(),
     "transport": {"aiohttp"},
     "client": {"tenacity"},
     "tokenizing": {"tokenizers", "huggingface_hub"},
+    "reference": set(),
     "registry": set(),
     "rowfiles": {"pyarrow"},
     "rows": {"datasets"},
@@ -84,7 +101,8 @@ def imports(file: Path) -> Iterator[tuple[int, str]]:
             module = node.module or ""
             for alias in node.names:
                 deeper = f"{module}.{alias.name}"
-                is_module = (ROOT / (deeper.replace(".", "/") + ".py")).exists()
+                at = ROOT / deeper.replace(".", "/")
+                is_module = at.with_suffix(".py").exists() or (at / "__init__.py").exists()
                 yield node.lineno, deeper if is_module else module
 
 
@@ -92,6 +110,14 @@ def allowed(module: str) -> tuple[set[str], set[str] | None]:
     """What a module of `harness` may import: modules of `harness`, and libraries (None: any declared)."""
     if module in CORE:
         return set(CORE[: CORE.index(module)]), SCIENCE
+    if module == "__main__":
+        return {"cli"}, set()
+    if module.startswith("schooling."):
+        name = module.removeprefix("schooling.")
+        earlier = list(SCHOOLING)[: list(SCHOOLING).index(name)]
+        return {"schooling", *(f"schooling.{each}" for each in earlier)}, SCHOOLING[name]
+    if module == "schooling":
+        return set(), set()
     if module.startswith("dialects"):
         return {
             *CORE,
@@ -121,7 +147,8 @@ def modules() -> list[str]:
 def test_ring(module: str) -> None:
     """A module imports only what its ring may; the offending line is named."""
     base = ROOT / "harness" / module.replace(".", "/")
-    file = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+    is_package = (base / "__init__.py").exists()
+    file = base / "__init__.py" if is_package else base.with_suffix(".py")
     own, libraries = allowed(module)
     for line, name in imports(file):
         top, _, rest = name.partition(".")
@@ -137,6 +164,14 @@ def test_tasks_import_the_public_face_only(file: Path) -> None:
     for line, name in imports(file):
         top = name.partition(".")[0]
         assert name == "harness" or top in sys.stdlib_module_names, f"{file}:{line} imports {name}"
+
+
+def test_nothing_imports_the_schooling() -> None:
+    """How the reference model came to be is no part of the program."""
+    files = [file for file in (ROOT / "harness").rglob("*.py") if "schooling" not in file.parts]
+    for file in [*files, *(ROOT / "tasks").glob("*.py"), ROOT / "run_eval.py"]:
+        for line, name in imports(file):
+            assert not name.startswith("harness.schooling"), f"{file}:{line} imports {name}"
 
 
 def test_nothing_imports_tasks_statically() -> None:

@@ -33,6 +33,19 @@ def test_one_top_level_name(wheel: zipfile.ZipFile) -> None:
         assert f"harness/tasks/{file.name}" in names
 
 
+def test_data_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    """The wheel holds the rows, the reference model with its adapters, and the knowledge behind both."""
+    names = set(wheel.namelist())
+    rows = {f"harness/{file.relative_to(ROOT)}" for file in (ROOT / "tasks/data").glob("*/*.jsonl")}
+    model = {file.relative_to(ROOT) for file in (ROOT / "harness/reference").rglob("*") if file.is_file()}
+    model = {file for file in model if "__pycache__" not in file.parts}
+    knowledge = {file.relative_to(ROOT) for file in (ROOT / "harness/schooling/knowledge").glob("*.toml")}
+    assert {len(rows), len(knowledge)} == {3, 10}
+    assert {"config.json", "tokenizer.json", "model.safetensors"} <= {file.name for file in model}
+    assert sum(file.name == "adapter_model.safetensors" for file in model) == 2
+    assert rows | set(map(str, model | knowledge)) <= names
+
+
 def test_an_installed_copy_works_alone(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     """Unpacked somewhere without the checkout, the program starts and finds its tasks."""
     wheel.extractall(tmp_path)
@@ -48,7 +61,7 @@ def test_an_installed_copy_works_alone(wheel: zipfile.ZipFile, tmp_path: Path) -
     )
     assert found.stdout.split(maxsplit=1) == [
         str(tmp_path / "harness/__init__.py"),
-        "['hellaswag', 'mmlu']\n",
+        "['hellaswag', 'mmlu', 'sample_hellaswag', 'sample_mmlu']\n",
     ]
 
 

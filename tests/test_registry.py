@@ -45,7 +45,7 @@ def test_names_are_sorted_file_names() -> None:
     """Every task file is listed by its name, and nothing else is."""
     files = sorted(file.stem for file in (ROOT / "tasks").glob("*.py") if not file.stem.startswith("_"))
     assert task_names() == files
-    assert {"hellaswag", "mmlu"} <= set(files)
+    assert {"hellaswag", "mmlu", "sample_hellaswag", "sample_mmlu"} <= set(files)
 
 
 def test_load() -> None:
@@ -58,8 +58,9 @@ def test_load() -> None:
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("helaswag", "Did you mean hellaswag?"),
-        ("mmlu_stem", "Did you mean mmlu?"),
+        ("helaswag", "Did you mean hellaswag"),
+        ("mmlu_stem", "Did you mean mmlu"),
+        ("mlu:cloze", "no task 'mlu:cloze'. Did you mean mmlu"),
         ("zzz", "Known: "),
         ("", "Known: "),
         ("../tasks/mmlu", "no task '../tasks/mmlu'"),
@@ -72,6 +73,38 @@ def test_unknown_name(name: str, hint: str) -> None:
         load_task(name)
     assert str(caught.value).startswith("--tasks")
     assert hint in str(caught.value)
+
+
+def test_a_variant_is_loaded_by_its_own_name() -> None:
+    """A variant is a task of its file's data under a name of its own; it is not listed."""
+    task, variant = load_task("sample_mmlu"), load_task("sample_mmlu:cloze")
+    assert (task.name, variant.name) == ("sample_mmlu", "sample_mmlu:cloze")
+    assert variant.dataset == task.dataset
+    assert load_task("sample_mmlu:cloze") is variant
+    assert "sample_mmlu:cloze" not in task_names()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("sample_mmlu:clze", "no such variant of sample_mmlu. Did you mean sample_mmlu:cloze?"),
+        ("sample_mmlu:", "no such variant of sample_mmlu. Did you mean sample_mmlu:cloze?"),
+        ("hellaswag:cloze", "hellaswag has no variants"),
+    ],
+)
+def test_unknown_variant(name: str, said: str) -> None:
+    """A variant that a file does not declare is refused, with those that it does."""
+    with pytest.raises(UsageError) as caught:
+        load_task(name)
+    assert str(caught.value) == f"--tasks {name}: {said}"
+
+
+def test_a_variant_is_named_after_its_file(more_tasks: Path) -> None:
+    """A file whose variant has another file's name is refused."""
+    text = (ROOT / "tasks" / "sample_mmlu.py").read_text().replace('name="sample_mmlu"', 'name="other"')
+    (more_tasks / "other.py").write_text(text)
+    with pytest.raises(UsageError, match=r"declares the variant 'sample_mmlu:cloze'.*begin with other:"):
+        load_task("other")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from harness import Task, UsageError
-from harness.registry import load_task
+from harness.registry import load_task, shipped_rows
 from harness.rowfiles import READERS, read_csv
 from harness.rows import open_rows
 from harness.survey import survey
@@ -276,6 +276,39 @@ def test_copies_of_real_rows(shared: Path, tmp_path: Path, suffix: str) -> None:
     assert [task.item(row) for row in copy] == [task.item(row) for row in genuine]
 
 
+def shipped(**changes: Any) -> Task:
+    """A task whose rows ship with the program."""
+    return replace(load_task("sample_mmlu"), **changes)
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_rows_that_ship(tmp_path: Path, split: str) -> None:
+    """Rows that ship come from the package without a data folder, and where that has no such folder."""
+    write(tmp_path / "toy" / "test.jsonl")
+    for data_dir in (None, tmp_path):
+        source = open_rows(shipped(), split, data_dir)
+        assert source.source == str(shipped_rows() / f"sample_mmlu/{split}.jsonl")
+        assert source.name == f"sample_mmlu/{split}.jsonl"
+        assert len(list(source)) == shipped().dataset.splits[split].rows
+        assert source.revision.startswith("sha256:")
+
+
+def test_rows_that_ship_can_be_replaced(tmp_path: Path) -> None:
+    """Where the data folder has a folder of that name, rows come from there alone."""
+    path = tmp_path / "sample_mmlu" / "test.csv"
+    write(path, RECORDS[:2])
+    source = open_rows(shipped(), "test", tmp_path)
+    assert (source.source, len(list(source))) == (str(path), 2)
+    with pytest.raises(UsageError, match=r"none of sample_mmlu/dev\.parquet.*sample_mmlu holds test\.csv"):
+        open_rows(shipped(), "dev", tmp_path)
+
+
+def test_rows_of_the_hub_never_ship(tmp_path: Path) -> None:
+    """A task of the hub is not looked for in the package: a data folder without it is an error."""
+    with pytest.raises(UsageError, match="none of sample_mmlu/test"):
+        open_rows(shipped(dataset=replace(shipped().dataset, hub="none/sample")), "test", tmp_path)
+
+
 class FakeBuilder:
     """What `datasets.load_dataset_builder` returns, as far as it is used: one split, held in memory."""
 
@@ -439,7 +472,7 @@ def loopback_hub(tmp_path: Path) -> Iterator[str]:
 
 READ_MMLU = """
 import json
-from harness.registry import load_task
+from harness.registry import load_task, shipped_rows
 from harness.rows import open_rows
 source = open_rows(load_task("mmlu"), "test", None)
 print(json.dumps([source.source, source.revision, [(row.place, row.subject, row.index) for row in source]]))

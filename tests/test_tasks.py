@@ -16,6 +16,9 @@ from harness.registry import load_task, task_names
 from harness.rows import open_rows
 from tasks.hellaswag import clean
 
+NAMES = [*task_names(), "sample_mmlu:cloze"]
+"""Every task, and every variant."""
+
 GROUPS = {
     "mmlu_stem": (19, 3_153),
     "mmlu_other": (13, 3_107),
@@ -32,7 +35,7 @@ def example_item(task: Task, **changes: Any) -> Item:
     return task.item(Row(values, "example", task=task.name, subject=subject))
 
 
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_example(name: str) -> None:
     """Every task makes an item of its example row, out of the columns that it declares."""
     task = load_task(name)
@@ -44,7 +47,7 @@ def test_example(name: str) -> None:
     json.dumps(task.example)
 
 
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_declared_columns_are_all_it_needs(name: str) -> None:
     """An item's text and gold come from the declared columns, so the content hash covers them."""
     task = load_task(name)
@@ -53,7 +56,7 @@ def test_declared_columns_are_all_it_needs(name: str) -> None:
     assert replace(bare, id="", cluster="") == replace(example_item(task), id="", cluster="")
 
 
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_declaration(name: str) -> None:
     """Metrics are named, groups hold subjects once, and a description ends in white space."""
     task = load_task(name)
@@ -126,6 +129,47 @@ def test_mmlu_example() -> None:
     assert task.description("us_foreign_policy") == (
         "The following are multiple choice questions (with answers) about us foreign policy.\n\n"
     )
+
+
+def test_sample_mmlu_example() -> None:
+    """The sample is asked as MMLU is, its variant without letters: the text of an answer is forced."""
+    item = example_item(load_task("sample_mmlu"))
+    question = "In Peru, the capital city is called what?"
+    assert item.pairs[0].context == f"{question}\nA. Lima\nB. Nairobi\nC. Oslo\nD. Warsaw\nAnswer:"
+    assert [pair.continuation for pair in item.pairs] == [" A", " B", " C", " D"]
+    task = load_task("sample_mmlu:cloze")
+    item = example_item(task)
+    assert {pair.context for pair in item.pairs} == {f"Question: {question}\nAnswer:"}
+    assert [pair.continuation for pair in item.pairs] == [" Lima", " Nairobi", " Oslo", " Warsaw"]
+    assert task.description("nations") == ""
+
+
+def test_sample_mmlu_groups() -> None:
+    """The subjects of the rows that ship are those of the groups; task and variant name them differently."""
+    task, variant = load_task("sample_mmlu"), load_task("sample_mmlu:cloze")
+    subjects = [subject for group in task.groups.values() for subject in group]
+    assert {row.subject for row in open_rows(task, "test", None)} == set(subjects)
+    assert list(task.groups.values()) == list(variant.groups.values())
+    assert not set(task.groups) & set(variant.groups)
+
+
+def test_sample_hellaswag_example() -> None:
+    """Activity, scene and the beginning of the last sentence make the context."""
+    item = example_item(load_task("sample_hellaswag"))
+    assert item.pairs[0].context == (
+        "Making toast: A boy is hungry in the morning. He puts two slices of bread into the toaster. When the"
+        " toast pops up, the boy"
+    )
+    assert item.pairs[1].continuation == " gets some butter and spreads it over the toast."
+    assert (item.id, item.cluster, item.gold) == ("0", "", (1,))
+
+
+@pytest.mark.parametrize("name", ["sample_hellaswag", "sample_mmlu"])
+def test_rows_that_ship_are_as_many_as_declared(name: str) -> None:
+    """Every split of the package is there whole, and each of its rows is an item."""
+    task = load_task(name)
+    for split, declared in task.dataset.splits.items():
+        assert len([task.item(row) for row in open_rows(task, split, None)]) == declared.rows
 
 
 def test_mmlu_unknown_subject() -> None:

@@ -19,7 +19,14 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
 _PREFIX = "base_model.model."
-_REFUSED = ("use_dora", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern")
+_REFUSED = (
+    "use_dora",
+    "fan_in_fan_out",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "alora_invocation_tokens",
+)
 """Keys whose meaning is not computed here; fine while they are absent, false or empty."""
 
 
@@ -36,6 +43,7 @@ class _ConfigFile(msgspec.Struct):
     modules_to_save: list[str] | None = None
     rank_pattern: dict[str, Any] | None = None
     alpha_pattern: dict[str, Any] | None = None
+    alora_invocation_tokens: list[int] | None = None
 
 
 class Adapter:
@@ -49,6 +57,7 @@ class Adapter:
         """
         self._folder = folder
         config = _config(folder / CONFIG)
+        self._rank = config.r
         self._scale = np.float32(config.lora_alpha / config.r ** (0.5 if config.use_rslora else 1))
         self._left = read_tensors(folder / WEIGHTS, "--adapters")
 
@@ -64,10 +73,11 @@ class Adapter:
             return None
         if down is None or up is None:
             raise UsageError(f"--adapters: {self._folder}: {module} has only one of lora_A and lora_B")
-        if down.shape[1:] != (inputs,) or up.shape != (outputs, len(down)):
+        if down.shape != (self._rank, inputs) or up.shape != (outputs, self._rank):
             raise UsageError(
-                f"--adapters: {self._folder}: {module} maps {down.shape[-1]} to {up.shape[0]} dimensions,"
-                f" the model's own maps {inputs} to {outputs}; the adapter is for another model"
+                f"--adapters: {self._folder}: {module}: lora_A and lora_B have the shapes {down.shape} and"
+                f" {up.shape}; by {CONFIG} and the model they should be {(self._rank, inputs)} and"
+                f" {(outputs, self._rank)}"
             )
         return down, up * self._scale
 
