@@ -187,7 +187,8 @@ def _print_result(result: RunResult, *, as_json: bool) -> None:
     else:
         table, out = accuracy_table(result.accuracy), Console()
         if not out.is_terminal:  # a file has no width that the table would have to fit in
-            out = Console(width=max(out.width, out.measure(table).maximum))
+            wide = out.options.update(width=10_000)
+            out = Console(width=max(out.width, out.measure(table, options=wide).maximum))
         out.print(table)
     console = Console(stderr=True)
     program = app.name[0] if shutil.which(app.name[0]) else sys.argv[0]  # not on the path: as it was called

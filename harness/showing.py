@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 GIVEN = 4
 """Columns before the endpoints': task, shots, metric, items."""
+LONG = 14
+"""Characters of a label that stands in one line: an address with a port."""
+NARROWEST = 9
+"""Characters of an endpoint's column: three of them fit into 80 beside the others."""
 NEXT = (
     "FRIENDLI_TOKEN=... {program} run --endpoint dedicated:ENDPOINT_ID --tokenizer MODEL_HUB_ID"
     " --tasks hellaswag --limit 200"
@@ -35,17 +39,33 @@ def accuracy_table(accuracy: pd.DataFrame) -> Table:
     """
     cells = pivot(accuracy).reset_index("subject", drop=True).reset_index(allow_duplicates=True)
     table = Table(
-        title="Accuracy ± standard error", title_justify="left", title_style="bold", box=SIMPLE_HEAD
+        title="Accuracy ± standard error",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
     )
     for position, name in enumerate(cells.columns):
         given = (
             position < GIVEN
         )  # never cut; the cells of endpoints go onto a second line in a narrow terminal
         justify: Literal["left", "right"] = "left" if position in (0, 2) else "right"
-        table.add_column(Text(str(name)), justify=justify, no_wrap=given, overflow="fold")
+        table.add_column(
+            _header(str(name)),
+            justify=justify,
+            no_wrap=given,
+            overflow="fold",
+            min_width=None if given else NARROWEST,
+        )
     for row in cells.itertuples(index=False):
         table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else cell) for cell in row))
     return table
+
+
+def _header(label: str) -> Text:
+    """A label, a long one with its adapter on a line of its own."""
+    return Text(label if len(label) <= LONG else label.replace(":", ":\n"))
 
 
 def closing_lines(result: RunResult, *, program: str) -> Iterator[str]:

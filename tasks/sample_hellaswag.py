@@ -1,7 +1,8 @@
 """Sample of HellaSwag's kind: 120 everyday activities, four endings each, to try things out with.
 
 Data: ships with the program (Apache-2.0), written for it; `harness/schooling` makes it.
-Prompt and scoring: as `hellaswag`, for text without WikiHow's markup.
+Prompt and scoring: as `hellaswag`, for text without WikiHow's markup; the headline is acc_norm, by which
+HellaSwag is usually quoted.
 
 The reference model that ships with the program has read stories of these very activities: its scores here
 show that the harness works, and nothing more.
@@ -34,7 +35,7 @@ TASK = Task(
     ),
     split="validation",
     item=item,
-    metrics=("acc", "acc_norm"),
+    metrics=("acc_norm", "acc"),
     shots=Shots(split="validation", draw="random", without_own=True),
     example={
         "ind": 0,
