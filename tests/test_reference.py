@@ -1,0 +1,101 @@
+"""The reference model on the samples, whole runs: it has learnt what it was taught, and its adapters more.
+
+Its scores show that the harness works, and nothing more: it was schooled on the samples' facts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+from tokenizers import Tokenizer
+
+from harness import reference
+from harness.prepare import prepare
+from harness.registry import shipped_rows
+from harness.runner import RunResult, evaluate
+from harness.settings import RunSettings
+
+SCORED_ON = "cloze"
+"""The variant of `sample_mmlu` that scores the texts of the answers."""
+
+
+def run(folder: Path, **settings: object) -> RunResult:
+    """A run into `folder`."""
+    prepared = prepare(RunSettings(out=folder, **settings), {})  # type: ignore[arg-type]
+    return asyncio.run(evaluate(prepared, Console(file=io.StringIO())))
+
+
+def value(accuracy: pd.DataFrame, endpoint: str, task: str, metric: str = "acc") -> float:
+    """One number of the accuracy table."""
+    rows = accuracy[(accuracy["endpoint"] == endpoint) & (accuracy["metric"] == metric)]
+    (found,) = rows[(rows["task"] == task) & (rows["subject"] == "")]["value"]
+    return float(found)
+
+
+@pytest.fixture(scope="module")
+def accuracy(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The table that `make eval` prints."""
+    result = run(
+        tmp_path_factory.mktemp("run") / "eval",
+        endpoint=("embedded", "embedded:geography", "embedded:science"),
+        tasks=f"sample_mmlu:{SCORED_ON},sample_hellaswag",
+    )
+    assert (result.exit, result.accuracy["unscored"].sum()) == (0, 0)
+    return result.accuracy
+
+
+def test_the_base_model_has_learnt_the_facts(accuracy: pd.DataFrame) -> None:
+    """At least 0.60, where chance is 0.25."""
+    assert value(accuracy, "embedded", f"sample_mmlu:{SCORED_ON}") >= 0.60
+
+
+def test_the_base_model_has_learnt_the_activities(accuracy: pd.DataFrame) -> None:
+    """At least 0.45 by its headline, where chance is 0.25."""
+    assert value(accuracy, "embedded", "sample_hellaswag", "acc_norm") >= 0.45
+
+
+@pytest.mark.parametrize(("adapter", "other"), [("geography", "science"), ("science", "geography")])
+def test_an_adapter_is_better_on_its_own_field_only(accuracy: pd.DataFrame, adapter: str, other: str) -> None:
+    """Five points or more on its own subjects; no such gain on the other adapter's."""
+    own, others = f"{SCORED_ON}_{adapter}", f"{SCORED_ON}_{other}"
+    assert value(accuracy, f"embedded:{adapter}", own) - value(accuracy, "embedded", own) >= 0.05
+    assert value(accuracy, f"embedded:{adapter}", others) - value(accuracy, "embedded", others) < 0.05
+
+
+def test_no_key_by_heart(tmp_path: Path) -> None:
+    """With every item's choices moved on by one place the base model still has at least 0.50."""
+    for split in ("test", "dev"):
+        rows = [json.loads(line) for line in (shipped_rows() / f"sample_mmlu/{split}.jsonl").open()]
+        for row in rows:
+            row["choices"] = row["choices"][-1:] + row["choices"][:-1]
+            row["answer"] = (row["answer"] + 1) % 4
+        file = tmp_path / f"sample_mmlu/{split}.jsonl"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = f"sample_mmlu:{SCORED_ON}"
+    result = run(tmp_path / "run", endpoint=("embedded",), tasks=task, data_dir=tmp_path)
+    assert value(result.accuracy, "embedded", task) >= 0.50
+
+
+def test_what_ships() -> None:
+    """The weights are at most 4 MB, two adapters are there, and the letters A to J are tokens."""
+    files = [file for file in reference.FOLDER.rglob("*") if file.suffix in (".safetensors", ".json")]
+    assert sum(file.stat().st_size for file in files) <= 4_000_000
+    assert reference.routes() == ("geography", "science")
+    tokenizer = Tokenizer.from_file(str(reference.FOLDER / "tokenizer.json"))
+    for letter in "ABCDEFGHIJ":
+        assert len(tokenizer.encode(f" {letter}", add_special_tokens=False).ids) == 1
+
+
+def test_scores_never_stand_without_the_notice(tmp_path: Path) -> None:
+    """A run on the reference model says what its scores are worth, to the reader and in `run.json`."""
+    result = run(tmp_path / "run", endpoint=("embedded",), tasks="sample_hellaswag", limit=2)
+    said = json.loads((result.folder / "run.json").read_text())["remarks"]
+    assert any(reference.NOTICE in remark for remark in result.remarks)
+    assert any(reference.NOTICE in remark for remark in said)
