@@ -168,6 +168,7 @@ async def _evaluate(prepared: Prepared) -> RunResult:
     def interrupted() -> None:
         if stop.is_set() and evaluating is not None:
             evaluating.cancel()
+            return
         stop.set()
         _say(console, "Stopping: requests in flight are finished and kept. Ctrl-C again drops them.")
 
@@ -191,9 +192,18 @@ def _print_result(result: RunResult, *, as_json: bool) -> None:
             out = Console(width=max(out.width, out.measure(table, options=wide).maximum))
         out.print(table)
     console = Console(stderr=True)
-    program = app.name[0] if shutil.which(app.name[0]) else sys.argv[0]  # not on the path: as it was called
-    for line in closing_lines(result, program=program):
+    for line in closing_lines(result, program=_program()):
         _say(console, line)
+
+
+def _program() -> str:
+    """How this program can be called again."""
+    called = sys.argv[0]
+    if called.endswith("__main__.py"):
+        return "python -m harness"
+    if called.endswith(".py"):
+        return f"python {called}"
+    return app.name[0] if shutil.which(app.name[0]) == called else called
 
 
 def _say(console: Console, line: str) -> None:

@@ -11,13 +11,18 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
+import harness
 from harness.endpoints import Endpoint
 from harness.errors import UsageError
 
-COMMAND = (sys.executable, "-m", "harness", "serve", "--port", "0", "--until-eof")
+# -P: the folder that the run was started in may hold anything, a package called harness too.
+COMMAND = (sys.executable, "-P", "-m", "harness", "serve", "--port", "0", "--until-eof")
+HOME = str(Path(harness.__path__[0]).parent)
+"""Where this very program is imported from."""
 START = 60.0
 """Seconds within which the server must take requests; it needs about one."""
 GRACE = 5.0
@@ -61,7 +66,7 @@ async def served(
 async def _started(said: IO[bytes]) -> asyncio.subprocess.Process:
     # A session of its own: Ctrl-C stops the run, which still has requests in flight to finish.
     environ = {name: value for name, value in os.environ.items() if name != "FORCED_CHOICE_SERVE_TOKEN"} | {
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path))
+        "PYTHONPATH": os.pathsep.join([HOME, *filter(None, sys.path)])
     }
     try:
         return await asyncio.create_subprocess_exec(
@@ -98,7 +103,7 @@ async def _watch(
 def _last_line(said: IO[bytes]) -> str:
     said.seek(0)
     lines = said.read().decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1].removeprefix("forced-choice: ") if lines else "it said nothing"
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -146,6 +146,8 @@ def _parse(text: str) -> tuple[str, Endpoint]:
     if kind in ("http", "https"):
         return label, _from_url(spec)
     if kind == EMBEDDED:
+        if colon and not rest:
+            raise UsageError(f"--endpoint {text}: no adapter after embedded:. Forms: {', '.join(FORMS)}")
         _, adapter = _model_and_adapter(text, spec)
         return label, Endpoint(
             label="", dialect="friendli", base_url=EMBEDDED, model=EMBEDDED, adapter=adapter, embedded=True
@@ -162,7 +164,7 @@ def _parse(text: str) -> tuple[str, Endpoint]:
             adapter=adapter,
             vendor=True,
         )
-    hint = did_you_mean(kind, ("dedicated", "serverless", "http", "https", EMBEDDED))
+    hint = did_you_mean(kind.lower(), ("dedicated", "serverless", "http", "https", EMBEDDED))
     near = f"{hint} " if hint.startswith("Did") else ""
     raise UsageError(f"--endpoint {text}: not a SPEC. {near}Forms: {', '.join(FORMS)}")
 

@@ -63,7 +63,7 @@ async def evaluate(prepared: Prepared, console: Console, stop: asyncio.Event | N
         stop: once set, what is in flight ends, the tables are written, and the run can be continued.
 
     Raises:
-        UsageError: the run's folder cannot be used.
+        UsageError: the run's folder cannot be used, or the server of an embedded endpoint does not start.
         StoreError: its files cannot be written, not even at the end.
     """
     stop = stop or asyncio.Event()

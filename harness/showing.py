@@ -47,9 +47,8 @@ def accuracy_table(accuracy: pd.DataFrame) -> Table:
         collapse_padding=True,
     )
     for position, name in enumerate(cells.columns):
-        given = (
-            position < GIVEN
-        )  # never cut; the cells of endpoints go onto a second line in a narrow terminal
+        # What is given is never cut; cells of endpoints go onto a second line in a narrow terminal.
+        given = position < GIVEN
         justify: Literal["left", "right"] = "left" if position in (0, 2) else "right"
         table.add_column(
             _header(str(name)),
@@ -65,7 +64,7 @@ def accuracy_table(accuracy: pd.DataFrame) -> Table:
 
 def _header(label: str) -> Text:
     """A label, a long one with its adapter on a line of its own."""
-    return Text(label if len(label) <= LONG else label.replace(":", ":\n"))
+    return Text(label if len(label) <= LONG else ":\n".join(label.rsplit(":", 1)))
 
 
 def closing_lines(result: RunResult, *, program: str) -> Iterator[str]:

@@ -10,6 +10,8 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+from harness.errors import UsageError
+
 FOLDER = Path(__file__).parent
 ADAPTERS = FOLDER / "adapters"
 NOTICE = (
@@ -28,10 +30,19 @@ def routes() -> tuple[str, ...]:
 
 @cache
 def digest() -> str:
-    """The hash of the model's and its adapters' files: other weights are another endpoint."""
+    """The hash of the model's and its adapters' files: other weights are another endpoint.
+
+    Raises:
+        UsageError: one of them cannot be read.
+    """
     files = {file for pattern in _CONTENT for file in FOLDER.rglob(pattern)}
-    lines = [
-        f"{file.relative_to(FOLDER).as_posix()}\t{sha256(file.read_bytes()).hexdigest()}\n"
-        for file in sorted(files)
-    ]
+    try:
+        lines = [
+            f"{file.relative_to(FOLDER).as_posix()}\t{sha256(file.read_bytes()).hexdigest()}\n"
+            for file in sorted(files)
+        ]
+    except OSError as error:
+        raise UsageError(
+            f"--endpoint embedded: {error.filename} cannot be read ({error.strerror})"
+        ) from error
     return sha256("".join(lines).encode()).hexdigest()[:12]

@@ -84,3 +84,4 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
 def _save(file: Path, tensors: Mapping[str, Tensor]) -> None:
     stored = {name: tensor.to(torch.float16).contiguous() for name, tensor in tensors.items()}
     save_file(stored, file, metadata={"format": "pt"})
+    file.chmod(0o644)  # it is written for its owner alone

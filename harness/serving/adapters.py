@@ -60,6 +60,8 @@ class Adapter:
         self._rank = config.r
         self._scale = np.float32(config.lora_alpha / config.r ** (0.5 if config.use_rslora else 1))
         self._left = read_tensors(folder / WEIGHTS, "--adapters")
+        if not self._left:
+            raise UsageError(f"--adapters: {folder / WEIGHTS}: holds no tensors")
 
     def take(self, module: str, inputs: int, outputs: int) -> tuple[Floats, Floats] | None:
         """The (rank, inputs) and the scaled (outputs, rank) matrix of a module; None where it has none.

@@ -127,6 +127,8 @@ class _Service:
         if contained and model in self._routes:
             return self._name, model
         endpoint, colon, route = model.partition(":")
+        if colon and not endpoint:
+            raise wire.refused(404, "no endpoint id before the colon")
         if colon and route not in self._routes:
             there = f"; there are {', '.join(sorted(self._routes))}" if self._routes else ""
             raise wire.refused(404, f"no adapter {route!r} is served here{there}")

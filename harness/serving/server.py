@@ -124,7 +124,7 @@ def _at_eof(ended: Callable[[], object]) -> None:
     """Call back once standard input has ended, whatever it is: an event loop cannot wait for a file."""
 
     def read() -> None:
-        with suppress(OSError):  # there is no standard input at all
+        with suppress(OSError):
             while os.read(0, 4096):  # past Python's buffer, whose lock would be held while we wait
                 pass
         with suppress(RuntimeError):  # the loop is closed by now
