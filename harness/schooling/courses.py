@@ -22,7 +22,7 @@ BASE_KINDS = {"answers": 4.0, "sentences": 2.0, "story": 2.0, "quiz": 0.2}
 ADAPTER_KINDS = {"answers": 4.0, "sentences": 2.0}
 """How often each kind of document is written."""
 BASE = Course(steps=4_500)
-ADAPTER = Course(steps=150, peak=1e-3, decay=0.0)
+ADAPTER = Course(steps=150, peak=2e-3, decay=0.0)
 SHAPE = Shape(vocab_size=VOCABULARY, hidden=128, layers=3, heads=4, intermediate=384)
 TOKENIZER_DOCUMENTS = 20_000
 
