@@ -116,6 +116,10 @@ def _tokenizers(
     for endpoint in endpoints:
         if endpoint.embedded and endpoint.label not in sources:
             sources[endpoint.label] = str(reference.FOLDER)
+    if "" in sources and all(label in sources for label in labels):
+        raise UsageError(
+            f"--tokenizer {sources['']}: no endpoint is left to use it; leave it out (embedded has its own)"
+        )
     loaded = {source: load_tokenizer(source, bos=settings.bos) for source in dict.fromkeys(sources.values())}
     lacking = [label for label in labels if label not in sources and "" not in sources]
     if lacking:

@@ -383,3 +383,10 @@ def test_what_lies_in_the_current_folder_does_not_matter(tmp_path: Path) -> None
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f"python {ROOT / 'run_eval.py'} run --endpoint" in done.stderr
+
+
+def test_a_tokenizer_that_nobody_uses_is_refused() -> None:
+    """`--tokenizer` beside embedded endpoints alone would only seem to be used."""
+    asked = RunSettings(endpoint=("embedded",), tasks="sample_hellaswag", tokenizer=("some/model",))
+    with pytest.raises(UsageError, match="--tokenizer some/model: no endpoint is left to use it"):
+        prepare(asked, {})
