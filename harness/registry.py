@@ -67,8 +67,8 @@ def _declared(name: str) -> tuple[Task, ...]:
         raise UsageError(
             f"--tasks {name}: {module.__file__} declares the task {task.name!r}; name both alike"
         )
-    variants: tuple[object, ...] = tuple(getattr(module, "VARIANTS", ()))
-    for each in variants:
+    variants: list[Task] = []
+    for each in getattr(module, "VARIANTS", ()):
         if not isinstance(each, Task):
             raise UsageError(
                 f"--tasks {name}: VARIANTS of {module.__file__} holds {each!r}, which is no Task"
@@ -78,7 +78,8 @@ def _declared(name: str) -> tuple[Task, ...]:
                 f"--tasks {name}: {module.__file__} declares the variant {each.name!r};"
                 f" its name must begin with {name}:"
             )
-    return (task, *(each for each in variants if isinstance(each, Task)))
+        variants.append(each)
+    return (task, *variants)
 
 
 def _package() -> ModuleType:

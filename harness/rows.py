@@ -61,11 +61,11 @@ def open_rows(task: Task, split: str, data_dir: Path | None) -> RowSource:
     dataset = task.dataset
     if data_dir is not None and not data_dir.is_dir():
         raise UsageError(f"--data-dir {data_dir}: no such folder")
-    if dataset.hub is None and (data_dir is None or not (data_dir / dataset.folder).is_dir()):
-        return _open_file(task, split, shipped_rows())
-    return (
-        _open_hub(task, split, dataset.hub or "") if data_dir is None else _open_file(task, split, data_dir)
-    )
+    if dataset.hub is not None:
+        return _open_hub(task, split, dataset.hub) if data_dir is None else _open_file(task, split, data_dir)
+    if data_dir is not None and (data_dir / dataset.folder).is_dir():
+        return _open_file(task, split, data_dir)
+    return _open_file(task, split, shipped_rows())
 
 
 def _open_file(task: Task, split: str, data_dir: Path) -> RowSource:

@@ -63,7 +63,7 @@ def accuracy_table(accuracy: pd.DataFrame) -> Table:
 
 
 def _header(label: str) -> Text:
-    """A label, a long one with its adapter on a line of its own."""
+    """A label, a long one broken after its last colon: adapter or port stand on a line of their own."""
     return Text(label if len(label) <= LONG else ":\n".join(label.rsplit(":", 1)))
 
 

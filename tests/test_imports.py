@@ -115,7 +115,7 @@ def allowed(module: str) -> tuple[set[str], set[str] | None]:
     if module.startswith("schooling."):
         name = module.removeprefix("schooling.")
         earlier = list(SCHOOLING)[: list(SCHOOLING).index(name)]
-        return {"schooling", *(f"schooling.{each}" for each in earlier)}, SCHOOLING[name]
+        return {*CORE, "schooling", *(f"schooling.{each}" for each in earlier)}, SCHOOLING[name]
     if module == "schooling":
         return set(), set()
     if module.startswith("dialects"):

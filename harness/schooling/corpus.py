@@ -6,11 +6,11 @@ lettered question looks like.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from harness.items import LETTERS
 from harness.schooling.knowledge import (
     ADAPTER_FIELDS,
     Activity,
@@ -21,7 +21,6 @@ from harness.schooling.knowledge import (
     field_of,
 )
 
-LETTERS = "ABCD"
 PEOPLE = (
     ("A man", "he", "his", "him"),
     ("The man", "he", "his", "him"),
@@ -84,7 +83,7 @@ class Writer:
         for lesson in lessons:
             choices = self._choices(lesson)
             right = LETTERS[choices.index(lesson.fact.answer)]
-            lines = [self._question(lesson), *(f"{a}. {b}" for a, b in zip(LETTERS, choices, strict=True))]
+            lines = [self._question(lesson), *(f"{a}. {b}" for a, b in zip(LETTERS, choices, strict=False))]
             parts.add("\n".join(lines) + "\nAnswer:")
             parts.answer(f" {right}")
             parts.add("\n\n")
@@ -157,9 +156,7 @@ class Writer:
 
     def _choices(self, lesson: Lesson) -> list[str]:
         """The right answer among three wrong ones."""
-        topic = lesson.topic
-        pool = [each for each in topic.answers if each != lesson.fact.answer]
-        choices = [*self._random.sample(pool, 3), lesson.fact.answer]
+        choices = [*self._random.sample(lesson.topic.wrong(lesson.fact), 3), lesson.fact.answer]
         self._random.shuffle(choices)
         return choices
 
@@ -195,8 +192,3 @@ def kept_back(knowledge: Knowledge) -> list[Lesson]:
         if field_of(topic.subject) in ADAPTER_FIELDS
         for fact in topic.facts[2::4]
     ]
-
-
-def words(text: str) -> tuple[str, ...]:
-    """The words of a text, in lower case, without punctuation."""
-    return tuple(re.findall(r"[a-z0-9']+", text.lower()))

@@ -51,6 +51,10 @@ class Topic:
         """The different answers, in the order of the facts."""
         return tuple(dict.fromkeys(fact.answer for fact in self.facts))
 
+    def wrong(self, fact: Fact) -> tuple[str, ...]:
+        """The answers that are wrong for a fact of this topic."""
+        return tuple(answer for answer in self.answers if answer != fact.answer)
+
 
 class Activity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing people do."""

@@ -17,10 +17,10 @@ class Shape:
     """What `config.json` says of a model."""
 
     vocab_size: int
-    hidden: int = 128
-    layers: int = 4
-    heads: int = 4
-    intermediate: int = 384
+    hidden: int
+    layers: int
+    heads: int
+    intermediate: int
     max_length: int = 1024
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5

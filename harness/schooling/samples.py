@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from harness.schooling.knowledge import FIELDS, Activity, Fact, Knowledge, Topic, capitalised
+from harness.schooling.knowledge import FIELDS, Activity, Knowledge, capitalised
 
 SEED = 20
 DEV = 5
@@ -56,7 +56,7 @@ def _questions(knowledge: Knowledge, subject: str) -> Iterator[Row]:
         yield {
             "question": capitalised(template.replace("{x}", fact.thing)),
             "subject": subject,
-            "choices": _inserted(_wrong(topic, fact, random), fact.answer, place),
+            "choices": _inserted(random.sample(topic.wrong(fact), 3), fact.answer, place),
             "answer": place,
         }
 
@@ -77,10 +77,6 @@ def _scenes(activities: Iterable[Activity]) -> Iterator[Row]:
             "endings": _inserted(wrong, right, place),
             "label": str(place),
         }
-
-
-def _wrong(topic: Topic, fact: Fact, random: Random) -> list[str]:
-    return random.sample([answer for answer in topic.answers if answer != fact.answer], 3)
 
 
 def _places(count: int, random: Random) -> list[int]:

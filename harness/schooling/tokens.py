@@ -7,9 +7,10 @@ from itertools import chain, repeat
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from harness.items import LETTERS
+
 BOS, EOS = "<s>", "</s>"
 VOCABULARY = 2560
-LETTERS = "ABCDEFGHIJ"
 
 
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
