@@ -133,6 +133,8 @@ def _task(task: PreparedTask) -> dict[str, Any]:
         "bad_rows": task.survey.n_bad,
         "content_sha256": task.survey.content_sha256,
         "items": task.size,
+        "metrics": list(task.task.metrics),
+        "groups": {name: list(subjects) for name, subjects in task.task.groups.items()},
     }
 
 

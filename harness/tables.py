@@ -27,6 +27,8 @@ SCORE_COLUMNS = (
     *("endpoint", "task", "subject", "shots", "metric", "value", "unit", "stderr", "ci_low", "ci_high"),
     *("n", "unscored", "low_bound", "high_bound"),
 )
+SCORE_TEXTS = ("endpoint", "task", "subject", "metric", "unit")
+"""Columns of the accuracy table that hold texts; the others hold numbers."""
 ITEM_TYPES: Mapping[str, str] = {
     "endpoint": "string",
     "task": "string",
@@ -34,6 +36,7 @@ ITEM_TYPES: Mapping[str, str] = {
     "shots": "int32",
     "index": "int64",
     "id": "string",
+    "cluster": "string",
     "gold": "list<int32>",
     "prompt_hash": "string",
     "context_sha256": "list<string>",
@@ -162,6 +165,7 @@ def _item_row(label: str, score: ItemScore, verdicts: Sequence[Verdict | None]) 
         record.shots,
         record.index,
         record.id,
+        record.cluster,
         record.gold,
         record.prompt_hash,
         record.context_sha256,

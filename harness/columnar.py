@@ -1,0 +1,135 @@
+"""Stored runs to columns for comparison: sums from the item table, tokens from the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.comparison.columns import Columns, Place, TaskFacts, Tokens
+from harness.comparison.ragged import Ragged
+from harness.errors import StoreError
+from harness.replies import StoredReplies, StoredTokens
+from harness.scores import ItemRecord
+from harness.stored import WAY_OUT, Run
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_Number = TypeVar("_Number", bound=np.generic)
+
+_RECORD = (
+    *("task", "subject", "shots", "index", "id", "gold", "cluster"),
+    *("prompt_hash", "context_sha256", "n_tokens", "n_chars", "n_bytes"),
+)
+"""Columns of the item table that are fields of `ItemRecord`."""
+
+
+def task_facts(run: Run) -> tuple[TaskFacts, ...]:
+    """The run's tasks, in the order of its tables.
+
+    Raises:
+        StoreError: an earlier version made the run, and did not write down what a comparison needs.
+    """
+    try:
+        return tuple(
+            TaskFacts(name, tuple(task["metrics"]), task["groups"])
+            for name, task in run.manifest["tasks"].items()
+        )
+    except KeyError as error:
+        raise StoreError(f"{run.folder}: an earlier version made this run; {WAY_OUT}") from error
+
+
+def columns_of(run: Run, label: str, *, called: str = "") -> Columns:
+    """One endpoint's scores, with token log-probabilities where the journal has them.
+
+    Args:
+        run: the run.
+        label: the endpoint's, in the run.
+        called: what it is called in the comparison; by default its label.
+
+    Raises:
+        UsageError: the run has no such endpoint.
+        StoreError: its tables or its journal cannot be read.
+    """
+    identity = str(run.endpoint(label)["identity"])
+    table = run.item_table(label)
+    if "cluster" not in table.column_names:
+        raise StoreError(f"{run.folder}: an earlier version made this run; {WAY_OUT}")
+    named = (table[name].to_pylist() for name in ("task", "shots", "subject", "index"))
+    places = [Place(*each) for each in zip(*named, strict=True)]
+    sums = _lists(table["sums"], np.float64)
+    metrics = [name.removeprefix("correct_") for name in table.column_names if name.startswith("correct_")]
+    return Columns(
+        label=called or label,
+        identity=identity,
+        places=places,
+        ids=table["id"].to_pylist(),
+        prompt_hash=table["prompt_hash"].to_pylist(),
+        cluster=table["cluster"].to_pylist(),
+        gold=_lists(table["gold"], np.int64),
+        n_choices=_lists(table["n_tokens"], np.int64).lengths,
+        scored=sums.lengths > 0,
+        sums=sums,
+        predictions={name: _numbers(table[f"prediction_{name}"], -1).astype(np.int64) for name in metrics},
+        correct={name: _numbers(table[f"correct_{name}"], np.nan) for name in metrics},
+        tokens=_tokens(run, label, places, sums),
+    )
+
+
+def records_of(run: Run, label: str) -> Iterator[ItemRecord]:
+    """What was asked of one endpoint, item by item."""
+    table = run.item_table(label, _RECORD)
+    columns = [table[name].to_pylist() for name in _RECORD]
+    for ordinal, values in enumerate(zip(*columns, strict=True)):
+        held = (tuple(value) if isinstance(value, list) else value for value in values)
+        yield ItemRecord(ordinal=ordinal, **dict(zip(_RECORD, held, strict=True)))
+
+
+def _tokens(run: Run, label: str, places: Sequence[Place], sums: Ragged[np.float64]) -> Tokens | None:
+    """What the journal has of each forced token; None where it is gone, or lacks what the table has."""
+    with _journal(run, label) as journal:
+        stored = dict(journal.tokens()) if journal else {}
+    found: list[StoredTokens | None] = []
+    for place, choices in zip(places, sums.lengths.tolist(), strict=True):
+        replies = stored.get(place, ()) if choices else ()
+        if len(replies) != choices:
+            return None
+        found += replies
+    known = [each for each in found if each is not None]
+    if not known or len(known) < len(found):
+        return None
+    logprobs = np.frombuffer(b"".join(packed for _, packed in known), "<f8")
+    lengths = np.fromiter((len(packed) // 8 for _, packed in known), np.int64, len(known))
+    return Tokens(
+        Ragged(logprobs.astype(np.float64, copy=False), lengths),
+        np.fromiter((hash(ids) for ids, _ in known), np.int64, len(known)),
+    )
+
+
+@contextmanager
+def _journal(run: Run, label: str) -> Iterator[StoredReplies | None]:
+    """The endpoint's journal, or None where the run's folder has none of it any more."""
+    endpoint = run.endpoint(label)
+    wanted = {"identity": endpoint["identity"], "replicate": str(endpoint["replicate"])}
+    for file in sorted((run.folder / "journal").glob("*.sqlite")):
+        with closing(StoredReplies(file)) as journal:
+            if wanted.items() <= journal.meta.items():
+                yield journal
+                return
+    yield None
+
+
+def _lists(column: pa.ChunkedArray, kind: type[_Number]) -> Ragged[_Number]:
+    """A column of lists; null is an empty one."""
+    array = column.combine_chunks()
+    lengths = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    return Ragged(array.flatten().to_numpy(zero_copy_only=False).astype(kind), lengths.astype(np.int64))
+
+
+def _numbers(column: pa.ChunkedArray, none: float) -> NDArray[np.float64]:
+    """A column of numbers; null becomes `none`."""
+    return np.asarray(column.cast("float64").fill_null(none).to_numpy(), np.float64)

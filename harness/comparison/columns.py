@@ -1,0 +1,79 @@
+"""The scores of one endpoint as columns, an entry an item; pure.
+
+What `ItemScore` is for one item, `Columns` is for tens of thousands, in arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.comparison.ragged import Ragged
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which item it is, whatever the endpoint."""
+
+    task: str
+    shots: int
+    subject: str
+    index: int
+
+    def __str__(self) -> str:
+        subject = f" {self.subject}" if self.subject else ""
+        return f"{self.task}{subject} item {self.index} ({self.shots} shots)"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What an endpoint said of each forced token."""
+
+    logprobs: Ragged[np.float64]
+    """Nats, a list a choice; choices stand as in `Columns.sums`."""
+    ids: NDArray[np.int64]
+    """A fingerprint of the forced ids of each choice: only equal ones are compared token by token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """What came of all items on one endpoint."""
+
+    label: str
+    """What the endpoint is called in every table."""
+    identity: str = ""
+    """Endpoints of equal identity are one endpoint asked twice; empty where unknown."""
+    places: Sequence[Place]
+    ids: Sequence[str]
+    """The data set's own ids."""
+    prompt_hash: Sequence[str]
+    """SHA-256 of the first context; empty where the item was never planned."""
+    cluster: Sequence[str]
+    """Items of one cluster share a source; empty where unknown."""
+    gold: Ragged[np.int64]
+    """Which choices are right."""
+    n_choices: NDArray[np.int64]
+    """How many choices each item has; 0 where the item was never planned."""
+    scored: NDArray[np.bool_]
+    sums: Ragged[np.float64]
+    """Summed log-probability of each choice in nats; an empty list where the item is unscored."""
+    predictions: Mapping[str, NDArray[np.int64]]
+    """By metric: the predicted choice; -1 where there is none."""
+    correct: Mapping[str, NDArray[np.float64]]
+    """By metric: 1 right, 0 wrong; NaN where there is no prediction."""
+    tokens: Tokens | None = None
+    """None where only sums are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """What a comparison needs to know of a task."""
+
+    name: str
+    metrics: tuple[str, ...]
+    """Those that the task reports; the first is its headline."""
+    groups: Mapping[str, Sequence[str]]
+    """Named unions of subjects."""

@@ -1,0 +1,104 @@
+"""Items whose prediction differs between two endpoints: counted, and listed; pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.comparison.measures import Pair, gold_logprob, margins
+from harness.comparison.parts import Part
+from harness.comparison.rows import Flip, FlipKind
+
+
+@dataclass(frozen=True, slots=True)
+class FlipCounts:
+    """How often predictions differ, and how."""
+
+    gained: int
+    """Wrong to right."""
+    lost: int
+    """Right to wrong."""
+    moved: int
+    """Wrong to another wrong choice."""
+    agreement: float
+    """Share of items with the same prediction; NaN without items."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Predictions:
+    """Both sides' predictions by one metric, over the items that both have scored."""
+
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+    was_right: NDArray[np.bool_]
+    is_right: NDArray[np.bool_]
+
+
+def count_flips(pair: Pair, metric: str, members: NDArray[np.int64]) -> FlipCounts:
+    """Count the flips among some of the items that both endpoints have scored."""
+    found = _predictions(pair, metric, members)
+    same = found.before == found.after
+    return FlipCounts(
+        gained=int((found.is_right & ~found.was_right).sum()),
+        lost=int((found.was_right & ~found.is_right).sum()),
+        moved=int((~found.was_right & ~found.is_right & ~same).sum()),
+        agreement=float(same.mean()) if len(same) else math.nan,
+    )
+
+
+def flips(pair: Pair, all_parts: Sequence[Part]) -> Iterator[Flip]:
+    """All flips of a pair, by the headline of each task."""
+    scored = np.full(len(pair.matched.baseline.places), -1)
+    scored[pair.baseline.at] = np.arange(len(pair.scored))
+    for part in all_parts:
+        metric = part.task.metrics[0]
+        sides = (pair.baseline.columns, pair.other.columns)
+        if part.level == "task" and all(metric in side.predictions for side in sides):
+            members = scored[part.at]
+            yield from _flips_by(pair, metric, members[members >= 0])
+
+
+def _flips_by(pair: Pair, metric: str, members: NDArray[np.int64]) -> Iterator[Flip]:
+    found = _predictions(pair, metric, members)
+    differs = (found.before != found.after) & ~(found.was_right & found.is_right)
+    changes, before, after = gold_logprob(pair).change, margins(pair.baseline), margins(pair.other)
+    columns = pair.baseline.columns
+    golds = columns.gold.take(pair.baseline.at[members[differs]]).lists()
+    for each, gold in zip(np.flatnonzero(differs).tolist(), golds, strict=True):
+        position = int(members[each])
+        at = int(pair.baseline.at[position])
+        yield Flip(
+            baseline=columns.label,
+            endpoint=pair.other.columns.label,
+            place=columns.places[at],
+            id=columns.ids[at],
+            metric=metric,
+            kind=_kind(bool(found.was_right[each]), bool(found.is_right[each])),
+            gold=gold,
+            baseline_prediction=int(found.before[each]),
+            prediction=int(found.after[each]),
+            baseline_margin=float(before[position]),
+            margin=float(after[position]),
+            gold_logprob_change=float(changes[position]),
+        )
+
+
+def _predictions(pair: Pair, metric: str, members: NDArray[np.int64]) -> _Predictions:
+    at, other_at = pair.baseline.at[members], pair.other.at[members]
+    baseline, other = pair.baseline.columns, pair.other.columns
+    return _Predictions(
+        baseline.predictions[metric][at],
+        other.predictions[metric][other_at],
+        baseline.correct[metric][at] == 1,
+        other.correct[metric][other_at] == 1,
+    )
+
+
+def _kind(was_right: bool, is_right: bool) -> FlipKind:
+    if is_right:
+        return "wrong to right"
+    return "right to wrong" if was_right else "wrong to other wrong"

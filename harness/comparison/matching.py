@@ -1,0 +1,87 @@
+"""The items of two endpoints joined: the same questions, and what only stands in their place; pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.comparison.columns import Columns, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """An item that cannot be compared."""
+
+    baseline: str
+    endpoint: str
+    place: Place
+    why: str
+    """In words that count: the same for all items of one kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """Two endpoints' items, joined: position k of both arrays is the same question."""
+
+    baseline: Columns
+    other: Columns
+    at: NDArray[np.int64]
+    """Positions in the baseline's columns, in its order."""
+    other_at: NDArray[np.int64]
+    mismatches: tuple[Mismatch, ...]
+
+
+def match(baseline: Columns, other: Columns) -> Matched:
+    """Join on task, shots, subject, index and prompt hash; gold and the number of choices must agree."""
+    there = {place: position for position, place in enumerate(other.places)}
+    golds, other_golds = baseline.gold.lists(), other.gold.lists()
+    pairs: list[tuple[int, int]] = []
+    mismatches: list[Mismatch] = []
+    for position, place in enumerate(baseline.places):
+        found = there.pop(place, None)
+        why = (
+            f"only in {baseline.label}"
+            if found is None
+            else _difference(baseline, position, other, found)
+            or ("another gold" if golds[position] != other_golds[found] else "")
+        )
+        if why:
+            mismatches.append(Mismatch(baseline.label, other.label, place, why))
+        elif found is not None:
+            pairs.append((position, found))
+    mismatches += [Mismatch(baseline.label, other.label, place, f"only in {other.label}") for place in there]
+    at = np.array(pairs, np.int64).reshape(-1, 2)
+    return Matched(baseline, other, at[:, 0], at[:, 1], tuple(mismatches))
+
+
+def mismatch_summary(mismatches: Sequence[Mismatch]) -> list[str]:
+    """One line for each kind of mismatch: how many, and the first."""
+    counts = Counter((each.baseline, each.endpoint, each.why) for each in mismatches)
+    first: dict[tuple[str, str, str], Place] = {}
+    for each in mismatches:
+        first.setdefault((each.baseline, each.endpoint, each.why), each.place)
+    return [
+        f"{baseline} and {endpoint}: {count:,} {'item' if count == 1 else 'items'} {why}, first"
+        f" {first[baseline, endpoint, why]}"
+        for (baseline, endpoint, why), count in counts.items()
+    ]
+
+
+def _difference(baseline: Columns, position: int, other: Columns, found: int) -> str:
+    """Why two items of one place are not the same question, or nothing.
+
+    An item that one endpoint never planned (a run broken off) has no prompt to compare: it is unscored there
+    and is counted as such.
+    """
+    prompt, other_prompt = baseline.prompt_hash[position], other.prompt_hash[found]
+    if not prompt or not other_prompt:
+        return ""
+    if prompt != other_prompt:
+        return "with another prompt"
+    if baseline.n_choices[position] != other.n_choices[found]:
+        return "with another number of choices"
+    return ""

@@ -1,0 +1,118 @@
+"""Rows to verdicts: the suite's row, the correction for a family, and the words; pure."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from harness.comparison.estimating import Draft, Test, with_test
+from harness.comparison.families import benjamini_hochberg, holm
+from harness.comparison.paired import LEVEL, MeanError
+from harness.comparison.rows import HEADLINE, Row, Verdict
+
+
+def suite_draft(tasks: Sequence[Draft], margin: float) -> Draft:
+    """The mean over tasks, each weighing the same, of one pair's headline differences.
+
+    Tasks are taken as independent: the error is sqrt(Σ stderr²) / T, with Satterthwaite's degrees of freedom.
+    """
+    rows, errors = [each.row for each in tasks], [each.error for each in tasks]
+    error = _mean_of([each.mean for each in errors], [each.stderr for each in errors], errors)
+    plain = _mean_of([each.difference for each in rows], [each.stderr for each in rows], errors)
+    low, high = error.interval()
+    row = Row(
+        baseline=rows[0].baseline,
+        endpoint=rows[0].endpoint,
+        level="suite",
+        task="",
+        statistic=HEADLINE,
+        unit=rows[0].unit,
+        headline=True,
+        n=sum(row.n for row in rows),
+        unscored=sum(row.unscored for row in rows),
+        clusters=sum(row.clusters for row in rows),
+        baseline_value=_average(row.baseline_value for row in rows),
+        value=_average(row.value for row in rows),
+        difference=plain.mean,
+        stderr=plain.stderr,
+        ci_low=low,
+        ci_high=high,
+        low_bound=_average(row.low_bound for row in rows),
+        high_bound=_average(row.high_bound for row in rows),
+        wrong_to_right=sum(row.wrong_to_right or 0 for row in rows),
+        right_to_wrong=sum(row.right_to_wrong or 0 for row in rows),
+        wrong_to_wrong=sum(row.wrong_to_wrong or 0 for row in rows),
+        margin=margin,
+        p_equivalent=error.p_within(margin),
+    )
+    return Draft(with_test(row, error, Test("t", error.p_differs())), error)
+
+
+def judged(drafts: Sequence[Draft]) -> Iterator[Row]:
+    """Correct the p-values of each family, and say what follows.
+
+    A family is all rows of one level (suite, task, group, subject) and statistic, over all pairs; the
+    headlines of all tasks are one statistic.
+    """
+    families: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for position, draft in enumerate(drafts):
+        row = draft.row
+        if not math.isnan(row.p_value):
+            families[row.level, HEADLINE if row.headline else row.statistic].append(position)
+    corrected: dict[int, tuple[int, float, float]] = {}
+    for positions in families.values():
+        p_values = np.array([drafts[position].row.p_value for position in positions])
+        both = zip(holm(p_values).tolist(), benjamini_hochberg(p_values).tolist(), strict=True)
+        corrected |= {
+            position: (len(positions), *pair) for position, pair in zip(positions, both, strict=True)
+        }
+    for position, draft in enumerate(drafts):
+        if position in corrected:
+            family, p_holm, p_bh = corrected[position]
+            yield _with_verdict(replace(draft.row, family=family, p_holm=p_holm, p_bh=p_bh), draft.error)
+        else:
+            yield draft.row
+
+
+def decisive_p(row: Row) -> float:
+    """The p that the verdict rests on: Holm's for suites and tasks, BH's where one only explores."""
+    return row.p_holm if row.level in ("suite", "task") else row.p_bh
+
+
+def _with_verdict(row: Row, error: MeanError) -> Row:
+    verdict: Verdict = "undecided"
+    if decisive_p(row) < LEVEL and row.difference:
+        verdict = "better" if row.difference > 0 else "worse"
+    elif row.p_equivalent < LEVEL:
+        verdict = "equivalent"
+    needed = _items_that_decide(row, error)
+    if verdict == "undecided" and needed is not None:
+        needed = max(needed, row.n + 1)  # power is reckoned with z; the test itself may ask for a few more
+    return replace(row, verdict=verdict, items_needed=needed)
+
+
+def _items_that_decide(row: Row, error: MeanError) -> int | None:
+    """How many items would show such a difference, or equivalence, at 80 % power; None: no number would."""
+    growth = error.growth_to_differ(LEVEL / (row.family or 1))
+    if not math.isnan(row.margin):
+        growth = min(growth, error.growth_to_lie_within(row.margin))
+    return math.ceil(row.n * growth) if math.isfinite(growth) else None
+
+
+def _mean_of(means: Sequence[float], stderrs: Sequence[float], errors: Sequence[MeanError]) -> MeanError:
+    variances = np.square(stderrs)
+    total = float(variances.sum())
+    shares = float(sum(v * v / e.df for v, e in zip(variances, errors, strict=True) if e.df > 0))
+    count = len(means)
+    return MeanError(
+        sum(means) / count, math.sqrt(total) / count, total * total / shares if shares else math.nan
+    )
+
+
+def _average(values: Iterable[float]) -> float:
+    held = list(values)
+    return sum(held) / len(held)

@@ -1,0 +1,97 @@
+"""Verdicts for a reader without statistics, one sentence each; pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from harness.comparison.rows import Findings, Ranking, Row
+from harness.comparison.verdicts import decisive_p
+
+
+def headlines(findings: Findings) -> list[Row]:
+    """The rows that people read first: the suite, tasks and groups by their headline, pair by pair."""
+    return [row for row in findings.rows if row.headline and row.level != "subject"]
+
+
+def sentences(findings: Findings) -> Iterator[str]:
+    """The verdict on the suite and each task, then what is tied."""
+    for row in headlines(findings):
+        if row.level != "group":
+            yield sentence(row)
+    for ranking in findings.rankings:
+        yield tied_sentence(ranking)
+
+
+def sentence(row: Row) -> str:
+    """One row in words."""
+    endpoint, baseline, where = row.endpoint, row.baseline, _where(row)
+    if not row.n:
+        return f"{endpoint} and {baseline} have no scored item in common {where}."
+    if not row.verdict:
+        return f"{endpoint} and {baseline} {where}: so few items say nothing."
+    found = f"{points(row.difference)} points, 95 % interval {points(row.ci_low)} to {points(row.ci_high)}"
+    found += f"; {row.wrong_to_right or 0:,} items became right, {row.right_to_wrong or 0:,} wrong"
+    if row.verdict == "equivalent":
+        return f"{endpoint} and {baseline} are equivalent within {size(row.margin)} {where}: {found}."
+    if row.verdict == "undecided":
+        return f"Undecided whether {endpoint} is better than {baseline} {where}: {found}. {_needed(row)}"
+    within = max(abs(row.ci_low), abs(row.ci_high)) < row.margin
+    aside = f", though by less than {size(row.margin)}," if within else ""
+    return f"{endpoint} is {row.verdict} than {baseline}{aside} {where}: {found}; {_p(row)}."
+
+
+def tied_sentence(ranking: Ranking) -> str:
+    """The order of all endpoints on one task, and which are not shown to differ."""
+    order = ", ".join(f"{name} {value:.4f}" for name, value in ranking.values)
+    sets = " | ".join(", ".join(names) for names in ranking.tied)
+    if len(ranking.tied) == 1:
+        told = "no two are shown to differ"
+    else:
+        told = f"within each of these sets no two are shown to differ: {sets}"
+    return f"{ranking.task} ({ranking.metric}): {order}; {told} (Holm over {ranking.family} pairs)."
+
+
+def points(fraction: float) -> str:
+    """A difference in percentage points, with its sign."""
+    if math.isnan(fraction):
+        return "unknown"
+    shown = f"{100 * fraction:+.1f}" if abs(fraction) >= 0.0095 else f"{100 * fraction:+.2f}"
+    return shown.replace("-", "\N{MINUS SIGN}")
+
+
+def size(fraction: float) -> str:
+    """A margin in percentage points."""
+    return f"{100 * fraction:g} point" + ("" if fraction == 0.01 else "s")
+
+
+def p_text(p_value: float) -> str:
+    """A p-value as people write it."""
+    return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.{4 if p_value < 0.01 else 3}f}"
+
+
+def _where(row: Row) -> str:
+    if row.level == "suite":
+        return "over the suite (mean of tasks)"
+    name = f"{row.task} {row.subject}".strip()
+    return f"on {name} ({row.statistic})"
+
+
+def _p(row: Row) -> str:
+    text = p_text(decisive_p(row))
+    if row.family is None or row.family == 1:
+        return text
+    return f"{text} after correction for {row.family} comparisons"
+
+
+def _needed(row: Row) -> str:
+    if row.items_needed is None:
+        return "No number of items would decide a difference that is just the margin."
+    count = _round_up(row.items_needed)
+    return f"About {count:,} items would decide it ({row.n:,} here)."
+
+
+def _round_up(count: int) -> int:
+    """To two digits, upwards."""
+    step = int(10 ** max(0, len(str(count)) - 2))
+    return -(-count // step) * step

@@ -1,0 +1,143 @@
+"""A run on disk, read back: `run.json` and the tables.
+
+`results/README.md` specifies the files. Reading changes nothing. This module does not know how runs are made,
+nor what they are compared for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import StoreError, UsageError, did_you_mean
+from harness.tables import SCORE_COLUMNS, SCORE_TEXTS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+WAY_OUT = "give the command that made the run once more: it writes its tables anew, without a request"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, finished or broken off. Its frames are read when they are first asked for."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    """The content of `run.json`."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The endpoints, in the order of the tables."""
+        return tuple(each["label"] for each in self.manifest["endpoints"])
+
+    @property
+    def status(self) -> str:
+        """`complete`, `incomplete` (items are left unscored), `interrupted`, or `running` (or killed)."""
+        return str(self.manifest["status"])
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know beside the numbers, one sentence each."""
+        return tuple(self.manifest["remarks"])
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """The accuracy table: the rows of `scores.csv`."""
+        import pandas as pd
+
+        with self._reading("scores.csv") as path:
+            texts = dict.fromkeys(SCORE_TEXTS, str)
+            frame = pd.read_csv(
+                path, dtype=texts, keep_default_na=False, na_values=dict.fromkeys(_NUMBERS, "")
+            )
+            return frame[list(SCORE_COLUMNS)]
+
+    @cached_property
+    def items(self) -> pd.DataFrame:
+        """Every item on every endpoint: the rows of `items.parquet`."""
+        return self._parquet("items.parquet").to_pandas()
+
+    @cached_property
+    def texts(self) -> pd.DataFrame:
+        """Contexts, choices and token ids: the rows of `texts.parquet`."""
+        return self._parquet("texts.parquet").to_pandas()
+
+    def endpoint(self, label: str) -> Mapping[str, Any]:
+        """What `run.json` says of an endpoint.
+
+        Raises:
+            UsageError: the run has no such endpoint.
+        """
+        for each in self.manifest["endpoints"]:
+            if each["label"] == label:
+                return dict(each)
+        raise UsageError(f"{self.folder}: no endpoint {label!r}. {did_you_mean(label, self.labels)}")
+
+    def item_table(self, label: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of one endpoint in `items.parquet`, all columns or some."""
+        return self._parquet("items.parquet", columns=columns, filters=[("endpoint", "=", label)])
+
+    def text_table(self, columns: Sequence[str]) -> pa.Table | None:
+        """Some columns of `texts.parquet`; None where the run did not store texts."""
+        if not (self.folder / "texts.parquet").exists():
+            return None
+        return self._parquet("texts.parquet", columns=columns)
+
+    def _parquet(self, name: str, **selection: Any) -> pa.Table:
+        from pyarrow import parquet
+
+        with self._reading(name) as path:
+            return parquet.read_table(path, **selection)
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[Path]:
+        """Turn what a file that cannot be read raises into one error with the way out."""
+        path = self.folder / name
+        if not path.exists():
+            raise StoreError(f"{path}: is missing; {WAY_OUT}")
+        try:
+            yield path
+        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are of these
+            said = " ".join(str(error).split())
+            raise StoreError(f"{path}: cannot be read ({said[:200]}); {WAY_OUT}") from error
+
+
+_NUMBERS = [name for name in SCORE_COLUMNS if name not in SCORE_TEXTS]
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read a run back.
+
+    Args:
+        folder: the run's, as `run` named it at its end.
+
+    Raises:
+        UsageError: there is no run, or its `run.json` cannot be read.
+    """
+    path = Path(folder)
+    file = path / "run.json"
+    if not file.is_file():
+        raise UsageError(f"{path}: no run is there (it has no run.json){_nearby(path)}")
+    try:
+        manifest = json.loads(file.read_bytes())
+        run = Run(path, manifest)
+        _ = (run.labels, run.status, run.remarks, dict(manifest["tasks"]), dict(manifest["identity"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file}: cannot be read ({error!r}); {WAY_OUT}") from error
+    return run
+
+
+def _nearby(path: Path) -> str:
+    """Runs that may be meant, as the end of a sentence."""
+    for parent in (path, path.parent, Path("results")):
+        runs = sorted(str(file.parent) for file in parent.glob("*/run.json")) if parent.is_dir() else []
+        if runs:
+            return f". {did_you_mean(str(path), runs[:8])}"
+    return ""
