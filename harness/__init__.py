@@ -1,13 +1,26 @@
-"""forced-choice: how good is an endpoint, or an adapter, at multiple choice?
+"""forced-choice: how good is an LLM endpoint, or an adapter, at multiple choice?
 
-This is the public face. Task files need nothing but what is named here.
+This is the public face. Task files need nothing but the records named here; from a script or a notebook:
+
+    from harness import compare, evaluate, load_run
+
+    run = evaluate("embedded", "embedded:geography", tasks="sample_mmlu:cloze")
+    run.scores                                     # a pandas frame; also run.items, run.texts
+    print(*compare(run).verdicts, sep="\\n")
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from harness.errors import FieldError, HarnessError, UsageError
 from harness.items import Item, Pair, Row
 from harness.task import Dataset, Shots, Split, Task
+
+if TYPE_CHECKING:
+    from harness.compared import compare
+    from harness.evaluating import evaluate
+    from harness.stored import load_run
 
 __all__ = [
     "Dataset",
@@ -20,6 +33,21 @@ __all__ = [
     "Split",
     "Task",
     "UsageError",
+    "compare",
+    "evaluate",
+    "load_run",
 ]
 
 __version__ = "0.1.0"
+
+_LATER = {"compare": "harness.compared", "evaluate": "harness.evaluating", "load_run": "harness.stored"}
+"""Functions that a task file or `--help` should not have to wait for, and where they stand."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a function when it is first asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LATER[name]), name)

@@ -11,20 +11,28 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from harness import __version__
-from harness.errors import HarnessError, StoreError
-from harness.settings import RunSettings, ServeSettings
+from harness.errors import HarnessError, StoreError, UsageError
+from harness.settings import CompareSettings, RunSettings, ServeSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.table import Table
+
+    from harness.compared import Comparison
+    from harness.comparison.gate import Check
+    from harness.manifest import Exit
     from harness.prepare import Prepared
     from harness.runner import RunResult
 
 _Result = TypeVar("_Result")
+_COMPARE_DEFAULTS = CompareSettings()
 _SERVE_DEFAULTS = ServeSettings()
 
 app = App(
@@ -58,6 +66,23 @@ Five-shot MMLU from local files, on a server of your own:
       --tokenizer MODEL_DIR --endpoint http://127.0.0.1:8000/v1#MODEL"""
 
 
+_COMPARE_EXAMPLES = """\
+Examples
+
+The endpoints of one run, the first being the baseline:
+  forced-choice compare results/hellaswag-1a2b3c4d
+
+Two runs, of which only the items that both have:
+  forced-choice compare results/monday results/tuesday --common-only
+
+A release gate: exit 1 unless each endpoint is shown to be worse by less than a point:
+  forced-choice compare results/mmlu-1a2b3c4d --fail-if-worse-than 0.01 \\
+      --junit gate.xml --summary "$GITHUB_STEP_SUMMARY"
+
+A run against samples that lm-evaluation-harness logged:
+  forced-choice compare results/hellaswag-1a2b3c4d lm-eval:samples_hellaswag.jsonl"""
+
+
 @app.command(help_epilogue=_RUN_EXAMPLES)
 def run(settings: RunSettings) -> int:
     """Evaluate tasks on one or more endpoints; the same command continues where it stopped.
@@ -73,6 +98,39 @@ def run(settings: RunSettings) -> int:
     result = _run_async(_evaluate(prepare(settings)))
     _print_result(result, as_json=settings.json)
     return int(result.exit)
+
+
+@app.command(help_epilogue=_COMPARE_EXAMPLES)
+def compare(
+    *source: Annotated[str, Parameter(metavar="SOURCE", show_default=False)],
+    settings: CompareSettings = _COMPARE_DEFAULTS,
+) -> int:
+    """Say which endpoint is better, item by item: the endpoints of a run, or of several runs.
+
+    Writes comparison.csv (every pair, task, subject and statistic) and flips.csv (the items that changed
+    sides). Exit codes: 0 done, or the gate passed. 1 the gate failed. 2 settings or data are wrong.
+
+    Args:
+        source: A run's folder; FOLDER#LABEL for one endpoint of it; lm-eval:FILE for a sample file of
+            lm-evaluation-harness. The first endpoint is the baseline.
+    """
+    from harness.compared import compare as compare_sources
+    from harness.policy import policy_of
+
+    try:
+        policy = policy_of(settings.gate, settings.fail_if_worse_than)
+        comparison = compare_sources(
+            *source,
+            margin=settings.margin,
+            common_only=settings.common_only,
+            baseline=settings.baseline,
+        )
+        checks = None if policy is None else comparison.gate(policy)
+        folder = comparison.write(settings.out)
+        _print_comparison(comparison, settings, folder)
+        return 0 if checks is None else int(_close_gate(comparison, checks, settings))
+    except StoreError as error:  # a run that cannot be read is no run to compare
+        raise UsageError(str(error)) from error
 
 
 @app.command
@@ -186,14 +244,55 @@ def _print_result(result: RunResult, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(result.accuracy.to_json(orient="records", indent=2) + "\n")
     else:
-        table, out = accuracy_table(result.accuracy), Console()
-        if not out.is_terminal:  # a file has no width that the table would have to fit in
-            wide = out.options.update(width=10_000)
-            out = Console(width=max(out.width, out.measure(table, options=wide).maximum))
-        out.print(table)
+        _print_table(accuracy_table(result.accuracy))
     console = Console(stderr=True)
     for line in closing_lines(result, program=_program()):
         _say(console, line)
+
+
+def _print_comparison(comparison: Comparison, settings: CompareSettings, folder: Path) -> None:
+    """The table and the verdicts; what must be known beside them goes to stderr."""
+    from harness.comparison.matching import mismatch_summary
+    from harness.exports import FORMATS
+    from harness.showing import comparison_table
+
+    form = "json" if settings.json else settings.format
+    if form == "text":
+        _print_table(comparison_table(comparison.findings, subjects=settings.subjects))
+        for line in comparison.verdicts:
+            _say(Console(), line)
+    else:
+        sys.stdout.write(FORMATS[form](comparison.findings, subjects=settings.subjects))
+    console = Console(stderr=True)
+    for line in (*comparison.remarks, *mismatch_summary(comparison.findings.mismatches)):
+        _say(console, line)
+    _say(console, f"Files: {folder}/ (comparison.csv, flips.csv)")
+
+
+def _close_gate(comparison: Comparison, checks: Sequence[Check], settings: CompareSettings) -> Exit:
+    """Say what the gate found, and write it where CI systems look."""
+    from harness.junit import append_summary, write_junit
+    from harness.manifest import Exit
+
+    console = Console(stderr=True)
+    failed = [each for each in checks if not each.passed]
+    for each in failed:
+        _say(console, f"gate: {each.endpoint}: {each.name}: FAILED, {each.message}")
+    _say(console, f"gate: {len(checks) - len(failed)} of {len(checks)} checks passed")
+    if settings.junit:
+        write_junit(settings.junit, checks)
+    if settings.summary:
+        append_summary(settings.summary, comparison.findings, checks)
+    return Exit.GATE_FAILED if failed or not checks else Exit.DONE
+
+
+def _print_table(table: Table) -> None:
+    """To stdout; a file has no width that the table would have to fit in."""
+    out = Console()
+    if not out.is_terminal:
+        wide = out.options.update(width=10_000)
+        out = Console(width=max(out.width, out.measure(table, options=wide).maximum))
+    out.print(table)
 
 
 def _program() -> str:

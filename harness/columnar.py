@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,8 @@ def records_of(run: Run, label: str) -> Iterator[ItemRecord]:
     columns = [table[name].to_pylist() for name in _RECORD]
     for ordinal, values in enumerate(zip(*columns, strict=True)):
         held = (tuple(value) if isinstance(value, list) else value for value in values)
-        yield ItemRecord(ordinal=ordinal, **dict(zip(_RECORD, held, strict=True)))
+        fields: dict[str, Any] = dict(zip(_RECORD, held, strict=True))
+        yield ItemRecord(ordinal=ordinal, **fields)
 
 
 def _tokens(run: Run, label: str, places: Sequence[Place], sums: Ragged[np.float64]) -> Tokens | None:

@@ -1,8 +1,8 @@
 """Sample files of lm-evaluation-harness (`--log_samples`) as columns to compare with a run's.
 
 A file has a line an item, with the log-probability of each choice and the prompt's hash. Lengths of choices
-and gold are the run's own, so that both sides are scored by the same rules. Layout as version 0.4.13 writes it
-(`loggers/evaluation_tracker.py`): numbers are texts there.
+and gold are the run's own, so that both sides are scored by the same rules. Layout: as version 0.4.13 writes
+it (`loggers/evaluation_tracker.py`), where numbers are texts.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
@@ -15,11 +15,15 @@ from harness.encoding import Overflow
 from harness.errors import UsageError
 from harness.tokenizing import Bos
 
+MARGIN = 0.01
+"""A difference of a metric below this does not matter in practice, unless one says otherwise."""
+
 WHAT = Group("What to evaluate", sort_key=1)
 ITEMS = Group("Which items", sort_key=2)
 TEXT = Group("Text and tokens", sort_key=3)
 PACE = Group("Pace and patience", sort_key=4)
-FILES = Group("Files and output", sort_key=5)
+GATE = Group("Gate", sort_key=5)
+FILES = Group("Files and output", sort_key=6)
 
 
 @Parameter(name="*")
@@ -113,6 +117,50 @@ NAME= gives it to the endpoint of that label only. embedded has its own."""
     def task_names(self) -> tuple[str, ...]:
         """The tasks in the order given, each once."""
         return tuple(dict.fromkeys(name.strip() for name in self.tasks.split(",") if name.strip()))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """The flags of `compare`."""
+
+    baseline: Annotated[str | None, Parameter(group=WHAT, metavar="LABEL")] = None
+    """The endpoint that the others are compared with; by default the first."""
+    common_only: Annotated[bool, Parameter(group=WHAT, negative="", show_default=False)] = False
+    """Compare the items that can be joined, and list the others in mismatches.csv, instead of refusing."""
+    margin: Annotated[float, Parameter(group=WHAT)] = MARGIN
+    """A difference below this does not matter in practice: 0.01 is one point."""
+    fail_if_worse_than: Annotated[float | None, Parameter(group=GATE, metavar="MARGIN")] = None
+    """Exit 1 unless each endpoint is shown to be worse by less than this on each task."""
+    gate: Annotated[Path | None, Parameter(group=GATE, metavar="FILE")] = None
+    """Exit 1 unless each endpoint passes the policy in a TOML file: margins, required tasks, coverage."""
+    junit: Annotated[Path | None, Parameter(group=GATE, metavar="FILE")] = None
+    """Write the gate's checks as JUnit XML."""
+    summary: Annotated[Path | None, Parameter(group=GATE, metavar="FILE")] = None
+    """Append the gate's Markdown summary to a file, such as "$GITHUB_STEP_SUMMARY"."""
+    out: Annotated[Path | None, Parameter(group=FILES)] = None
+    """Folder for comparison.csv and flips.csv; by default that of the second run, or of the only one."""
+    format: Annotated[Literal["text", "markdown", "latex"], Parameter(group=FILES)] = "text"
+    """How the table is printed on stdout."""
+    subjects: Annotated[bool, Parameter(group=FILES, negative="", show_default=False)] = False
+    """Show a row for each subject too."""
+    json: Annotated[bool, Parameter(group=FILES, negative="", show_default=False)] = False
+    """Print all rows of comparison.csv as JSON on stdout, for programs."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        for flag, value in (("--margin", self.margin), ("--fail-if-worse-than", self.fail_if_worse_than)):
+            if value is not None and not 0 <= value < 1:
+                raise UsageError(f"{flag} {value:g}: must be between 0 and 1 (0.01 is one point)")
+        if self.fail_if_worse_than is not None and self.gate is not None:
+            raise UsageError(
+                "--gate and --fail-if-worse-than exclude each other; put the margin into the file"
+            )
+        if (self.junit or self.summary) and self.fail_if_worse_than is None and self.gate is None:
+            flag = "--junit" if self.junit else "--summary"
+            raise UsageError(f"{flag} needs a gate: give --fail-if-worse-than or --gate")
+        if self.json and self.format != "text":
+            raise UsageError(f"--json and --format {self.format} exclude each other; choose one")
 
 
 @Parameter(name="*")

@@ -9,6 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from harness.comparison.rows import Findings
+from harness.exports import cells
 from harness.manifest import Exit
 from harness.progress import duration, retries_text
 from harness.tables import pivot
@@ -59,6 +61,24 @@ def accuracy_table(accuracy: pd.DataFrame) -> Table:
         )
     for row in cells.itertuples(index=False):
         table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else cell) for cell in row))
+    return table
+
+
+def comparison_table(findings: Findings, *, subjects: bool = False) -> Table:
+    """The suite, tasks and groups down, what is compared across; `subjects` adds a row for each of theirs."""
+    shown = cells(findings, subjects=subjects)
+    table = Table(
+        title=f"Compared with {findings.labels[0]}: difference with 95 % interval",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for name, numeric in zip(shown.header, shown.numeric, strict=True):
+        table.add_column(_header(name), justify="right" if numeric else "left", overflow="fold")
+    for row in shown.rows:
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -7,7 +7,7 @@ nor what they are compared for.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+TextKey = tuple[str, str, int]
+"""Task, subject and index of an item."""
 WAY_OUT = "give the command that made the run once more: it writes its tables anew, without a request"
 
 
@@ -62,12 +64,14 @@ class Run:
     @cached_property
     def items(self) -> pd.DataFrame:
         """Every item on every endpoint: the rows of `items.parquet`."""
-        return self._parquet("items.parquet").to_pandas()
+        frame: pd.DataFrame = self._parquet("items.parquet").to_pandas()
+        return frame
 
     @cached_property
     def texts(self) -> pd.DataFrame:
         """Contexts, choices and token ids: the rows of `texts.parquet`."""
-        return self._parquet("texts.parquet").to_pandas()
+        frame: pd.DataFrame = self._parquet("texts.parquet").to_pandas()
+        return frame
 
     def endpoint(self, label: str) -> Mapping[str, Any]:
         """What `run.json` says of an endpoint.
@@ -84,11 +88,20 @@ class Run:
         """The rows of one endpoint in `items.parquet`, all columns or some."""
         return self._parquet("items.parquet", columns=columns, filters=[("endpoint", "=", label)])
 
-    def text_table(self, columns: Sequence[str]) -> pa.Table | None:
-        """Some columns of `texts.parquet`; None where the run did not store texts."""
+    def texts_of(self, wanted: Container[TextKey]) -> Iterator[tuple[TextKey, str, tuple[str, ...]]]:
+        """First context and choices of some items; none where the run did not store texts."""
+        from pyarrow import parquet
+
         if not (self.folder / "texts.parquet").exists():
-            return None
-        return self._parquet("texts.parquet", columns=columns)
+            return
+        named = ("task", "subject", "index")
+        with self._reading("texts.parquet") as path, parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(1024, columns=[*named, "contexts", "choices"]):
+                keys = list(zip(*(batch[name].to_pylist() for name in named), strict=True))
+                for position, key in enumerate(keys):
+                    if key in wanted:  # one row at a time: contexts are long, and most are not wanted
+                        contexts, choices = batch["contexts"][position], batch["choices"][position]
+                        yield key, contexts[0].as_py(), tuple(choices.as_py())
 
     def _parquet(self, name: str, **selection: Any) -> pa.Table:
         from pyarrow import parquet

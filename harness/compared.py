@@ -1,0 +1,127 @@
+"""Compare runs, and what comes of it: frames, verdicts, tables, files, and the gate's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.comparison.columns import Place
+from harness.comparison.comparing import compare_columns
+from harness.comparison.gate import Check, Policy, check
+from harness.comparison.matching import mismatch_summary
+from harness.comparison.rows import Findings
+from harness.comparison.words import sentences
+from harness.errors import UsageError, did_you_mean
+from harness.exports import (
+    Text,
+    comparison_frame,
+    flip_frame,
+    latex,
+    markdown,
+    mismatch_frame,
+    write_comparison,
+)
+from harness.settings import MARGIN
+from harness.sources import Source, resolve
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Endpoints, item by item, against the first of them."""
+
+    findings: Findings
+    folder: Path
+    """Where `write` puts its files unless it is told otherwise."""
+    texts: Mapping[Place, Text] = field(default_factory=dict, repr=False)
+    """What flipped items ask, as far as it was stored."""
+
+    @property
+    def verdicts(self) -> list[str]:
+        """One sentence a pair and task, for readers without statistics."""
+        return list(sentences(self.findings))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know beside the numbers, one sentence each."""
+        return tuple(self.findings.remarks)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """Every pair, part and statistic: the rows of `comparison.csv`."""
+        return comparison_frame(self.findings)
+
+    @cached_property
+    def flips(self) -> pd.DataFrame:
+        """Every item answered differently, wrongly at least once: the rows of `flips.csv`."""
+        return flip_frame(self.findings.flips, self.texts)
+
+    @cached_property
+    def mismatches(self) -> pd.DataFrame:
+        """The items that could not be compared: the rows of `mismatches.csv`."""
+        return mismatch_frame(self.findings.mismatches)
+
+    def markdown(self) -> str:
+        """The table and the verdicts in GitHub-flavoured Markdown."""
+        return markdown(self.findings)
+
+    def latex(self) -> str:
+        """The table for LaTeX with booktabs."""
+        return latex(self.findings)
+
+    def write(self, folder: str | Path | None = None) -> Path:
+        """Write `comparison.csv`, `flips.csv`, and `mismatches.csv` where there are any; the folder.
+
+        Raises:
+            StoreError: a file cannot be written.
+        """
+        where = self.folder if folder is None else Path(folder)
+        write_comparison(where, self.findings, self.texts)
+        return where
+
+    def gate(self, policy: Policy | float) -> Sequence[Check]:
+        """Hold the comparison against a policy, or against one margin for every task.
+
+        The gate is passed where every check is.
+
+        Raises:
+            UsageError: the policy names an endpoint that is not compared.
+        """
+        asked = policy if isinstance(policy, Policy) else Policy(margin=policy)
+        others = self.findings.labels[1:]
+        for name in asked.endpoints:
+            if name not in others:
+                hint = did_you_mean(name, others)
+                raise UsageError(f"gate: no endpoint {name!r} is compared with the baseline. {hint}")
+        return check(self.findings, asked)
+
+
+def compare(
+    *sources: Source, margin: float = MARGIN, common_only: bool = False, baseline: str | None = None
+) -> Comparison:
+    """Compare endpoints item by item: those of one run, or of several.
+
+    Args:
+        sources: runs, as `Run` or by their folder; "FOLDER#LABEL" for one endpoint of a run;
+            "lm-eval:FILE" for a sample file of lm-evaluation-harness.
+        margin: a difference of a metric below this does not matter in practice (0.01 is one point).
+        common_only: leave out items that cannot be joined, instead of refusing.
+        baseline: the label of the endpoint that the others are compared with; by default the first.
+
+    Raises:
+        UsageError: a source is no run, or items do not match.
+        StoreError: a run's files cannot be read.
+    """
+    found = resolve(sources, baseline=baseline)
+    findings = compare_columns(found.columns(), found.tasks, margin=margin, remarks=found.remarks())
+    if findings.mismatches and not common_only:
+        told = "; ".join(mismatch_summary(findings.mismatches)[:3])
+        raise UsageError(f"compare: items do not match: {told}. --common-only compares the others")
+    if not any(row.n for row in findings.rows):
+        raise UsageError(f"compare: {', '.join(found.labels)} have no scored item in common")
+    return Comparison(findings, found.folder, found.texts(findings.flips))

@@ -1,0 +1,92 @@
+"""From Python: evaluate, compare, read a run back. Also inside a running event loop, as in a notebook.
+
+from harness import compare, evaluate, load_run
+
+run = evaluate("embedded", "embedded:geography", tasks="sample_mmlu:cloze")
+run.scores                          # a pandas frame
+comparison = compare(run)
+print(*comparison.verdicts, sep="\\n")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness.errors import UsageError, did_you_mean
+from harness.prepare import Prepared, prepare
+from harness.runner import RunResult
+from harness.runner import evaluate as run_suite
+from harness.settings import RunSettings
+from harness.stored import Run, load_run
+
+
+def evaluate(*endpoints: str, tasks: str | Sequence[str], progress: bool = True, **settings: Any) -> Run:
+    """Evaluate tasks on one or more endpoints; the same call continues where an earlier one stopped.
+
+    It returns when the run has ended, and may be called where an event loop is running. An interrupt
+    (Ctrl-C, "stop" in a notebook) lets requests in flight end, writes the tables, and is then raised.
+
+    Args:
+        endpoints: SPECs, as `--endpoint` takes them.
+        tasks: names of benchmarks, in a list or separated by commas.
+        progress: show it on stderr.
+        settings: any other flag of `run`, with `_` for `-`: limit=200, data_dir="...", out="...".
+
+    Raises:
+        UsageError: settings or data are wrong; nothing was sent.
+        StoreError: the run's files cannot be written.
+    """
+    names = tasks if isinstance(tasks, str) else ",".join(tasks)
+    prepared = prepare(_settings(endpoint=endpoints, tasks=names, **settings))
+    result = _in_a_thread(prepared, Console(stderr=True, quiet=not progress))
+    return load_run(result.folder)
+
+
+def _settings(**given: Any) -> RunSettings:
+    """The settings of a call, with paths and tokenizers as people write them."""
+    known = {field.name for field in fields(RunSettings)}
+    for name in given:
+        if name not in known:
+            raise UsageError(f"evaluate: no setting {name!r}. {did_you_mean(name, sorted(known))}")
+    for name in ("out", "data_dir"):
+        if given.get(name) is not None:
+            given[name] = Path(given[name])
+    tokenizer = given.get("tokenizer", ())
+    given["tokenizer"] = (str(tokenizer),) if isinstance(tokenizer, str | Path) else tuple(tokenizer)
+    return RunSettings(**given)
+
+
+def _in_a_thread(prepared: Prepared, console: Console) -> RunResult:
+    """Run in an event loop of its own, beside the one that the caller may have."""
+    done: Future[RunResult] = Future()
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def work() -> RunResult:
+        stop = asyncio.Event()
+        begun.set_result((asyncio.get_running_loop(), stop))
+        return await run_suite(prepared, console, stop)
+
+    def main() -> None:
+        try:
+            done.set_result(asyncio.run(work()))
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=main, name="forced-choice evaluate").start()
+    try:
+        return done.result()
+    except KeyboardInterrupt:
+        if done.done():
+            raise
+        loop, stop = begun.result()
+        loop.call_soon_threadsafe(stop.set)
+        done.result()
+        raise

@@ -1,0 +1,76 @@
+"""A gate's policy out of a TOML file, strictly: what it does not know it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from harness.comparison.gate import COVERAGE, Policy, TaskPolicy
+from harness.errors import UsageError
+
+EXAMPLE = """\
+margin = 0.01                # worse by less than a point
+coverage = 0.99              # of the items, scored on both endpoints
+required = ["hellaswag"]     # tasks that must have been compared
+
+[tasks.mmlu]
+margin = 0.02
+"""
+"""A whole policy, for messages and for README.md."""
+
+
+class _Task(msgspec.Struct, forbid_unknown_fields=True):
+    margin: float | None = None
+    coverage: float | None = None
+    metric: str | None = None
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    margin: float
+    coverage: float = COVERAGE
+    required: list[str] = []
+    endpoints: list[str] = []
+    tasks: dict[str, _Task] = {}
+
+
+def read_policy(path: Path) -> Policy:
+    """Read `gate.toml`.
+
+    Raises:
+        UsageError: it is missing, no TOML, or holds what no policy has; the text names the field.
+    """
+    try:
+        found = msgspec.toml.decode(path.read_bytes(), type=_File)
+    except OSError as error:
+        raise UsageError(f"--gate {path}: {error.strerror or error}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        first = EXAMPLE.splitlines()[0].partition("#")[0].strip()
+        raise UsageError(f"--gate {path}: {error}. The least that a policy says is: {first}") from error
+    tasks = {name: TaskPolicy(each.margin, each.coverage, each.metric) for name, each in found.tasks.items()}
+    _check_range(path, "margin", found.margin, *(each.margin for each in tasks.values()))
+    _check_range(path, "coverage", found.coverage, *(each.coverage for each in tasks.values()))
+    return Policy(
+        margin=found.margin,
+        coverage=found.coverage,
+        required=tuple(found.required),
+        endpoints=tuple(found.endpoints),
+        tasks=tasks,
+    )
+
+
+def policy_of(file: Path | None, margin: float | None) -> Policy | None:
+    """What `--gate` or `--fail-if-worse-than` ask for; None where neither is given.
+
+    Raises:
+        UsageError: as `read_policy` does.
+    """
+    if file is not None:
+        return read_policy(file)
+    return None if margin is None else Policy(margin=margin)
+
+
+def _check_range(path: Path, name: str, *values: float | None) -> None:
+    for value in values:
+        if value is not None and not 0 <= value <= 1:
+            raise UsageError(f"--gate {path}: {name} {value:g} must be between 0 and 1 (0.01 is one point)")
