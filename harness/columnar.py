@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from harness.comparison.columns import Columns, Place, TaskFacts, Tokens
 from harness.comparison.ragged import Ragged
 from harness.errors import StoreError
-from harness.replies import StoredReplies, StoredTokens
+from harness.metrics import METRICS
+from harness.replies import KEY_BYTES, StoredReplies
 from harness.scores import ItemRecord
 from harness.stored import WAY_OUT, Run
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 _Number = TypeVar("_Number", bound=np.generic)
 
+_COLUMNS = (
+    *("task", "shots", "subject", "index", "id", "gold", "cluster"),
+    *("prompt_hash", "sums", "n_tokens"),
+)
+"""Columns of the item table that a comparison needs, beside those of metrics."""
 _RECORD = (
     *("task", "subject", "shots", "index", "id", "gold", "cluster"),
     *("prompt_hash", "context_sha256", "n_tokens", "n_chars", "n_bytes"),
@@ -56,13 +62,12 @@ def columns_of(run: Run, label: str, *, called: str = "") -> Columns:
         StoreError: its tables or its journal cannot be read.
     """
     identity = str(run.endpoint(label)["identity"])
-    table = run.item_table(label)
-    if "cluster" not in table.column_names:
-        raise StoreError(f"{run.folder}: an earlier version made this run; {WAY_OUT}")
+    metrics = [name for name in METRICS if any(name in task.metrics for task in task_facts(run))]
+    judged = [f"{part}_{name}" for name in metrics for part in ("prediction", "correct")]
+    table = run.item_table(label, (*_COLUMNS, *judged))
     named = (table[name].to_pylist() for name in ("task", "shots", "subject", "index"))
     places = [Place(*each) for each in zip(*named, strict=True)]
     sums = _lists(table["sums"], np.float64)
-    metrics = [name.removeprefix("correct_") for name in table.column_names if name.startswith("correct_")]
     return Columns(
         label=called or label,
         identity=identity,
@@ -93,22 +98,38 @@ def records_of(run: Run, label: str) -> Iterator[ItemRecord]:
 def _tokens(run: Run, label: str, places: Sequence[Place], sums: Ragged[np.float64]) -> Tokens | None:
     """What the journal has of each forced token; None where it is gone, or lacks what the table has."""
     with _journal(run, label) as journal:
-        stored = dict(journal.tokens()) if journal else {}
-    found: list[StoredTokens | None] = []
-    for place, choices in zip(places, sums.lengths.tolist(), strict=True):
-        replies = stored.get(place, ()) if choices else ()
-        if len(replies) != choices:
+        if journal is None:
             return None
-        found += replies
-    known = [each for each in found if each is not None]
-    if not known or len(known) < len(found):
+        planned = {
+            (task, shots, subject, index): keys
+            for task, shots, subject, index, keys in journal.planned_keys()
+        }
+        found = [
+            planned.get((place.task, place.shots, place.subject, place.index), b"") if choices else b""
+            for place, choices in zip(places, sums.lengths.tolist(), strict=True)
+        ]
+        if [len(each) for each in found] != (sums.lengths * KEY_BYTES).tolist():
+            return None
+        return _tokens_of(b"".join(found), journal)
+
+
+def _tokens_of(keys: bytes, journal: StoredReplies) -> Tokens | None:
+    """The tokens of these requests, in their order; None where one has no reply."""
+    at: dict[bytes, int] = {}
+    ids: list[int] = []
+    lengths: list[int] = []
+    packed = bytearray()
+    for key, forced_ids, logprobs in journal.tokens():
+        at[key] = len(ids)
+        ids.append(hash(forced_ids))
+        lengths.append(len(logprobs) // 8)
+        packed += logprobs
+    named = (keys[start : start + KEY_BYTES] for start in range(0, len(keys), KEY_BYTES))
+    order = np.fromiter((at.get(key, -1) for key in named), np.int64, len(keys) // KEY_BYTES)
+    if not len(order) or (order < 0).any():
         return None
-    logprobs = np.frombuffer(b"".join(packed for _, packed in known), "<f8")
-    lengths = np.fromiter((len(packed) // 8 for _, packed in known), np.int64, len(known))
-    return Tokens(
-        Ragged(logprobs.astype(np.float64, copy=False), lengths),
-        np.fromiter((hash(ids) for ids, _ in known), np.int64, len(known)),
-    )
+    stored = Ragged(np.frombuffer(packed, "<f8"), np.array(lengths, np.int64))
+    return Tokens(stored.take(order), np.array(ids, np.int64)[order])
 
 
 @contextmanager

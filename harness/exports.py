@@ -117,7 +117,7 @@ def cells(findings: Findings, *, subjects: bool = False) -> Cells:
             "endpoint",
             "items",
             baseline,
-            "endpoint's",
+            "value",
             "difference, points",
             "flips",
             "p",

@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.comparison.columns import Place
 from harness.errors import StoreError
 from harness.exchange import Failure, Outcome
 from harness.scores import Answer, ItemRecord, ItemScore, score_item, summed
@@ -62,7 +61,7 @@ TABLES = (
     )""",
 )
 
-_KEY_BYTES = 16
+KEY_BYTES = 16
 _HASH_BYTES = 32
 _LOOKUP = 900
 """Keys a query: below the number of parameters that any SQLite allows."""
@@ -92,10 +91,6 @@ class JournalStats:
     """As the endpoint counted; None where it never said."""
     completion_tokens: int | None
     cached_tokens: int | None
-
-
-StoredTokens = tuple[bytes, bytes]
-"""Of one reply, packed as they are stored: forced ids (uint32) and token log-probabilities (float64)."""
 
 
 class StoredReplies:
@@ -128,7 +123,7 @@ class StoredReplies:
         query = "SELECT group_concat(hex(key), '') FROM replies WHERE sum IS NOT NULL AND key IN"
         with self._lock, store_errors(self.path):
             found = [text for (text,) in _select(self._reader, query, keys) if text]
-        return {key for text in found for key in _pieces(bytes.fromhex(text), _KEY_BYTES)}
+        return {key for text in found for key in _pieces(bytes.fromhex(text), KEY_BYTES)}
 
     def scores(self) -> Iterator[ItemScore]:
         """The score of each item, in order of the run, from one state of the file; memory stays flat."""
@@ -141,18 +136,17 @@ class StoredReplies:
                 for record in records:
                     yield score_item(record, answers)
 
-    def tokens(self) -> Iterator[tuple[Place, tuple[StoredTokens | None, ...]]]:
-        """What came back for each choice of each item (None: no reply), from one state of the file.
-
-        All replies are held at once: for many items that is many times faster than looking each up.
-        """
-        replies = "SELECT key, forced_ids, token_logprobs FROM replies WHERE sum IS NOT NULL"
-        items = 'SELECT task, shots, subject, "index", keys FROM items ORDER BY ordinal'
+    def planned_keys(self) -> Iterator[tuple[str, int, str, int, bytes]]:
+        """Task, shots, subject and index of each item, and the keys of its choices one after another."""
+        query = 'SELECT task, shots, subject, "index", keys FROM items ORDER BY ordinal'
         with store_errors(self.path), closing(_open(self.path)) as connection:
-            connection.execute("BEGIN")
-            found = {key: (ids, logprobs) for key, ids, logprobs in connection.execute(replies)}
-            for task, shots, subject, index, keys in connection.execute(items):
-                yield Place(task, shots, subject, index), tuple(map(found.get, _pieces(keys, _KEY_BYTES)))
+            yield from connection.execute(query)
+
+    def tokens(self) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """Key, forced ids and token log-probabilities of each reply, packed as stored, in any order."""
+        query = "SELECT key, forced_ids, token_logprobs FROM replies WHERE sum IS NOT NULL"
+        with store_errors(self.path), closing(_open(self.path)) as connection:
+            yield from connection.execute(query)
 
     def stats(self) -> JournalStats:
         """Counts over all that is stored."""
@@ -257,7 +251,7 @@ def item_record(row: Sequence[Any]) -> ItemRecord:
         n_bytes=_integers(n_bytes),
         prompt_hash=prompt_hash.hex(),
         context_sha256=tuple(each.hex() for each in _pieces(context_sha256, _HASH_BYTES)),
-        keys=_pieces(keys, _KEY_BYTES),
+        keys=_pieces(keys, KEY_BYTES),
         n_tokens=_integers(n_tokens),
         problem=problem,
     )

@@ -84,9 +84,9 @@ class Run:
                 return dict(each)
         raise UsageError(f"{self.folder}: no endpoint {label!r}. {did_you_mean(label, self.labels)}")
 
-    def item_table(self, label: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of one endpoint in `items.parquet`, all columns or some."""
-        return self._parquet("items.parquet", columns=columns, filters=[("endpoint", "=", label)])
+    def item_table(self, label: str, columns: Sequence[str]) -> pa.Table:
+        """Some columns of `items.parquet`, the rows of one endpoint."""
+        return self._parquet("items.parquet", columns=list(columns), filters=[("endpoint", "=", label)])
 
     def texts_of(self, wanted: Container[TextKey]) -> Iterator[tuple[TextKey, str, tuple[str, ...]]]:
         """First context and choices of some items; none where the run did not store texts."""
@@ -117,7 +117,7 @@ class Run:
             raise StoreError(f"{path}: is missing; {WAY_OUT}")
         try:
             yield path
-        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are of these
+        except (OSError, ValueError, KeyError, NotImplementedError) as error:  # pyarrow's errors are of these
             said = " ".join(str(error).split())
             raise StoreError(f"{path}: cannot be read ({said[:200]}); {WAY_OUT}") from error
 

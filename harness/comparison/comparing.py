@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from harness.comparison.columns import Columns, TaskFacts
-from harness.comparison.estimating import Draft, drafts, sections, statistics
+from harness.comparison.estimating import Draft, Section, Statistic, drafts, sections, statistics
 from harness.comparison.flips import flips
 from harness.comparison.matching import match
 from harness.comparison.measures import Pair, pair_up
@@ -13,8 +16,22 @@ from harness.comparison.noise import NoiseFloor, noise_floor
 from harness.comparison.paired import Integers
 from harness.comparison.parts import Part, cluster_codes, parts
 from harness.comparison.ranking import rankings
+from harness.comparison.resampling import bootstrap
 from harness.comparison.rows import Findings
 from harness.comparison.verdicts import judged, suite_draft
+
+Resampled = Mapping[tuple[int, tuple[str, str, int], str], tuple[float, float]]
+"""Bootstrap intervals by number of the pair, part and statistic."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """One pair with all that is compared of it."""
+
+    number: int
+    pair: Pair
+    sections: Sequence[Section]
+    statistics: Sequence[Statistic]
 
 
 def compare_columns(
@@ -32,7 +49,12 @@ def compare_columns(
     all_parts, codes = list(parts(baseline, tasks)), cluster_codes(baseline)
     noise = noise_floor(columns, all_parts, codes)
     pairs = [pair_up(match(baseline, other)) for other in columns[1:]]
-    drafted = [draft for pair in pairs for draft in _of_pair(pair, all_parts, codes, noise, margin)]
+    compared = [
+        _Compared(number, pair, list(sections(pair, all_parts, codes)), statistics(pair))
+        for number, pair in enumerate(pairs)
+    ]
+    resampled = _resampled(compared, all_parts, codes)
+    drafted = [draft for each in compared for draft in _drafts(each, noise, resampled, margin)]
     return Findings(
         labels=tuple(each.label for each in columns),
         margin=margin,
@@ -44,17 +66,36 @@ def compare_columns(
     )
 
 
-def _of_pair(
-    pair: Pair, all_parts: Sequence[Part], codes: Integers, noise: NoiseFloor, margin: float
-) -> Iterator[Draft]:
+def _drafts(compared: _Compared, noise: NoiseFloor, resampled: Resampled, margin: float) -> Iterator[Draft]:
     """The suite's row, where there are several tasks, then those of its parts."""
-    compared = statistics(pair)
-    found = [
-        draft
-        for section in sections(pair, all_parts, codes)
-        for draft in drafts(pair, section, compared, noise.of_difference(pair, section), margin)
-    ]
+    pair = compared.pair
+    found: list[Draft] = []
+    for section in compared.sections:
+        noise_here = noise.of_difference(pair, section)
+        for draft in drafts(pair, section, compared.statistics, noise_here, margin):
+            interval = resampled.get((compared.number, section.part.key, draft.row.statistic))
+            if interval:
+                row = replace(draft.row, bootstrap_low=interval[0], bootstrap_high=interval[1])
+                draft = replace(draft, row=row)
+            found.append(draft)
     tasks = [each for each in found if each.row.level == "task" and each.row.headline and each.row.n]
     if len(tasks) > 1:
         yield suite_draft(tasks, margin)
     yield from found
+
+
+def _resampled(compared: Sequence[_Compared], all_parts: Sequence[Part], codes: Integers) -> Resampled:
+    """Bootstrap all pairs and statistics of a part together: what is drawn is the same for all of them."""
+    found: dict[tuple[int, tuple[str, str, int], str], tuple[float, float]] = {}
+    for part in all_parts:
+        keys: list[tuple[int, tuple[str, str, int], str]] = []
+        series = []
+        for each in compared:
+            for statistic in each.statistics:
+                if statistic.directed and (not statistic.metric or statistic.metric in part.task.metrics):
+                    keys.append((each.number, part.key, statistic.name))
+                    changes = np.full(len(codes), np.nan)
+                    changes[each.pair.baseline.at] = statistic.values.change
+                    series.append(changes[part.at])
+        found |= zip(keys, bootstrap(np.stack(series), codes[part.at]), strict=True)
+    return found

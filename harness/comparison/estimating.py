@@ -18,7 +18,6 @@ from harness.comparison.paired import (
     Floats,
     Integers,
     MeanError,
-    bootstrap,
     clusters,
     mean_error,
     p_mcnemar,
@@ -102,20 +101,15 @@ def drafts(
     Args:
         pair: the two endpoints.
         section: the items.
-        compared: out of `statistics`; metrics that the task does not report are passed over.
+        compared: what `statistics` gives; metrics that the task does not report are passed over.
         noise: by statistic, the variance of a difference that repeating requests alone gives.
         margin: of equivalence, for metrics.
     """
-    told = [each for each in compared if not each.metric or each.metric in section.part.task.metrics]
-    directed = [each for each in told if each.directed]
-    changes = np.stack([each.values.change[section.scored] for each in directed])
-    resampled = dict(zip((each.name for each in directed), bootstrap(changes, section.codes), strict=True))
-    for each in told:
+    for each in compared:
+        if each.metric and each.metric not in section.part.task.metrics:
+            continue
         draft = _draft(pair, section, each, noise.get(each.name, math.nan))
         row = draft.row
-        if each.directed:
-            low, high = resampled[each.name]
-            row = replace(row, bootstrap_low=low, bootstrap_high=high)
         if each.metric:
             row = _with_flips(row, count_flips(pair, each.metric, section.scored))
             row = _with_bounds(row, pair, each.metric, section.matched)

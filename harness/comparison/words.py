@@ -31,11 +31,11 @@ def sentence(row: Row) -> str:
     if not row.verdict:
         return f"{endpoint} and {baseline} {where}: so few items say nothing."
     found = f"{points(row.difference)} points, 95 % interval {points(row.ci_low)} to {points(row.ci_high)}"
-    found += f"; {row.wrong_to_right or 0:,} items became right, {row.right_to_wrong or 0:,} wrong"
+    found += f"; {row.wrong_to_right or 0:,} became right, {row.right_to_wrong or 0:,} wrong"
     if row.verdict == "equivalent":
         return f"{endpoint} and {baseline} are equivalent within {size(row.margin)} {where}: {found}."
     if row.verdict == "undecided":
-        return f"Undecided whether {endpoint} is better than {baseline} {where}: {found}. {_needed(row)}"
+        return f"Undecided between {endpoint} and {baseline} {where}: {found}. {_needed(row)}"
     within = max(abs(row.ci_low), abs(row.ci_high)) < row.margin
     aside = f", though by less than {size(row.margin)}," if within else ""
     return f"{endpoint} is {row.verdict} than {baseline}{aside} {where}: {found}; {_p(row)}."
@@ -56,8 +56,7 @@ def points(fraction: float) -> str:
     """A difference in percentage points, with its sign."""
     if math.isnan(fraction):
         return "unknown"
-    shown = f"{100 * fraction:+.1f}" if abs(fraction) >= 0.0095 else f"{100 * fraction:+.2f}"
-    return shown.replace("-", "\N{MINUS SIGN}")
+    return f"{100 * fraction:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def size(fraction: float) -> str:
