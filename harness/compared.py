@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from harness.comparison.columns import Place
 from harness.comparison.comparing import compare_columns
+from harness.comparison.findings import Findings
 from harness.comparison.gate import Check, Policy, check
 from harness.comparison.matching import mismatch_summary
-from harness.comparison.rows import Findings
 from harness.comparison.words import sentences
 from harness.errors import UsageError, did_you_mean
 from harness.exports import (

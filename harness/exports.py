@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.comparison.columns import Place
+from harness.comparison.findings import Findings, Flip, Row
 from harness.comparison.matching import Mismatch
-from harness.comparison.rows import Findings, Flip, Row
 from harness.comparison.verdicts import decisive_p
 from harness.comparison.words import headlines, p_text, points, sentences
 from harness.files import file_errors, replacing

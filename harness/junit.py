@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+from harness.comparison.findings import Findings
 from harness.comparison.gate import Check
-from harness.comparison.rows import Findings
 from harness.exports import markdown, markdown_safe
 from harness.files import file_errors, replacing
 

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from harness.comparison.rows import Findings
+from harness.comparison.findings import Findings
 from harness.exports import cells
 from harness.manifest import Exit
 from harness.progress import duration, retries_text

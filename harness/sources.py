@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness.columnar import columns_of, records_of, task_facts
 from harness.comparison.columns import Columns, Place, TaskFacts
-from harness.comparison.rows import Flip
+from harness.comparison.findings import Flip
 from harness.errors import UsageError, did_you_mean
 from harness.exports import QUESTION, Text
 from harness.lmeval import PREFIX, read_samples

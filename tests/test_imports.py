@@ -25,6 +25,27 @@ CORE = (
     "metrics",
 )
 """In the order in which they may import one another."""
+COMPARISON = (
+    "ragged",
+    "columns",
+    "matching",
+    "paired",
+    "families",
+    "resampling",
+    "findings",
+    "parts",
+    "measures",
+    "flips",
+    "estimating",
+    "noise",
+    "ranking",
+    "verdicts",
+    "words",
+    "gate",
+    "comparing",
+)
+"""Modules of `harness.comparison`, the last of the core, in the same kind of order."""
+WHOLE_CORE = {*CORE, *(f"comparison.{each}" for each in COMPARISON)}
 EDGES = (
     "pacing",
     "transport",
@@ -40,6 +61,12 @@ EDGES = (
     "files",
     "tables",
     "texts",
+    "stored",
+    "columnar",
+    "lmeval",
+    "exports",
+    "junit",
+    "policy",
 )
 SHELL = (
     "endpoints",
@@ -52,6 +79,9 @@ SHELL = (
     "pool",
     "manifest",
     "runner",
+    "evaluating",
+    "sources",
+    "compared",
     "showing",
     "cli",
 )
@@ -87,6 +117,12 @@ EDGE_LIBRARIES = {
     "files": {"pyarrow"},
     "tables": {"pandas", "pyarrow"},
     "texts": set(),
+    "stored": {"pandas", "pyarrow"},
+    "columnar": {"numpy", "pyarrow"},
+    "lmeval": {"msgspec", "numpy"},
+    "exports": {"pandas", "tabulate"},
+    "junit": set(),
+    "policy": {"msgspec"},
 }
 
 
@@ -118,6 +154,11 @@ def allowed(module: str) -> tuple[set[str], set[str] | None]:
         return {*CORE, "schooling", *(f"schooling.{each}" for each in earlier)}, SCHOOLING[name]
     if module == "schooling":
         return set(), set()
+    if module.startswith("comparison."):
+        earlier = COMPARISON[: COMPARISON.index(module.removeprefix("comparison."))]
+        return {*CORE, *(f"comparison.{each}" for each in earlier)}, SCIENCE
+    if module == "comparison":
+        return set(), set()
     if module.startswith("dialects"):
         return {
             *CORE,
@@ -126,11 +167,11 @@ def allowed(module: str) -> tuple[set[str], set[str] | None]:
         }, {"msgspec"}
     seam = {"dialects", *(f"dialects.{f.stem}" for f in (ROOT / "harness/dialects").glob("*.py"))}
     if module in EDGES:
-        return {*CORE, *seam, *EDGES[: EDGES.index(module)]}, EDGE_LIBRARIES[module]
+        return {*WHOLE_CORE, *seam, *EDGES[: EDGES.index(module)]}, EDGE_LIBRARIES[module]
     if module.startswith("serving"):
         own = {f"serving.{f.stem}" for f in (ROOT / "harness/serving").glob("*.py")}
         return {*CORE, *seam, *own, "tokenizing", "serving"}, {"aiohttp", "msgspec", "numpy", "safetensors"}
-    below = {*CORE, *seam, *EDGES, *SHELL[: SHELL.index(module)]}
+    below = {*WHOLE_CORE, *seam, *EDGES, *SHELL[: SHELL.index(module)]}
     return below | (
         {f"serving.{f.stem}" for f in (ROOT / "harness/serving").glob("*.py")} if module == "cli" else set()
     ), None

@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.comparison.columns import Columns, TaskFacts
 from harness.comparison.estimating import Draft, Section, Statistic, drafts, sections, statistics
+from harness.comparison.findings import Findings
 from harness.comparison.flips import flips
 from harness.comparison.matching import match
 from harness.comparison.measures import Pair, pair_up
@@ -17,7 +18,6 @@ from harness.comparison.paired import Integers
 from harness.comparison.parts import Part, cluster_codes, parts
 from harness.comparison.ranking import rankings
 from harness.comparison.resampling import bootstrap
-from harness.comparison.rows import Findings
 from harness.comparison.verdicts import judged, suite_draft
 
 Resampled = Mapping[tuple[int, tuple[str, str, int], str], tuple[float, float]]

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.comparison.findings import Row
 from harness.comparison.flips import FlipCounts, count_flips
 from harness.comparison.measures import MEASURES, Pair, Values, metric_values
 from harness.comparison.paired import (
@@ -24,7 +25,6 @@ from harness.comparison.paired import (
     p_sign_flip,
 )
 from harness.comparison.parts import Part
-from harness.comparison.rows import Row
 
 
 @dataclass(frozen=True, slots=True)

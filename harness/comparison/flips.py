@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.comparison.findings import Flip, FlipKind
 from harness.comparison.measures import Pair, gold_logprob, margins
 from harness.comparison.parts import Part
-from harness.comparison.rows import Flip, FlipKind
 
 
 @dataclass(frozen=True, slots=True)

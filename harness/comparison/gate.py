@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.comparison.findings import Findings, Row
 from harness.comparison.paired import LEVEL, POWER, z_quantile
-from harness.comparison.rows import Findings, Row
 from harness.comparison.words import points, size
 
 COVERAGE = 0.99

@@ -99,11 +99,7 @@ class MeanError:
 
     def p_differs(self) -> float:
         """Two-sided p of the mean being 0 (paired t-test)."""
-        return min(1.0, 2 * self._tail(abs(self.mean)))
-
-    def p_above(self, bound: float) -> float:
-        """One-sided p against a true mean of `bound` or less: small where the mean is shown to lie above."""
-        return self._tail(self.mean - bound)
+        return 2 * self._tail(abs(self.mean))
 
     def p_within(self, margin: float) -> float:
         """p of two one-sided tests (Schuirmann 1987): small where the mean is shown to lie within ±margin."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.comparison.columns import Columns, TaskFacts
-from harness.comparison.rows import Level
+from harness.comparison.findings import Level
 
 
 @dataclass(frozen=True, slots=True)

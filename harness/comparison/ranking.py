@@ -10,10 +10,10 @@ import numpy as np
 
 from harness.comparison.estimating import change_test
 from harness.comparison.families import holm, tied_sets
+from harness.comparison.findings import Ranking
 from harness.comparison.measures import Pair
 from harness.comparison.paired import LEVEL, Floats, Integers
 from harness.comparison.parts import Part
-from harness.comparison.rows import Ranking
 
 
 def rankings(pairs: Sequence[Pair], all_parts: Sequence[Part], codes: Integers) -> Iterator[Ranking]:

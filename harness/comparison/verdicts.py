@@ -11,8 +11,8 @@ import numpy as np
 
 from harness.comparison.estimating import Draft, Test, with_test
 from harness.comparison.families import benjamini_hochberg, holm
+from harness.comparison.findings import HEADLINE, Row, Verdict
 from harness.comparison.paired import LEVEL, MeanError
-from harness.comparison.rows import HEADLINE, Row, Verdict
 
 
 def suite_draft(tasks: Sequence[Draft], margin: float) -> Draft:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from harness.comparison.rows import Findings, Ranking, Row
+from harness.comparison.findings import Findings, Ranking, Row
 from harness.comparison.verdicts import decisive_p
 
 
