@@ -16,12 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from harness.comparison.columns import Columns, Place
-from harness.comparison.ragged import ragged
+from harness.comparison.columns import Columns, Place, columns_of_scores
 from harness.errors import UsageError, did_you_mean
-from harness.metrics import METRICS, Verdict
 from harness.scores import ItemRecord, ItemScore
 
 PREFIX = "lm-eval:"
@@ -70,7 +67,7 @@ def read_samples(
             if place in scores:
                 continue  # another filter of the same item: log-probabilities are the same
             scores[place] = _score(sample, place, records.get(place), f"{file} line {line}")
-    return _columns(label, scores, metrics)
+    return columns_of_scores(label, list(scores.values()), metrics)
 
 
 def _files(path: Path) -> list[Path]:
@@ -142,37 +139,6 @@ def _score(sample: Sample, place: Place, record: ItemRecord | None, where: str) 
         record, prompt_hash=prompt, n_tokens=record.n_tokens if len(sums) == choices else (0,) * len(sums)
     )
     return ItemScore(told, sums if len(sums) == choices else ())
-
-
-def _columns(label: str, scores: Mapping[Place, ItemScore], metrics: Mapping[str, Sequence[str]]) -> Columns:
-    held = list(scores.values())
-    records = [each.record for each in held]
-    names = [name for name in METRICS if any(name in told for told in metrics.values())]
-    judged = {name: [_judge(each, name, metrics) for each in held] for name in names}
-    return Columns(
-        label=label,
-        places=list(scores),
-        ids=[each.id for each in records],
-        prompt_hash=[each.prompt_hash for each in records],
-        cluster=[each.cluster for each in records],
-        gold=ragged((each.gold for each in records), np.int64),
-        n_choices=np.fromiter((len(each.n_tokens) for each in records), np.int64, len(records)),
-        scored=np.fromiter((bool(each.sums) for each in held), np.bool_, len(held)),
-        sums=ragged((each.sums for each in held), np.float64),
-        predictions={
-            name: np.array([-1 if each is None else each.prediction for each in found], np.int64)
-            for name, found in judged.items()
-        },
-        correct={
-            name: np.array([math.nan if each is None else each.correct for each in found], np.float64)
-            for name, found in judged.items()
-        },
-    )
-
-
-def _judge(score: ItemScore, metric: str, metrics: Mapping[str, Sequence[str]]) -> Verdict | None:
-    told = score.sums and metric in metrics.get(score.record.task, ())
-    return METRICS[metric].judge(score) if told else None
 
 
 def _number(reply: Sequence[str | float | bool], where: str) -> float:

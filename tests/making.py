@@ -7,6 +7,7 @@ from typing import Any
 
 from harness import Dataset, Item, Row, Shots, Task
 from harness.prompts import Prompt
+from harness.scores import ItemRecord, ItemScore
 
 
 def item_of(row: Row) -> Item:
@@ -60,3 +61,23 @@ def make_prompt(context: str, continuations: Sequence[str], *, prefix: str = "")
         gold_field="answer",
     )
     return Prompt(item, prefix, 0)
+
+
+def comparable(index: int, sums: Sequence[float] | None, **changes: Any) -> ItemScore:
+    """The score of an item whose first choice is gold; without sums it is unscored."""
+    count = len(sums or (0.0, 0.0, 0.0))
+    fields: dict[str, Any] = {
+        "ordinal": index,
+        "task": "toy",
+        "subject": "",
+        "shots": 0,
+        "index": index,
+        "id": f"id {index}",
+        "gold": (0,),
+        "cluster": "",
+        "n_chars": (1,) * count,
+        "n_bytes": (1,) * count,
+        "n_tokens": (1,) * count,
+        "prompt_hash": f"prompt {index}",
+    }
+    return ItemScore(ItemRecord(**{**fields, **changes}), tuple(sums or ()), "" if sums else "not tried")

@@ -119,7 +119,7 @@ EDGE_LIBRARIES = {
     "texts": set(),
     "stored": {"pandas", "pyarrow"},
     "columnar": {"numpy", "pyarrow"},
-    "lmeval": {"msgspec", "numpy"},
+    "lmeval": {"msgspec"},
     "exports": {"pandas", "tabulate"},
     "junit": set(),
     "policy": {"msgspec"},
@@ -155,8 +155,8 @@ def allowed(module: str) -> tuple[set[str], set[str] | None]:
     if module == "schooling":
         return set(), set()
     if module.startswith("comparison."):
-        earlier = COMPARISON[: COMPARISON.index(module.removeprefix("comparison."))]
-        return {*CORE, *(f"comparison.{each}" for each in earlier)}, SCIENCE
+        before = COMPARISON[: COMPARISON.index(module.removeprefix("comparison."))]
+        return {*CORE, *(f"comparison.{each}" for each in before)}, SCIENCE
     if module == "comparison":
         return set(), set()
     if module.startswith("dialects"):

@@ -5,13 +5,16 @@ What `ItemScore` is for one item, `Columns` is for tens of thousands, in arrays.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.comparison.ragged import Ragged
+from harness.comparison.ragged import Ragged, ragged
+from harness.metrics import METRICS, Verdict
+from harness.scores import ItemScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +80,45 @@ class TaskFacts:
     """Those that the task reports; the first is its headline."""
     groups: Mapping[str, Sequence[str]]
     """Named unions of subjects."""
+
+
+def columns_of_scores(
+    label: str, scores: Sequence[ItemScore], metrics: Mapping[str, Sequence[str]], *, identity: str = ""
+) -> Columns:
+    """Columns out of single scores, each judged by the metrics of its task; without tokens.
+
+    Args:
+        label: what the endpoint is called.
+        scores: one an item.
+        metrics: by task, those that it reports.
+        identity: see `Columns`.
+    """
+    records = [each.record for each in scores]
+    names = [name for name in METRICS if any(name in told for told in metrics.values())]
+    judged = {name: [_judge(each, name, metrics) for each in scores] for name in names}
+    return Columns(
+        label=label,
+        identity=identity,
+        places=[Place(each.task, each.shots, each.subject, each.index) for each in records],
+        ids=[each.id for each in records],
+        prompt_hash=[each.prompt_hash for each in records],
+        cluster=[each.cluster for each in records],
+        gold=ragged((each.gold for each in records), np.int64),
+        n_choices=np.array([len(each.n_tokens) for each in records], np.int64),
+        scored=np.array([bool(each.sums) for each in scores], np.bool_),
+        sums=ragged((each.sums for each in scores), np.float64),
+        predictions={
+            name: np.array([-1 if each is None else each.prediction for each in found], np.int64)
+            for name, found in judged.items()
+        },
+        correct={
+            name: np.array([math.nan if each is None else each.correct for each in found], np.float64)
+            for name, found in judged.items()
+        },
+    )
+
+
+def _judge(score: ItemScore, metric: str, metrics: Mapping[str, Sequence[str]]) -> Verdict | None:
+    """What a metric says of an item; None where it is unscored, or its task does not report the metric."""
+    told = score.sums and metric in metrics.get(score.record.task, ())
+    return METRICS[metric].judge(score) if told else None

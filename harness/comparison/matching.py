@@ -47,7 +47,7 @@ def match(baseline: Columns, other: Columns) -> Matched:
             f"only in {baseline.label}"
             if found is None
             else _difference(baseline, position, other, found)
-            or ("another gold" if golds[position] != other_golds[found] else "")
+            or ("with another gold" if golds[position] != other_golds[found] else "")
         )
         if why:
             mismatches.append(Mismatch(baseline.label, other.label, place, why))
