@@ -19,6 +19,7 @@ import msgspec
 
 from harness.comparison.columns import Columns, Place, columns_of_scores
 from harness.errors import UsageError, did_you_mean
+from harness.exchange import TOLERANCE
 from harness.scores import ItemRecord, ItemScore
 
 PREFIX = "lm-eval:"
@@ -147,8 +148,8 @@ def _number(reply: Sequence[str | float | bool], where: str) -> float:
         value = float(reply[0])
     except (IndexError, ValueError) as error:
         raise UsageError(f"{PREFIX}{where}: {reply!r} is no log-probability") from error
-    if not math.isfinite(value):
-        raise UsageError(f"{PREFIX}{where}: log-probability {value} is not finite")
+    if not value <= TOLERANCE or math.isinf(value):
+        raise UsageError(f"{PREFIX}{where}: log-probability {value} is not possible")
     return value
 
 

@@ -26,10 +26,11 @@ def compared(
     *, gained: int = 0, lost: int = 0, n: int = 1_000, unscored: int = 0, cut: int = 0, label: str = "tuned"
 ) -> Findings:
     """A baseline and an endpoint that differ in so many items; some it did not score, some it lacks."""
-    before: list[Sequence[float] | None] = [WRONG] * gained + [RIGHT] * (n - gained)
-    after: list[Sequence[float] | None] = [RIGHT] * gained + [WRONG] * lost + [RIGHT] * (n - gained - lost)
+    before: Sequence[Sequence[float]] = [WRONG] * gained + [RIGHT] * (n - gained)
+    after: list[Sequence[float] | None] = list([RIGHT] * gained + [WRONG] * lost)
+    after += [RIGHT] * (n - gained - lost)
     after = [*after[: n - unscored], *[None] * unscored][: n - cut]
-    sides = (("base", before), (label, after))
+    sides: Sequence[tuple[str, Sequence[Sequence[float] | None]]] = (("base", before), (label, after))
     return compare_columns(
         [columns_of_scores(x, [comparable(i, s) for i, s in enumerate(y)], METRICS) for x, y in sides],
         FACTS,
