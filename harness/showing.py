@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
@@ -104,6 +105,8 @@ def closing_lines(result: RunResult, *, program: str) -> Iterator[str]:
         yield line
     yield from result.remarks
     where = f"Files: {result.folder}/ (scores.csv, items.csv, run.json, ...)"
+    if len(result.parts) > 1:
+        yield f"Which of them is better? {program} compare {shlex.quote(str(result.folder))}"
     if all(part.endpoint.embedded for part in result.parts):
         where += f". Next, your own endpoint and a real benchmark: {NEXT.format(program=program)}"
     yield where

@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from harness import reference
+from harness import compare, reference
+from harness.cli import main
 from harness.prepare import prepare
 from harness.registry import shipped_rows
 from harness.runner import RunResult, evaluate
@@ -39,15 +40,21 @@ def value(accuracy: pd.DataFrame, endpoint: str, task: str, metric: str = "acc")
 
 
 @pytest.fixture(scope="module")
-def accuracy(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """The table that `make eval` prints."""
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """What `make eval` runs, and the base model once more."""
     result = run(
         tmp_path_factory.mktemp("run") / "eval",
-        endpoint=("embedded", "embedded:geography", "embedded:science"),
+        endpoint=("embedded", "embedded:geography", "embedded:science", "again=embedded"),
         tasks=f"sample_mmlu:{SCORED_ON},sample_hellaswag",
     )
     assert (result.exit, result.accuracy["unscored"].sum()) == (0, 0)
-    return result.accuracy
+    return result
+
+
+@pytest.fixture(scope="module")
+def accuracy(evaluated: RunResult) -> pd.DataFrame:
+    """The table that `make eval` prints."""
+    return evaluated.accuracy
 
 
 def test_the_base_model_has_learnt_the_facts(accuracy: pd.DataFrame) -> None:
@@ -66,6 +73,39 @@ def test_an_adapter_is_better_on_its_own_field_only(accuracy: pd.DataFrame, adap
     own, others = f"{SCORED_ON}_{adapter}", f"{SCORED_ON}_{other}"
     assert value(accuracy, f"embedded:{adapter}", own) - value(accuracy, "embedded", own) >= 0.05
     assert value(accuracy, f"embedded:{adapter}", others) - value(accuracy, "embedded", others) < 0.05
+
+
+@pytest.mark.parametrize(("adapter", "other"), [("geography", "science"), ("science", "geography")])
+def test_the_comparison_finds_the_adapters(evaluated: RunResult, adapter: str, other: str) -> None:
+    """Each adapter is found better on its own subjects; on the other's nothing is found."""
+    frame = compare(evaluated.folder).frame
+    rows = frame[(frame.endpoint == f"embedded:{adapter}") & (frame.level == "group") & (frame.headline == 1)]
+    verdicts = rows.set_index("task").verdict
+    assert verdicts[f"{SCORED_ON}_{adapter}"] == "better"
+    assert verdicts[f"{SCORED_ON}_{other}"] == "undecided"
+
+
+def test_the_comparison_finds_nothing_in_a_replicate(evaluated: RunResult) -> None:
+    """The base model asked twice is the base model: no part, by no statistic, is found to differ."""
+    frame = compare(evaluated.folder).frame
+    again = frame[frame.endpoint == "again"]
+    assert set(again.verdict) <= {"equivalent", "undecided", ""}
+    assert (again.difference.abs() < 1e-6).all()
+
+
+def test_the_gate_stops_the_weaker_one(evaluated: RunResult, tmp_path: Path) -> None:
+    """The base model may not take the place of its adapter; the adapter may take that of the base model."""
+    policy = tmp_path / "gate.toml"
+    for baseline, endpoint, code in (
+        ("embedded:science", "embedded", 1),
+        ("embedded", "embedded:science", 0),
+    ):
+        policy.write_text(
+            f"margin = 0.01\nendpoints = ['{endpoint}']\nrequired = ['sample_mmlu:{SCORED_ON}']\n"
+            "[tasks.sample_hellaswag]\nmargin = 0.1\n"  # so few items show no more
+        )
+        arguments = ["--baseline", baseline, "--gate", str(policy), "--out", str(tmp_path)]
+        assert main(["compare", str(evaluated.folder), *arguments]) == code
 
 
 def test_no_key_by_heart(tmp_path: Path) -> None:
