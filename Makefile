@@ -2,6 +2,7 @@
 # make test    installs into .venv and runs the tests
 # make check   formatting, lint, types
 # make real    serves a real tiny model and runs all items of the shared data through it
+# make bench   how long a comparison of 60,000 items on four endpoints takes, and how much memory
 # make school  writes the samples anew and trains the reference model and its adapters (an hour, torch)
 # make lock    renews the tested versions in requirements.lock
 
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHARED ?= ../shared
 
-.PHONY: eval test check real school lock install clean
+.PHONY: eval test check real bench school lock install clean
 
 eval: install
 	$(BIN)/forced-choice run --tasks sample_mmlu:cloze,sample_hellaswag \
@@ -27,6 +28,9 @@ check: install
 
 real: install
 	$(BIN)/python -m tests.real --shared $(SHARED)
+
+bench: install
+	$(BIN)/python -m tests.bench.comparing
 
 school: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train]'
