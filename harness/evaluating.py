@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -65,14 +66,18 @@ def _settings(**given: Any) -> RunSettings:
 
 
 def _in_a_thread(prepared: Prepared, console: Console) -> RunResult:
-    """Run in an event loop of its own, beside the one that the caller may have."""
+    """Run in an event loop of its own, beside the one that the caller may have.
+
+    The first interrupt stops the run, the second drops what is in flight; either is then raised.
+    """
     done: Future[RunResult] = Future()
-    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, asyncio.Task[RunResult]]] = Future()
 
     async def work() -> RunResult:
         stop = asyncio.Event()
-        begun.set_result((asyncio.get_running_loop(), stop))
-        return await run_suite(prepared, console, stop)
+        running = asyncio.create_task(run_suite(prepared, console, stop))
+        begun.set_result((asyncio.get_running_loop(), stop, running))
+        return await running
 
     def main() -> None:
         try:
@@ -84,9 +89,18 @@ def _in_a_thread(prepared: Prepared, console: Console) -> RunResult:
     try:
         return done.result()
     except KeyboardInterrupt:
-        if done.done():
-            raise
-        loop, stop = begun.result()
-        loop.call_soon_threadsafe(stop.set)
-        done.result()
+        loop, stop, running = begun.result()
+        try:
+            _call(loop, stop.set)
+            console.out("Stopping: requests in flight are finished and kept. Interrupt again to drop them.")
+            wait([done])
+        except KeyboardInterrupt:
+            _call(loop, running.cancel)
+            wait([done])
         raise
+
+
+def _call(loop: asyncio.AbstractEventLoop, act: Callable[[], object]) -> None:
+    """Call something in the thread of an event loop, unless that has ended meanwhile."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(act)

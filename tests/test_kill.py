@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_endpoint import Body, FakeEndpoint, Fault, Hang, Status
-from tests.running import Bench
+from tests.running import ROOT, Bench
 
 WORKERS = 8
 REQUESTS = 4 * (12 + 3 * 4)
@@ -151,6 +152,51 @@ async def test_ctrl_c_twice(bench: Bench) -> None:
         assert child.returncode == 130
         assert b"Traceback" not in said
         assert committed(bench) == 20
+
+
+async def from_python(bench: Bench, url: str) -> asyncio.subprocess.Process:
+    """The same run by `evaluate`, in a process of its own."""
+    program = (
+        "import sys; from harness import evaluate\n"
+        "evaluate(f'it={sys.argv[1]}', tasks='hellaswag,mmlu', tokenizer=sys.argv[2], data_dir=sys.argv[3],"
+        " out=sys.argv[4], concurrency=8)"
+    )
+    given = map(str, (url, bench.tokenizer, bench.data, bench.folder / "run"))
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(sys.executable, "-c", program, *given, stderr=pipe, cwd=ROOT)
+
+
+async def test_ctrl_c_from_python(bench: Bench) -> None:
+    """An interrupt of `evaluate` keeps what was in flight, writes the tables, and is then raised."""
+
+    def script(number: int, body: Body) -> Fault | None:
+        return Status(503, {"retry-after-ms": "50"}) if number > 20 else None
+
+    async with FakeEndpoint(script) as endpoint:
+        child = await from_python(bench, endpoint.base_url)
+        await until(lambda: len(endpoint.bodies) > 24)
+        child.send_signal(signal.SIGINT)
+        _, said = await child.communicate()
+    assert child.returncode == -signal.SIGINT
+    assert said.rstrip().endswith(b"KeyboardInterrupt")
+    assert bench.manifest()["status"] == "interrupted"
+    assert committed(bench) >= 20
+
+
+async def test_ctrl_c_twice_from_python(bench: Bench) -> None:
+    """A second interrupt drops what is in flight; nothing is left running."""
+    async with FakeEndpoint(lambda number, body: Hang() if number > 20 else None) as endpoint:
+        child = await from_python(bench, endpoint.base_url)
+        await until(lambda: len(endpoint.bodies) == 20 + WORKERS)
+        assert child.stderr is not None
+        child.send_signal(signal.SIGINT)
+        while b"Stopping" not in await child.stderr.readline():
+            pass
+        child.send_signal(signal.SIGINT)
+        _, said = await child.communicate()
+    assert child.returncode == -signal.SIGINT
+    assert said.rstrip().endswith(b"KeyboardInterrupt")
+    assert committed(bench) == 20
 
 
 async def test_two_at_once(bench: Bench) -> None:
