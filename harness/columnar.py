@@ -24,7 +24,7 @@ _Number = TypeVar("_Number", bound=np.generic)
 
 _COLUMNS = (
     *("task", "shots", "subject", "index", "id", "gold", "cluster"),
-    *("prompt_hash", "sums", "n_tokens"),
+    *("prompt_hash", "sums", "n_bytes"),
 )
 """Columns of the item table that a comparison needs, beside those of metrics."""
 _RECORD = (
@@ -61,7 +61,7 @@ def columns_of(run: Run, label: str, *, called: str = "") -> Columns:
         UsageError: the run has no such endpoint.
         StoreError: its tables or its journal cannot be read.
     """
-    identity = str(run.endpoint(label)["identity"])
+    endpoint = run.endpoint(label)
     metrics = [name for name in METRICS if any(name in task.metrics for task in task_facts(run))]
     judged = [f"{part}_{name}" for name in metrics for part in ("prediction", "correct")]
     table = run.item_table(label, (*_COLUMNS, *judged))
@@ -70,13 +70,14 @@ def columns_of(run: Run, label: str, *, called: str = "") -> Columns:
     sums = _lists(table["sums"], np.float64)
     return Columns(
         label=called or label,
-        identity=identity,
+        identity=f"{endpoint['identity']} {run.folder.resolve()}",
+        replicate=endpoint["replicate"],
         places=places,
         ids=table["id"].to_pylist(),
         prompt_hash=table["prompt_hash"].to_pylist(),
         cluster=table["cluster"].to_pylist(),
         gold=_lists(table["gold"], np.int64),
-        n_choices=_lists(table["n_tokens"], np.int64).lengths,
+        choice_bytes=_lists(table["n_bytes"], np.int64),
         scored=sums.lengths > 0,
         sums=sums,
         predictions={name: _numbers(table[f"prediction_{name}"], -1).astype(np.int64) for name in metrics},

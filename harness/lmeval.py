@@ -20,6 +20,7 @@ import msgspec
 from harness.comparison.columns import Columns, Place, columns_of_scores
 from harness.errors import UsageError, did_you_mean
 from harness.exchange import TOLERANCE
+from harness.metrics import METRICS
 from harness.scores import ItemRecord, ItemScore
 
 PREFIX = "lm-eval:"
@@ -39,7 +40,8 @@ class Sample(msgspec.Struct):
     """SHA-256 of the first context."""
     arguments: Any = None
     """The texts of each request."""
-    filter: str = "none"
+    acc: float | None = None
+    """Whether the likeliest choice is right, as the file's writer saw it."""
 
 
 _DECODER = msgspec.json.Decoder(Sample)
@@ -59,19 +61,22 @@ def read_samples(
     Raises:
         UsageError: no such file, not such a file, or a task that the run does not have.
     """
-    subjects = {(place.task, place.subject, place.shots) for place in records}
+    known = {(place.task, place.subject, place.shots) for place in records}
     scores: dict[Place, ItemScore] = {}
     for file in _files(path):
-        task, subject, shots = _part(file, subjects)
+        task, subject, shots = _part(file, known)
         for line, sample in _lines(file):
-            place = Place(task, shots, subject, sample.doc_id)
-            if place in scores:
-                continue  # another filter of the same item: log-probabilities are the same
-            scores[place] = _score(sample, place, records.get(place), f"{file} line {line}")
+            place, where = Place(task, shots, subject, sample.doc_id), f"{PREFIX}{file} line {line}"
+            score = _score(sample, place, records.get(place), where)
+            # Several filters of one evaluation log each item several times, with the same numbers.
+            if scores.setdefault(place, score) != score:
+                raise UsageError(f"{where}: item {sample.doc_id} stands here with other numbers than before")
     return columns_of_scores(label, list(scores.values()), metrics)
 
 
 def _files(path: Path) -> list[Path]:
+    if path == Path():
+        raise UsageError(f"{PREFIX} a file or folder must follow, such as {PREFIX}samples_hellaswag.jsonl")
     if not path.exists():
         raise UsageError(f"{PREFIX}{path}: no such file or folder")
     files = sorted(path.glob("**/samples_*.jsonl")) if path.is_dir() else [path]
@@ -114,32 +119,43 @@ def _lines(file: Path) -> Iterator[tuple[int, Sample]]:
 
 
 def _score(sample: Sample, place: Place, record: ItemRecord | None, where: str) -> ItemScore:
-    """What a line says of an item; where the run has no such item it stays as a mismatch to be told."""
-    prompt = sample.prompt_hash or _hash_of_first(sample.arguments)
+    """What a line says of an item. What cannot be the run's item is made to differ from it where it does."""
+    contexts = _context_hashes(sample.arguments)
+    prompt = sample.prompt_hash or next(iter(contexts), "")
     if not prompt:
-        raise UsageError(f"{PREFIX}{where}: has neither prompt_hash nor arguments: prompts cannot be checked")
+        raise UsageError(f"{where}: has neither prompt_hash nor arguments: prompts cannot be checked")
     sums = tuple(_number(each, where) for each in sample.filtered_resps)
     if record is None:
-        record = ItemRecord(
-            ordinal=0,
-            task=place.task,
-            subject=place.subject,
-            shots=place.shots,
-            index=place.index,
-            id="",
-            gold=(),
-            cluster="",
-            n_chars=(),
-            n_bytes=(),
-        )
-        return ItemScore(replace(record, prompt_hash=prompt), (), "not in the run")
-    choices = len(record.n_tokens)
+        return ItemScore(_unknown(place, prompt), (), "not in the run")
+    choices = len(record.n_bytes)
     if choices and len(sums) == 2 * choices:
         sums = sums[:choices]  # acc_mutual_info asks for each choice again, without a context
-    told = replace(
-        record, prompt_hash=prompt, n_tokens=record.n_tokens if len(sums) == choices else (0,) * len(sums)
+    if len(sums) != choices:
+        return ItemScore(replace(record, prompt_hash=prompt, n_bytes=(0,) * len(sums)), ())
+    differing = [
+        theirs for theirs, ours in zip(contexts, record.context_sha256, strict=False) if theirs != ours
+    ]
+    score = ItemScore(replace(record, prompt_hash=differing[0] if differing else prompt), sums)
+    if sample.acc is not None and METRICS["acc"].judge(score).correct != bool(sample.acc):
+        score = replace(score, record=replace(score.record, gold=()))  # right is something else there
+    return score
+
+
+def _unknown(place: Place, prompt: str) -> ItemRecord:
+    """An item that the run does not have."""
+    return ItemRecord(
+        ordinal=0,
+        task=place.task,
+        subject=place.subject,
+        shots=place.shots,
+        index=place.index,
+        id="",
+        gold=(),
+        cluster="",
+        n_chars=(),
+        n_bytes=(),
+        prompt_hash=prompt,
     )
-    return ItemScore(told, sums if len(sums) == choices else ())
 
 
 def _number(reply: Sequence[str | float | bool], where: str) -> float:
@@ -147,15 +163,19 @@ def _number(reply: Sequence[str | float | bool], where: str) -> float:
     try:
         value = float(reply[0])
     except (IndexError, ValueError) as error:
-        raise UsageError(f"{PREFIX}{where}: {reply!r} is no log-probability") from error
+        raise UsageError(f"{where}: {reply!r} is no log-probability") from error
     if not value <= TOLERANCE or math.isinf(value):
-        raise UsageError(f"{PREFIX}{where}: log-probability {value} is not possible")
+        raise UsageError(f"{where}: log-probability {value} is not possible")
     return value
 
 
-def _hash_of_first(arguments: Any) -> str:
-    """The hash of the first context out of the texts of all requests, or nothing."""
-    first: Any = arguments
-    for key in ("gen_args_0", "arg_0"):
-        first = first.get(key) if isinstance(first, dict) else None
-    return sha256(first.encode()).hexdigest() if isinstance(first, str) else ""
+def _context_hashes(arguments: Any) -> list[str]:
+    """The hash of each request's context, as far as the texts were logged."""
+    found = []
+    while isinstance(arguments, dict):
+        request = arguments.get(f"gen_args_{len(found)}")
+        context = request.get("arg_0") if isinstance(request, dict) else None
+        if not isinstance(context, str):
+            break
+        found.append(sha256(context.encode()).hexdigest())
+    return found

@@ -108,6 +108,18 @@ def test_false_equivalence(setting: Setting) -> None:
     assert called / COMPARISONS <= LEVEL + TOLERANCE
 
 
+@pytest.mark.parametrize("count", [3, 5, 10, 20])
+@pytest.mark.parametrize("alike", [0.3, 0.9])
+def test_few_clusters(count: int, alike: float) -> None:
+    """From a handful of sources of twenty items each an endpoint that is too bad passes no more often."""
+    setting, generator = Setting(20 * count, 0.20, -0.05, 20, alike), np.random.default_rng(15)
+    passed = sum(
+        mean_error(clusters(*setting.draw(generator)), flips=True).interval(2 * LEVEL)[0] > setting.difference
+        for _ in range(COMPARISONS)
+    )
+    assert passed / COMPARISONS <= LEVEL + TOLERANCE
+
+
 @pytest.mark.parametrize(("right", "n"), [(0, 5), (3, 10), (50, 100), (4_021, 10_042), (7, 7)])
 def test_wilson_is_wilson(right: int, n: int) -> None:
     """The interval of a proportion is statsmodels'."""

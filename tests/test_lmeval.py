@@ -21,13 +21,16 @@ __all__ = ["bench", "both"]
 Line = dict[str, Any]
 
 
-def line(doc_id: int, contexts: Sequence[str], continuations: Sequence[str], sums: Sequence[float]) -> Line:
+def line(
+    doc_id: int, contexts: Sequence[str], continuations: Sequence[str], sums: Sequence[float], gold: int
+) -> Line:
     """One item as version 0.4.13 logs it: a request a choice, numbers as texts."""
+    best = max(range(len(sums)), key=sums.__getitem__)
     pairs = list(zip(contexts, continuations, strict=True))
     return {
         "doc_id": doc_id,
         "doc": {"query": contexts[0]},
-        "target": "0",
+        "target": str(gold),
         "arguments": {f"gen_args_{i}": {"arg_0": a, "arg_1": b} for i, (a, b) in enumerate(pairs)},
         "resps": [[[str(each), "False"]] for each in sums],
         "filtered_resps": [[str(each), "False"] for each in sums],
@@ -36,7 +39,7 @@ def line(doc_id: int, contexts: Sequence[str], continuations: Sequence[str], sum
         "doc_hash": "0" * 64,
         "prompt_hash": sha256(contexts[0].encode()).hexdigest(),
         "target_hash": "0" * 64,
-        "acc": 0.0,
+        "acc": float(best == gold),
         "acc_norm": 0.0,
     }
 
@@ -51,7 +54,13 @@ def logged(folder: Path, run: Path, label: str, change: Callable[[Line], Line] =
         name = f"{item['task']}_{item['subject']}" if item["subject"] else item["task"]
         files.setdefault(name, []).append(
             change(
-                line(item["index"], text["contexts"], [f" {each}" for each in text["choices"]], item["sums"])
+                line(
+                    item["index"],
+                    text["contexts"],
+                    [f" {each}" for each in text["choices"]],
+                    item["sums"].tolist(),
+                    item["gold"][0],
+                )
             )
         )
     folder.mkdir(exist_ok=True)
@@ -103,6 +112,40 @@ def test_other_prompts_are_refused(both: Path, tmp_path: Path, capsys: pytest.Ca
     samples = logged(tmp_path / "out", both, "base", templated)
     said = fails(capsys, f"{both}#base", f"lm-eval:{samples}")
     assert "base and lm-eval: 24 items with another prompt, first hellaswag item 0 (0 shots)" in said
+
+
+def test_another_gold_is_refused(both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the file calls another choice right than the run does, it is another question."""
+
+    def other(given: Line) -> Line:
+        return {**given, "acc": 1 - given["acc"]}
+
+    samples = logged(tmp_path / "out", both, "base", other)
+    said = fails(capsys, f"{both}#base", f"lm-eval:{samples}")
+    assert "24 items with another gold" in said
+
+
+def test_every_context_is_checked(both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A context that differs is found also where it is not the first."""
+
+    def other(given: Line) -> Line:
+        given["arguments"]["gen_args_3"]["arg_0"] += " "
+        return given
+
+    samples = logged(tmp_path / "out", both, "base", other)
+    assert "24 items with another prompt" in fails(capsys, f"{both}#base", f"lm-eval:{samples}")
+
+
+def test_items_logged_twice(both: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Filters log an item again with the same numbers; other numbers are a contradiction."""
+    samples = logged(tmp_path / "out", both, "base")
+    file = next(samples.glob("samples_hellaswag*"))
+    text = file.read_text()
+    file.write_text(text + text)
+    assert compare(f"{both}#base", f"lm-eval:{samples}").flips.empty
+    file.write_text(text + text.splitlines()[0].replace('[["-', '[["-1'))
+    assert main(["compare", f"{both}#base", f"lm-eval:{samples}"]) == 2
+    assert "line 13: item 0 stands here with other numbers than before" in capsys.readouterr().err
 
 
 def test_prompts_without_their_hash(both: Path, tmp_path: Path) -> None:
@@ -183,7 +226,14 @@ def test_against_the_reference(bench: Bench, shared: Path, tmp_path: Path) -> No
     requests = dict_of(shared / "golden/requests.jsonl")
     sums = dict_of(shared / "golden/scores_stories260k.jsonl")
     lines = [
-        line(i, requests[i]["contexts"], requests[i]["continuations"], sums[i]["sums"]) for i in range(25)
+        line(
+            i,
+            requests[i]["contexts"],
+            requests[i]["continuations"],
+            sums[i]["sums"],
+            sums[i]["gold_index"],
+        )
+        for i in range(25)
     ]
     file = tmp_path / "samples_hellaswag.jsonl"
     file.write_text("".join(json.dumps(each) + "\n" for each in lines))

@@ -19,6 +19,7 @@ from harness.comparison.paired import (
     Floats,
     Integers,
     MeanError,
+    Projection,
     clusters,
     mean_error,
     p_mcnemar,
@@ -86,8 +87,10 @@ def test_flips_get_one_more_each_way() -> None:
     values = np.array([1.0] * 9 + [-1.0] * 4 + [0.0] * 187)
     found = mean_error(clusters(values, np.arange(200)), flips=True)
     more = np.append(values, (1.0, -1.0))
-    assert found.interval() == pytest.approx(DescrStatsW(more).tconfint_mean())
-    assert found.p_within(0.05) == pytest.approx(ttost_paired(more, np.zeros_like(more), -0.05, 0.05)[0])
+    half = stats.t.ppf(0.975, 199) * stats.sem(more)
+    assert found.interval() == pytest.approx((more.mean() - half, more.mean() + half))
+    reference = ttost_paired(more, np.zeros_like(more), -0.05, 0.05)[0]  # its t counts the two flips too
+    assert found.p_within(0.05) == pytest.approx(reference, rel=1e-3)
     # Bonett and Price (2012): (c + 1 - b - 1) / (n + 2), with that table's own variance.
     gained, lost, n = 10 / 202, 5 / 202, 202
     wald = math.sqrt((gained + lost - (gained - lost) ** 2) / n)
@@ -187,21 +190,37 @@ def test_detectable_difference() -> None:
 
 def test_items_needed() -> None:
     """Miller's (2024) example: a variance of 1/9 and a difference of 0.03 take 969 items."""
-    n = 400
-    found = MeanError(0.03, math.sqrt(1 / 9 / n), n - 1)
-    assert round(n * found.growth_to_differ()) == 969
+    assert Projection(0.03, 1 / 9, flips=False).to_differ() == 969
+    assert Projection(0.0, 1 / 9, flips=False).to_differ() == math.inf
 
 
 def test_items_to_be_equivalent() -> None:
     """With that many items two one-sided tests succeed in 80 of 100 cases, by simulation."""
     generator, margin = np.random.default_rng(5), 0.3
     for mean in (0.0, 0.1):
-        n = math.ceil(100 * MeanError(mean, 0.1, 99).growth_to_lie_within(margin))
+        n = int(Projection(mean, 1.0, flips=False).to_lie_within(margin))
         drawn = generator.normal(mean, 1.0, (4_000, n))
         errors = drawn.std(axis=1, ddof=1) / math.sqrt(n)
         reach = stats.t.ppf(0.95, n - 1) * errors
         shown = float((np.abs(drawn.mean(axis=1)) + reach < margin).mean())
         assert shown == pytest.approx(0.80, abs=0.03)
+
+
+def test_items_that_show_no_difference() -> None:
+    """Without a single flip so far, as many items as are said to do are then shown to be equivalent."""
+    n = int(Projection(0.0, 0.0, flips=True).to_lie_within(0.01))
+    shown = mean_error(clusters(np.zeros(n), np.arange(n)), flips=True)
+    assert shown.p_within(0.01) < 0.05
+    fewer = mean_error(clusters(np.zeros(n // 2), np.arange(n // 2)), flips=True)
+    assert fewer.p_within(0.01) > 0.05
+
+
+def test_items_that_keep_a_bound() -> None:
+    """What is said to show that a mean lies above a bound does so in 80 of 100 cases, by simulation."""
+    n = int(Projection(0.1, 1.0, flips=False).to_exceed(-0.1))
+    drawn = np.random.default_rng(6).normal(0.1, 1.0, (4_000, n))
+    reach = stats.t.ppf(0.95, n - 1) * drawn.std(axis=1, ddof=1) / math.sqrt(n)
+    assert float((drawn.mean(axis=1) - reach > -0.1).mean()) == pytest.approx(0.80, abs=0.03)
 
 
 def test_noise_keeps_intervals_honest() -> None:
@@ -227,7 +246,6 @@ def test_identical_endpoints() -> None:
     """Without any difference there is nothing to find, and no number of items would find it."""
     found = plain(np.zeros(50), np.arange(50))
     assert found.p_differs() == 1.0
-    assert found.growth_to_differ() == math.inf
     assert p_sign_flip(np.zeros(50)) == 1.0
 
 

@@ -48,7 +48,9 @@ class Columns:
     label: str
     """What the endpoint is called in every table."""
     identity: str = ""
-    """Endpoints of equal identity are one endpoint asked twice; empty where unknown."""
+    """Of the endpoint and the run that asked it; empty where unknown."""
+    replicate: int = 0
+    """Endpoints of equal identity and another replicate number are one endpoint asked twice."""
     places: Sequence[Place]
     ids: Sequence[str]
     """The data set's own ids."""
@@ -58,8 +60,8 @@ class Columns:
     """Items of one cluster share a source; empty where unknown."""
     gold: Ragged[np.int64]
     """Which choices are right."""
-    n_choices: NDArray[np.int64]
-    """How many choices each item has; 0 where the item was never planned."""
+    choice_bytes: Ragged[np.int64]
+    """UTF-8 bytes of each choice: what a prompt's hash does not cover."""
     scored: NDArray[np.bool_]
     sums: Ragged[np.float64]
     """Summed log-probability of each choice in nats; an empty list where the item is unscored."""
@@ -83,7 +85,7 @@ class TaskFacts:
 
 
 def columns_of_scores(
-    label: str, scores: Sequence[ItemScore], metrics: Mapping[str, Sequence[str]], *, identity: str = ""
+    label: str, scores: Sequence[ItemScore], metrics: Mapping[str, Sequence[str]]
 ) -> Columns:
     """Columns out of single scores, each judged by the metrics of its task; without tokens.
 
@@ -91,20 +93,18 @@ def columns_of_scores(
         label: what the endpoint is called.
         scores: one an item.
         metrics: by task, those that it reports.
-        identity: see `Columns`.
     """
     records = [each.record for each in scores]
     names = [name for name in METRICS if any(name in told for told in metrics.values())]
     judged = {name: [_judge(each, name, metrics) for each in scores] for name in names}
     return Columns(
         label=label,
-        identity=identity,
         places=[Place(each.task, each.shots, each.subject, each.index) for each in records],
         ids=[each.id for each in records],
         prompt_hash=[each.prompt_hash for each in records],
         cluster=[each.cluster for each in records],
         gold=ragged((each.gold for each in records), np.int64),
-        n_choices=np.array([len(each.n_tokens) for each in records], np.int64),
+        choice_bytes=ragged((each.n_bytes for each in records), np.int64),
         scored=np.array([bool(each.sums) for each in scores], np.bool_),
         sums=ragged((each.sums for each in scores), np.float64),
         predictions={

@@ -58,7 +58,7 @@ def compare_columns(
     return Findings(
         labels=tuple(each.label for each in columns),
         margin=margin,
-        rows=tuple(judged(drafted)),
+        rows=tuple(judged([draft.row for draft in drafted])),
         flips=tuple(flip for pair in pairs for flip in flips(pair, all_parts)),
         mismatches=tuple(each for pair in pairs for each in pair.matched.mismatches),
         rankings=tuple(rankings(pairs, all_parts, codes)),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.comparison.findings import Findings, Row
-from harness.comparison.paired import LEVEL, POWER, z_quantile
+from harness.comparison.verdicts import projection
 from harness.comparison.words import points, size
 
 COVERAGE = 0.99
@@ -102,13 +102,11 @@ def _covered(row: Row, wanted: float, lost: int) -> Check:
 
 
 def _would_show(row: Row, margin: float) -> str:
-    """How many items would show it, at 80 % power, if the measured difference is the true one."""
-    room = row.difference + margin
-    stderr = row.detectable / (z_quantile(1 - LEVEL / 2) + z_quantile(POWER))
-    if not room > 0 or math.isnan(stderr):
+    """How many items would show it, if the measured difference is the true one."""
+    needed = projection(row).to_exceed(-margin)
+    if not math.isfinite(needed):
         return ""
-    growth = ((z_quantile(1 - LEVEL) + z_quantile(POWER)) * stderr / room) ** 2
-    return f"; about {max(row.n + 1, math.ceil(row.n * growth)):,} items would show it"
+    return f"; about {max(row.n + 1, round(needed)):,} items would show it"
 
 
 def _is_asked(row: Row, metric: str | None) -> bool:

@@ -36,19 +36,16 @@ class Matched:
 
 
 def match(baseline: Columns, other: Columns) -> Matched:
-    """Join on task, shots, subject, index and prompt hash; gold and the number of choices must agree."""
+    """Join on task, shots, subject, index and prompt hash; choices and gold must agree too."""
     there = {place: position for position, place in enumerate(other.places)}
-    golds, other_golds = baseline.gold.lists(), other.gold.lists()
+    asked, other_asked = _asked(baseline), _asked(other)
     pairs: list[tuple[int, int]] = []
     mismatches: list[Mismatch] = []
     for position, place in enumerate(baseline.places):
         found = there.pop(place, None)
-        why = (
-            f"only in {baseline.label}"
-            if found is None
-            else _difference(baseline, position, other, found)
-            or ("with another gold" if golds[position] != other_golds[found] else "")
-        )
+        why = f"only in {baseline.label}"
+        if found is not None:
+            why = _difference(asked[position], other_asked[found])
         if why:
             mismatches.append(Mismatch(baseline.label, other.label, place, why))
         elif found is not None:
@@ -71,17 +68,25 @@ def mismatch_summary(mismatches: Sequence[Mismatch]) -> list[str]:
     ]
 
 
-def _difference(baseline: Columns, position: int, other: Columns, found: int) -> str:
+_Asked = tuple[str, tuple[int, ...], tuple[int, ...]]
+"""Of one item: hash of its prompt, bytes of its choices, gold."""
+
+
+def _asked(columns: Columns) -> list[_Asked]:
+    return list(zip(columns.prompt_hash, columns.choice_bytes.lists(), columns.gold.lists(), strict=True))
+
+
+def _difference(one: _Asked, other: _Asked) -> str:
     """Why two items of one place are not the same question, or nothing.
 
     An item that one endpoint never planned (a run broken off) has no prompt to compare: it is unscored there
     and is counted as such.
     """
-    prompt, other_prompt = baseline.prompt_hash[position], other.prompt_hash[found]
-    if not prompt or not other_prompt:
+    if one == other:
         return ""
-    if prompt != other_prompt:
+    (prompt, choices, gold), (other_prompt, other_choices, other_gold) = one, other
+    if prompt and other_prompt and prompt != other_prompt:
         return "with another prompt"
-    if baseline.n_choices[position] != other.n_choices[found]:
-        return "with another number of choices"
-    return ""
+    if choices != other_choices:
+        return "with other choices"
+    return "with another gold" if gold != other_gold else ""

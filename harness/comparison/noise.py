@@ -71,7 +71,8 @@ def _replicates(columns: Sequence[Columns]) -> Iterator[tuple[str, Pair]]:
     done: set[str] = set()
     for each in columns:
         original = first.setdefault(each.identity, each)
-        if each.identity and original is not each and each.identity not in done:
+        asked_again = each.identity and each.replicate != original.replicate
+        if asked_again and each.identity not in done:
             done.add(each.identity)
             yield each.identity, pair_up(match(original, each))
 

@@ -8,6 +8,7 @@ does not know what a difference measures.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias
@@ -22,6 +23,13 @@ LEVEL = 0.05
 """Of every test, two-sided; intervals cover 1 - LEVEL."""
 POWER = 0.80
 """Of what is called detectable, and of the items that would decide."""
+
+
+FEW_CLUSTERS = 30
+"""Below so many an interval rests on little: it is made longer."""
+
+_MOST_ITEMS = 10**12
+"""Beyond this no number of items is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +74,10 @@ class Clusters:
 
         Bonett and Price (2012, "Adjusted Wald intervals for paired proportions") add them to differences of
         right and wrong: without, the interval of a few flips is far too short, and of none has no length.
+        Of few clusters any may flip whole: what is added then has the size of a cluster.
         """
-        return Clusters(np.append(self.sums, (1.0, -1.0)), np.append(self.sizes, (1.0, 1.0)))
+        size = self.n / self.count if self.count < FEW_CLUSTERS else 1.0
+        return Clusters(np.append(self.sums, (size, -size)), np.append(self.sizes, (size, size)))
 
 
 def clusters(values: Floats, codes: Integers, sizes: Floats | None = None) -> Clusters:
@@ -105,23 +115,12 @@ class MeanError:
         """p of two one-sided tests (Schuirmann 1987): small where the mean is shown to lie within ±margin."""
         return max(self._tail(self.mean + margin), self._tail(margin - self.mean))
 
-    def detectable(self, level: float = LEVEL) -> float:
-        """The smallest true difference found at 80 % power (Miller 2024).
+    def detectable(self) -> float:
+        """The smallest true difference found at 80 % power: (z_(1 - level/2) + z_power) · stderr.
 
-        (z_(1 - level / 2) + z_power) · stderr.
+        Miller (2024).
         """
-        return (z_quantile(1 - level / 2) + z_quantile(POWER)) * self.stderr
-
-    def growth_to_differ(self, level: float = LEVEL) -> float:
-        """How many times the items would show, at 80 % power, that a mean such as this one is not 0."""
-        return _squared_ratio(self.detectable(level), abs(self.mean))
-
-    def growth_to_lie_within(self, margin: float) -> float:
-        """How many times the items would show, at 80 % power, that a mean such as this is within ±margin."""
-        room = margin - abs(self.mean)
-        # Away from the middle one of the two tests decides; in the middle both have to succeed.
-        beta = 1 - POWER if self.mean else (1 - POWER) / 2
-        return _squared_ratio((z_quantile(1 - LEVEL) + z_quantile(1 - beta)) * self.stderr, room)
+        return _factor(LEVEL / 2) * self.stderr
 
     def _tail(self, distance: float) -> float:
         """P(T >= distance / stderr)."""
@@ -138,15 +137,59 @@ def mean_error(found: Clusters, *, flips: bool, noise: float = 0.0) -> MeanError
     """The mean of differences with the error that intervals and equivalence tests use.
 
     Args:
-        found: the differences.
+        found: the differences; below two clusters there is no error.
         flips: they are differences of right and wrong, and get one flip more each way.
         noise: variance of one difference that repeating the same requests alone gives (a measured noise
             floor); the error is never below it.
     """
     used = found.with_one_flip_each_way() if flips and found.count else found
-    floor = math.sqrt(noise / used.n) if used.n else 0.0
-    stderr = used.stderr
-    return MeanError(used.mean, stderr if math.isnan(stderr) else max(stderr, floor), used.count - 1)
+    stderr = max(used.stderr, math.sqrt(noise / used.n)) if found.count > 1 else math.nan
+    return MeanError(used.mean, stderr, found.count - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """What more items like those at hand would show, at 80 % power; infinity where no number would."""
+
+    mean: float
+    variance: float
+    """Of one item: n times the squared error of the mean, so that clusters are taken into account."""
+    flips: bool
+    """Differences of right and wrong, to which one more each way is added."""
+
+    def to_differ(self, level: float = LEVEL) -> float:
+        """How many would show that the mean is not 0."""
+        return self._fewest(lambda mean, stderr: _factor(level / 2) * stderr <= abs(mean) > 0)
+
+    def to_exceed(self, bound: float) -> float:
+        """How many would show, one-sided, that the mean lies above a bound."""
+        return self._fewest(lambda mean, stderr: _factor(LEVEL) * stderr <= mean - bound)
+
+    def to_lie_within(self, margin: float) -> float:
+        """How many would show that the mean lies within ±margin."""
+        # Away from the middle one of the two tests decides; in the middle both have to succeed.
+        factor = _factor(LEVEL, POWER if self.mean else (1 + POWER) / 2)
+        return self._fewest(lambda mean, stderr: factor * stderr <= margin - abs(mean))
+
+    def _fewest(self, shown: Callable[[float, float], bool]) -> float:
+        if not math.isfinite(self.mean) or not math.isfinite(self.variance):
+            return math.inf
+        high = 2
+        while not shown(*self._after(high)):
+            high *= 2
+            if high > _MOST_ITEMS:
+                return math.inf
+        low = high // 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if shown(*self._after(middle)) else (middle, high)
+        return high
+
+    def _after(self, items: int) -> tuple[float, float]:
+        """Mean and its error of so many items."""
+        added = 2 if self.flips else 0
+        total = items + added
+        return self.mean * items / total, math.sqrt(items * self.variance + added) / total
 
 
 def p_sign_flip(sums: Floats) -> float:
@@ -185,6 +228,7 @@ def p_mcnemar(gained: int, lost: int, *, mid: bool = False) -> float:
     return min(1.0, 2 * tail)
 
 
+@cache
 def z_quantile(chance: float) -> float:
     """Of the normal distribution."""
     from scipy.special import ndtri
@@ -209,5 +253,6 @@ def _fair_binomial(count: int) -> Floats:
     return np.exp(logs)
 
 
-def _squared_ratio(above: float, below: float) -> float:
-    return (above / below) ** 2 if below > 0 else math.inf
+def _factor(tail: float, power: float = POWER) -> float:
+    """By how many errors a mean must lie beyond a bound to be shown there: z_(1 - tail) + z_power."""
+    return z_quantile(1 - tail) + z_quantile(power)

@@ -12,7 +12,7 @@ import numpy as np
 from harness.comparison.estimating import Draft, Test, with_test
 from harness.comparison.families import benjamini_hochberg, holm
 from harness.comparison.findings import HEADLINE, Row, Verdict
-from harness.comparison.paired import LEVEL, MeanError
+from harness.comparison.paired import LEVEL, MeanError, Projection
 
 
 def suite_draft(tasks: Sequence[Draft], margin: float) -> Draft:
@@ -52,30 +52,25 @@ def suite_draft(tasks: Sequence[Draft], margin: float) -> Draft:
     return Draft(with_test(row, error, Test("t", error.p_differs())), error)
 
 
-def judged(drafts: Sequence[Draft]) -> Iterator[Row]:
+def judged(rows: Sequence[Row]) -> Iterator[Row]:
     """Correct the p-values of each family, and say what follows.
 
     A family is all rows of one level (suite, task, group, subject) and statistic, over all pairs; the
     headlines of all tasks are one statistic.
     """
     families: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    for position, draft in enumerate(drafts):
-        row = draft.row
+    for position, row in enumerate(rows):
         if not math.isnan(row.p_value):
             families[row.level, HEADLINE if row.headline else row.statistic].append(position)
-    corrected: dict[int, tuple[int, float, float]] = {}
+    corrected: dict[int, Row] = {}
     for positions in families.values():
-        p_values = np.array([drafts[position].row.p_value for position in positions])
-        both = zip(holm(p_values).tolist(), benjamini_hochberg(p_values).tolist(), strict=True)
-        corrected |= {
-            position: (len(positions), *pair) for position, pair in zip(positions, both, strict=True)
-        }
-    for position, draft in enumerate(drafts):
-        if position in corrected:
-            family, p_holm, p_bh = corrected[position]
-            yield _with_verdict(replace(draft.row, family=family, p_holm=p_holm, p_bh=p_bh), draft.error)
-        else:
-            yield draft.row
+        p_values = np.array([rows[position].p_value for position in positions])
+        both = zip(positions, holm(p_values).tolist(), benjamini_hochberg(p_values).tolist(), strict=True)
+        for position, p_holm, p_bh in both:
+            row = replace(rows[position], family=len(positions), p_holm=p_holm, p_bh=p_bh)
+            corrected[position] = _with_verdict(row)
+    for position, row in enumerate(rows):
+        yield corrected.get(position, row)
 
 
 def decisive_p(row: Row) -> float:
@@ -83,24 +78,32 @@ def decisive_p(row: Row) -> float:
     return row.p_holm if row.level in ("suite", "task") else row.p_bh
 
 
-def _with_verdict(row: Row, error: MeanError) -> Row:
+def projection(row: Row) -> Projection:
+    """What more items like those of a row would show."""
+    errors = [each for each in (row.stderr, row.noise_stderr) if not math.isnan(each)]
+    variance = row.n * max(errors) ** 2 if errors and not math.isnan(row.stderr) else math.nan
+    return Projection(row.difference, variance, flips=row.test in ("mcnemar", "sign_flip"))
+
+
+def _with_verdict(row: Row) -> Row:
     verdict: Verdict = "undecided"
     if decisive_p(row) < LEVEL and row.difference:
         verdict = "better" if row.difference > 0 else "worse"
     elif row.p_equivalent < LEVEL:
         verdict = "equivalent"
-    needed = _items_that_decide(row, error)
+    needed = _items_that_decide(row)
     if verdict == "undecided" and needed is not None:
         needed = max(needed, row.n + 1)  # power is reckoned with z; the test itself may ask for a few more
     return replace(row, verdict=verdict, items_needed=needed)
 
 
-def _items_that_decide(row: Row, error: MeanError) -> int | None:
+def _items_that_decide(row: Row) -> int | None:
     """How many items would show such a difference, or equivalence, at 80 % power; None: no number would."""
-    growth = error.growth_to_differ(LEVEL / (row.family or 1))
+    ahead = projection(row)
+    needed = ahead.to_differ(LEVEL / (row.family or 1))
     if not math.isnan(row.margin):
-        growth = min(growth, error.growth_to_lie_within(row.margin))
-    return math.ceil(row.n * growth) if math.isfinite(growth) else None
+        needed = min(needed, ahead.to_lie_within(row.margin))
+    return int(needed) if math.isfinite(needed) else None
 
 
 def _mean_of(means: Sequence[float], stderrs: Sequence[float], errors: Sequence[MeanError]) -> MeanError:
