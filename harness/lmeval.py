@@ -132,11 +132,10 @@ def _score(sample: Sample, place: Place, record: ItemRecord | None, where: str) 
         sums = sums[:choices]  # acc_mutual_info asks for each choice again, without a context
     if len(sums) != choices:
         return ItemScore(replace(record, prompt_hash=prompt, n_bytes=(0,) * len(sums)), ())
-    differing = [
-        theirs for theirs, ours in zip(contexts, record.context_sha256, strict=False) if theirs != ours
-    ]
+    pairs = zip(contexts, record.context_sha256, strict=False)
+    differing = [theirs for theirs, ours in pairs if theirs != ours]
     score = ItemScore(replace(record, prompt_hash=differing[0] if differing else prompt), sums)
-    if sample.acc is not None and METRICS["acc"].judge(score).correct != bool(sample.acc):
+    if sample.acc in (0, 1) and METRICS["acc"].judge(score).correct != bool(sample.acc):
         score = replace(score, record=replace(score.record, gold=()))  # right is something else there
     return score
 
@@ -171,7 +170,7 @@ def _number(reply: Sequence[str | float | bool], where: str) -> float:
 
 def _context_hashes(arguments: Any) -> list[str]:
     """The hash of each request's context, as far as the texts were logged."""
-    found = []
+    found: list[str] = []
     while isinstance(arguments, dict):
         request = arguments.get(f"gen_args_{len(found)}")
         context = request.get("arg_0") if isinstance(request, dict) else None

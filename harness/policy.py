@@ -48,15 +48,16 @@ def read_policy(path: Path) -> Policy:
         first = EXAMPLE.splitlines()[0].partition("#")[0].strip()
         raise UsageError(f"--gate {path}: {error}. The least that a policy says is: {first}") from error
     tasks = {name: TaskPolicy(each.margin, each.coverage, each.metric) for name, each in found.tasks.items()}
-    _check_range(path, "margin", found.margin, *(each.margin for each in tasks.values()))
-    _check_range(path, "coverage", found.coverage, *(each.coverage for each in tasks.values()))
-    return Policy(
-        margin=found.margin,
-        coverage=found.coverage,
-        required=tuple(found.required),
-        endpoints=tuple(found.endpoints),
-        tasks=tasks,
-    )
+    try:
+        return Policy(
+            margin=found.margin,
+            coverage=found.coverage,
+            required=tuple(found.required),
+            endpoints=tuple(found.endpoints),
+            tasks=tasks,
+        )
+    except UsageError as error:
+        raise UsageError(f"--gate {path}: {error}") from error
 
 
 def policy_of(file: Path | None, margin: float | None) -> Policy | None:
@@ -68,9 +69,3 @@ def policy_of(file: Path | None, margin: float | None) -> Policy | None:
     if file is not None:
         return read_policy(file)
     return None if margin is None else Policy(margin=margin)
-
-
-def _check_range(path: Path, name: str, *values: float | None) -> None:
-    for value in values:
-        if value is not None and not 0 <= value <= 1:
-            raise UsageError(f"--gate {path}: {name} {value:g} must be between 0 and 1 (0.01 is one point)")

@@ -99,7 +99,7 @@ def test_a_task_of_its_own() -> None:
     ]
     assert failed(checks) == []
     [why] = failed(check(compared(), Policy(margin=0.01, tasks={"toy": TaskPolicy(metric="f1")})))
-    assert why == "toy f1 is compared: the comparison has no f1 for toy"
+    assert why == "toy f1 is compared: the comparison has no f1 of toy on both"
 
 
 def test_policy_file(tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ def test_policy_file(tmp_path: Path) -> None:
         ("margin = 'a point'", "Expected `float`, got `str` - at `$.margin`"),
         ("margin = 0.01\nmagrin = 2", "unknown field `magrin`"),
         ("margin = 0.01\n[tasks.mmlu]\nmetrics = 'acc'", "unknown field `metrics` - at `$.tasks[...]`"),
-        ("margin = 5", "margin 5 must be between 0 and 1"),
-        ("margin = 0.01\n[tasks.mmlu]\ncoverage = 99", "coverage 99 must be between 0 and 1"),
+        ("margin = 5", "margin 5: must be between 0 and 1"),
+        ("margin = 0.01\n[tasks.mmlu]\ncoverage = 99", "coverage 99: must be between 0 and 1"),
         ("margin: 1", "Expected"),
     ],
 )

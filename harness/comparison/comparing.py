@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,7 @@ from harness.comparison.paired import Integers
 from harness.comparison.parts import Part, cluster_codes, parts
 from harness.comparison.ranking import rankings
 from harness.comparison.resampling import bootstrap
-from harness.comparison.verdicts import judged, suite_draft
+from harness.comparison.verdicts import judged, suite_drafts
 
 Resampled = Mapping[tuple[int, tuple[str, str, int], str], tuple[float, float]]
 """Bootstrap intervals by number of the pair, part and statistic."""
@@ -57,6 +58,7 @@ def compare_columns(
     drafted = [draft for each in compared for draft in _drafts(each, noise, resampled, margin)]
     return Findings(
         labels=tuple(each.label for each in columns),
+        tasks=tuple(dict.fromkeys(part.task.name for part in all_parts)),
         margin=margin,
         rows=tuple(judged([draft.row for draft in drafted])),
         flips=tuple(flip for pair in pairs for flip in flips(pair, all_parts)),
@@ -67,20 +69,17 @@ def compare_columns(
 
 
 def _drafts(compared: _Compared, noise: NoiseFloor, resampled: Resampled, margin: float) -> Iterator[Draft]:
-    """The suite's row, where there are several tasks, then those of its parts."""
+    """The suite's rows, where there are several tasks, then those of its parts."""
     pair = compared.pair
     found: list[Draft] = []
     for section in compared.sections:
         noise_here = noise.of_difference(pair, section)
         for draft in drafts(pair, section, compared.statistics, noise_here, margin):
-            interval = resampled.get((compared.number, section.part.key, draft.row.statistic))
-            if interval:
-                row = replace(draft.row, bootstrap_low=interval[0], bootstrap_high=interval[1])
-                draft = replace(draft, row=row)
-            found.append(draft)
-    tasks = [each for each in found if each.row.level == "task" and each.row.headline and each.row.n]
-    if len(tasks) > 1:
-        yield suite_draft(tasks, margin)
+            key = (compared.number, section.part.key, draft.row.statistic)
+            low, high = resampled.get(key, (math.nan, math.nan))
+            row = replace(draft.row, bootstrap_low=low, bootstrap_high=high)
+            found.append(replace(draft, row=row))
+    yield from suite_drafts(found, margin)
     yield from found
 
 

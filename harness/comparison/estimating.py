@@ -123,7 +123,6 @@ def _draft(pair: Pair, section: Section, statistic: Statistic, noise: float) -> 
     found = clusters(changes, section.codes, None if values.sizes is None else values.sizes[at])
     flips = bool(statistic.metric) and _are_flips(changes)
     error = mean_error(found, flips=flips, noise=0.0 if math.isnan(noise) else noise)
-    low, high = error.interval() if statistic.directed else (math.nan, math.nan)
     n = int((~np.isnan(changes)).sum())
     row = Row(
         baseline=pair.matched.baseline.label,
@@ -142,8 +141,6 @@ def _draft(pair: Pair, section: Section, statistic: Statistic, noise: float) -> 
         value=_mean(values.other, at),
         difference=found.mean,
         stderr=found.stderr,
-        ci_low=low,
-        ci_high=high,
         noise_stderr=math.sqrt(noise / n) if n else math.nan,
     )
     if not statistic.directed:
@@ -168,12 +165,16 @@ def exact_test(found: Clusters) -> Test:
 
 
 def with_test(row: Row, error: MeanError, test: Test) -> Row:
-    """A row with the test that decides, and what else follows from the error."""
+    """A row with its interval, the test that decides, and what else follows from the error."""
+    furthest = 1.0 if row.unit == "fraction" else math.inf  # no difference of fractions lies beyond
+    low, high, low_one_sided = np.clip((*error.interval(), error.interval(2 * LEVEL)[0]), -furthest, furthest)
     return replace(
         row,
+        ci_low=float(low),
+        ci_high=float(high),
+        low_one_sided=float(low_one_sided),
         test=test.name,
         p_value=test.p_value,
-        low_one_sided=error.interval(2 * LEVEL)[0],
         detectable=error.detectable(),
     )
 

@@ -41,8 +41,8 @@ class Row:
     value: float = math.nan
     difference: float
     stderr: float
-    ci_low: float
-    ci_high: float
+    ci_low: float = math.nan
+    ci_high: float = math.nan
     low_bound: float = math.nan
     high_bound: float = math.nan
     bootstrap_low: float = math.nan
@@ -108,6 +108,8 @@ class Findings:
 
     labels: tuple[str, ...]
     """The endpoints, the baseline first."""
+    tasks: tuple[str, ...]
+    """Those that the baseline was asked."""
     margin: float
     """A difference of a metric below this does not matter in practice (a fraction)."""
     rows: tuple[Row, ...]

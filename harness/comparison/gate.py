@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.comparison.findings import Findings, Row
 from harness.comparison.verdicts import projection
 from harness.comparison.words import points, size
+from harness.errors import UsageError, did_you_mean
 
 COVERAGE = 0.99
 """Share of items that both endpoints must have scored, unless the policy says otherwise."""
@@ -38,6 +38,17 @@ class Policy:
     """Who has to pass; empty: everyone but the baseline."""
     tasks: Mapping[str, TaskPolicy] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        for margin in (self.margin, *(each.margin for each in self.tasks.values())):
+            if margin is not None and not 0 <= margin < 1:
+                raise UsageError(f"margin {margin:g}: must be between 0 and 1 (0.01 is one point)")
+        for coverage in (self.coverage, *(each.coverage for each in self.tasks.values())):
+            if coverage is not None and not 0 <= coverage <= 1:
+                raise UsageError(
+                    f"coverage {coverage:g}: must be between 0 and 1 (0.99 is 99 %)"
+                )
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -52,30 +63,45 @@ class Check:
 
 
 def check(findings: Findings, policy: Policy) -> list[Check]:
-    """Hold a comparison against a policy: it passes where every check does, and there is one."""
-    checks: list[Check] = []
-    for endpoint in policy.endpoints or findings.labels[1:]:
-        checks += _of_endpoint(findings, policy, endpoint)
-    return checks
+    """Hold a comparison against a policy: it passes where every check does, and there is one.
+
+    Every task of the baseline is asked of every endpoint, and every task that the policy names.
+    """
+    named = dict.fromkeys((*findings.tasks, *policy.required, *policy.tasks))
+    return [
+        found
+        for endpoint in policy.endpoints or findings.labels[1:]
+        for task in named
+        for found in _of_task(findings, policy, endpoint, task)
+    ]
 
 
-def _of_endpoint(findings: Findings, policy: Policy, endpoint: str) -> Iterator[Check]:
-    rows = [row for row in findings.rows if row.endpoint == endpoint and row.level == "task"]
-    there = dict.fromkeys(row.task for row in rows)
-    missing = [name for name in dict.fromkeys((*policy.required, *policy.tasks)) if name not in there]
-    lost = Counter(each.place.task for each in findings.mismatches if each.endpoint == endpoint)
-    for task in there:
-        asked = policy.tasks.get(task, TaskPolicy())
-        chosen = [row for row in rows if row.task == task and _is_asked(row, asked.metric)]
-        for row in chosen:
-            yield _non_inferior(row, _or(asked.margin, policy.margin))
-            yield _covered(row, _or(asked.coverage, policy.coverage), lost[task])
-        if not chosen:
-            why = f"the comparison has no {asked.metric} for {task}"
-            yield Check(endpoint, task, f"{task} {asked.metric} is compared", False, why)
-    for task in missing:
-        why = f"the policy asks for {task}, and the comparison has none of its items"
-        yield Check(endpoint, task, f"{task} is compared", False, why)
+def _of_task(findings: Findings, policy: Policy, endpoint: str, task: str) -> Iterator[Check]:
+    asked = policy.tasks.get(task, TaskPolicy())
+    rows = [
+        row
+        for row in findings.rows
+        if (row.endpoint, row.level, row.task) == (endpoint, "task", task) and _is_asked(row, asked.metric)
+    ]
+    lost = sum((each.endpoint, each.place.task) == (endpoint, task) for each in findings.mismatches)
+    for row in rows:
+        yield _non_inferior(row, _or(asked.margin, policy.margin))
+        yield _covered(row, _or(asked.coverage, policy.coverage), lost)
+    if not rows:
+        name = f"{task} {asked.metric} is compared" if asked.metric else f"{task} is compared"
+        yield Check(endpoint, task, name, False, _why_missing(findings, endpoint, task, asked.metric))
+
+
+def _why_missing(findings: Findings, endpoint: str, task: str, metric: str | None) -> str:
+    """Why a task has no row to check, in words."""
+    levels = {row.level for row in findings.rows if (row.endpoint, row.task) == (endpoint, task)}
+    if "task" in levels:
+        return f"the comparison has no {metric or 'headline metric'} of {task} on both"
+    if "group" in levels:
+        return f"{task} is a group of subjects; the gate looks at whole tasks"
+    if task in findings.tasks:
+        return f"{endpoint} has no item of {task} in common with {findings.labels[0]}"
+    return f"no such task is compared. {did_you_mean(task, findings.tasks)}"
 
 
 def _non_inferior(row: Row, margin: float) -> Check:
@@ -85,7 +111,8 @@ def _non_inferior(row: Row, margin: float) -> Check:
     if not row.n:
         return Check(row.endpoint, row.task, name, False, "no item is scored on both endpoints")
     worst = points(row.low_one_sided)
-    measured = f"{points(row.difference)} points, at worst {worst} (one-sided 95 %), {row.n:,} items"
+    count = f"{row.n:,} {'item' if row.n == 1 else 'items'}"
+    measured = f"{points(row.difference)} points, at worst {worst} (one-sided 95 %), {count}"
     if passed:
         return Check(row.endpoint, row.task, name, True, measured)
     if row.ci_high < -margin:

@@ -39,8 +39,9 @@ def bootstrap(values: Floats, codes: Integers) -> list[tuple[float, float]]:
         for done in range(0, RESAMPLES, rows)
     ]
     drawn = np.concatenate(totals)
+    enough = (columns[:, 1::2] > 0).sum(axis=0) > 1
     with np.errstate(invalid="ignore"):  # a draw without any item of a series has no mean
-        means = drawn[:, 0::2] / drawn[:, 1::2]
+        means = np.where(enough, drawn[:, 0::2] / drawn[:, 1::2], np.nan)
     return [_middle(column[~np.isnan(column)]) for column in means.T]
 
 

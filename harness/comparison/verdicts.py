@@ -15,23 +15,37 @@ from harness.comparison.findings import HEADLINE, Row, Verdict
 from harness.comparison.paired import LEVEL, MeanError, Projection
 
 
-def suite_draft(tasks: Sequence[Draft], margin: float) -> Draft:
-    """The mean over tasks, each weighing the same, of one pair's headline differences.
+def suite_drafts(drafts: Sequence[Draft], margin: float) -> Iterator[Draft]:
+    """The rows of a whole suite, out of one pair's rows: one of the headlines, and one of each measure.
+
+    Tasks without a scored item in common are no part of it; it takes two tasks.
+    """
+    by_statistic: defaultdict[str, list[Draft]] = defaultdict(list)
+    for draft in drafts:
+        row = draft.row
+        if row.level == "task" and row.n and (row.headline or row.wrong_to_right is None):
+            by_statistic[HEADLINE if row.headline else row.statistic].append(draft)
+    for statistic, of_tasks in by_statistic.items():
+        if len(of_tasks) > 1:
+            yield _suite_draft(statistic, of_tasks, margin)
+
+
+def _suite_draft(statistic: str, tasks: Sequence[Draft], margin: float) -> Draft:
+    """The mean over tasks, each weighing the same.
 
     Tasks are taken as independent: the error is sqrt(Σ stderr²) / T, with Satterthwaite's degrees of freedom.
     """
     rows, errors = [each.row for each in tasks], [each.error for each in tasks]
     error = _mean_of([each.mean for each in errors], [each.stderr for each in errors], errors)
     plain = _mean_of([each.difference for each in rows], [each.stderr for each in rows], errors)
-    low, high = error.interval()
     row = Row(
         baseline=rows[0].baseline,
         endpoint=rows[0].endpoint,
         level="suite",
         task="",
-        statistic=HEADLINE,
+        statistic=statistic,
         unit=rows[0].unit,
-        headline=True,
+        headline=statistic == HEADLINE,
         n=sum(row.n for row in rows),
         unscored=sum(row.unscored for row in rows),
         clusters=sum(row.clusters for row in rows),
@@ -39,17 +53,26 @@ def suite_draft(tasks: Sequence[Draft], margin: float) -> Draft:
         value=_average(row.value for row in rows),
         difference=plain.mean,
         stderr=plain.stderr,
-        ci_low=low,
-        ci_high=high,
-        low_bound=_average(row.low_bound for row in rows),
-        high_bound=_average(row.high_bound for row in rows),
-        wrong_to_right=sum(row.wrong_to_right or 0 for row in rows),
-        right_to_wrong=sum(row.right_to_wrong or 0 for row in rows),
-        wrong_to_wrong=sum(row.wrong_to_wrong or 0 for row in rows),
+        largest=max(row.largest for row in rows),
+    )
+    if rows[0].test:
+        row = with_test(row, error, Test("t", error.p_differs()))
+    return Draft(_with_flips_of(row, rows, error, margin) if row.headline else row, error)
+
+
+def _with_flips_of(row: Row, tasks: Sequence[Row], error: MeanError, margin: float) -> Row:
+    """The suite's headline with the flips and bounds of its tasks, and whether it lies within the margin."""
+    return replace(
+        row,
+        low_bound=_average(each.low_bound for each in tasks),
+        high_bound=_average(each.high_bound for each in tasks),
+        wrong_to_right=sum(each.wrong_to_right or 0 for each in tasks),
+        right_to_wrong=sum(each.right_to_wrong or 0 for each in tasks),
+        wrong_to_wrong=sum(each.wrong_to_wrong or 0 for each in tasks),
+        agreement=sum(each.agreement * each.n for each in tasks) / row.n,
         margin=margin,
         p_equivalent=error.p_within(margin),
     )
-    return Draft(with_test(row, error, Test("t", error.p_differs())), error)
 
 
 def judged(rows: Sequence[Row]) -> Iterator[Row]:
