@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import FieldError, HarnessError, UsageError
+from harness.errors import FieldError, HarnessError, StoreError, UsageError
 from harness.items import Item, Pair, Row
 from harness.task import Dataset, Shots, Split, Task
 
@@ -31,6 +31,7 @@ __all__ = [
     "Row",
     "Shots",
     "Split",
+    "StoreError",
     "Task",
     "UsageError",
     "compare",
@@ -51,3 +52,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_LATER[name]), name)
+
+
+def __dir__() -> list[str]:
+    """What is public, also what is imported later."""
+    return sorted({*globals(), *_LATER})

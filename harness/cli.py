@@ -6,11 +6,13 @@ What people read goes to the terminal through rich; data goes to files or, with 
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
     from harness.compared import Comparison
     from harness.comparison.gate import Check
-    from harness.manifest import Exit
     from harness.prepare import Prepared
     from harness.runner import RunResult
 
@@ -96,7 +97,8 @@ def run(settings: RunSettings) -> int:
     from harness.prepare import prepare
 
     result = _run_async(_evaluate(prepare(settings)))
-    _print_result(result, as_json=settings.json)
+    with _reader_may_leave():
+        _print_result(result, as_json=settings.json)
     return int(result.exit)
 
 
@@ -127,10 +129,14 @@ def compare(
         )
         checks = None if policy is None else comparison.gate(policy)
         folder = comparison.write(settings.out)
-        _print_comparison(comparison, settings, folder)
-        return 0 if checks is None else int(_close_gate(comparison, checks, settings))
+        if checks is not None:  # before anything is printed: whoever reads that may go away
+            _write_gate(comparison, checks, settings)
     except StoreError as error:  # a run that cannot be read is no run to compare
-        raise UsageError(str(error)) from error
+        raise UsageError(f"{error}{_way_out(error, settings)}") from error
+    code = 0 if checks is None else int(not checks or not all(check.passed for check in checks))
+    with _reader_may_leave():
+        _print_comparison(comparison, settings, folder, checks)
+    return code
 
 
 @app.command
@@ -173,6 +179,9 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Errors are one line on stderr, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a sign shows another one
+            stream.reconfigure(errors="replace")
     console = Console(stderr=True)
     try:
         code = app(
@@ -189,9 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(console, str(error))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:  # of output, mostly: a full disk
+        return _fail(console, f"{error.filename or 'output'}: {error.strerror or error}")
     return code if isinstance(code, int) else 0
 
 
@@ -250,40 +258,58 @@ def _print_result(result: RunResult, *, as_json: bool) -> None:
         _say(console, line)
 
 
-def _print_comparison(comparison: Comparison, settings: CompareSettings, folder: Path) -> None:
-    """The table and the verdicts; what must be known beside them goes to stderr."""
+def _print_comparison(
+    comparison: Comparison, settings: CompareSettings, folder: Path, checks: Sequence[Check] | None
+) -> None:
+    """The table and the verdicts; what must be known beside them goes to stderr, and so do the checks."""
     from harness.comparison.matching import mismatch_summary
+    from harness.comparison.words import families
     from harness.exports import FORMATS
     from harness.showing import comparison_table
 
+    console, findings = Console(stderr=True), comparison.findings
     form = "json" if settings.json else settings.format
     if form == "text":
-        _print_table(comparison_table(comparison.findings, subjects=settings.subjects))
-        for line in comparison.verdicts:
+        _print_table(comparison_table(findings, subjects=settings.subjects))
+        for line in (families(findings), *comparison.verdicts):
             _say(Console(), line)
     else:
-        sys.stdout.write(FORMATS[form](comparison.findings, subjects=settings.subjects))
-    console = Console(stderr=True)
-    for line in (*comparison.remarks, *mismatch_summary(comparison.findings.mismatches)):
+        sys.stdout.write(FORMATS[form](findings, subjects=settings.subjects))
+    files = ("comparison.csv", "flips.csv", *(["mismatches.csv"] if findings.mismatches else []))
+    for line in (*comparison.remarks, *mismatch_summary(findings.mismatches)):
         _say(console, line)
-    _say(console, f"Files: {folder}/ (comparison.csv, flips.csv)")
+    _say(console, f"Files: {folder}/ ({', '.join(files)})")
+    if checks is not None:
+        failed = [each for each in checks if not each.passed]
+        for each in failed:
+            _say(console, f"gate: {each.endpoint}: {each.name}: FAILED, {each.message}")
+        _say(console, f"gate: {len(checks) - len(failed)} of {len(checks)} checks passed")
 
 
-def _close_gate(comparison: Comparison, checks: Sequence[Check], settings: CompareSettings) -> Exit:
-    """Say what the gate found, and write it where CI systems look."""
+def _write_gate(comparison: Comparison, checks: Sequence[Check], settings: CompareSettings) -> None:
+    """Write what the gate found where CI systems look."""
     from harness.junit import append_summary, write_junit
-    from harness.manifest import Exit
 
-    console = Console(stderr=True)
-    failed = [each for each in checks if not each.passed]
-    for each in failed:
-        _say(console, f"gate: {each.endpoint}: {each.name}: FAILED, {each.message}")
-    _say(console, f"gate: {len(checks) - len(failed)} of {len(checks)} checks passed")
     if settings.junit:
         write_junit(settings.junit, checks)
-    if settings.summary:
+    if settings.summary and settings.summary.name:  # "$GITHUB_STEP_SUMMARY" is empty elsewhere
         append_summary(settings.summary, comparison.findings, checks)
-    return Exit.GATE_FAILED if failed or not checks else Exit.DONE
+
+
+def _way_out(error: StoreError, settings: CompareSettings) -> str:
+    """What to do about a run's folder that cannot be written."""
+    unwritable = isinstance(error.__cause__, PermissionError) and settings.out is None
+    return "; choose another folder with --out" if unwritable else ""
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Print to a reader that may go away, as `head` does, without a word and without another exit code."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # the latter is how rich puts it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_table(table: Table) -> None:

@@ -40,13 +40,10 @@ def task_facts(run: Run) -> tuple[TaskFacts, ...]:
     Raises:
         StoreError: an earlier version made the run, and did not write down what a comparison needs.
     """
-    try:
-        return tuple(
-            TaskFacts(name, tuple(task["metrics"]), task["groups"])
-            for name, task in run.manifest["tasks"].items()
-        )
-    except KeyError as error:
-        raise StoreError(f"{run.folder}: an earlier version made this run; {WAY_OUT}") from error
+    for name, task in run.stored.tasks.items():
+        if not task.metrics:
+            raise StoreError(f"{run.folder}: an earlier version made this run of {name}; {WAY_OUT}")
+    return tuple(TaskFacts(name, task.metrics, task.groups) for name, task in run.stored.tasks.items())
 
 
 def columns_of(run: Run, label: str, *, called: str = "") -> Columns:
@@ -70,8 +67,8 @@ def columns_of(run: Run, label: str, *, called: str = "") -> Columns:
     sums = _lists(table["sums"], np.float64)
     return Columns(
         label=called or label,
-        identity=f"{endpoint['identity']} {run.folder.resolve()}",
-        replicate=endpoint["replicate"],
+        identity=f"{endpoint.identity} {run.folder.resolve()}",
+        replicate=endpoint.replicate,
         places=places,
         ids=table["id"].to_pylist(),
         prompt_hash=table["prompt_hash"].to_pylist(),
@@ -137,7 +134,7 @@ def _tokens_of(keys: bytes, journal: StoredReplies) -> Tokens | None:
 def _journal(run: Run, label: str) -> Iterator[StoredReplies | None]:
     """The endpoint's journal, or None where the run's folder has none of it any more."""
     endpoint = run.endpoint(label)
-    wanted = {"identity": endpoint["identity"], "replicate": str(endpoint["replicate"])}
+    wanted = {"identity": endpoint.identity, "replicate": str(endpoint.replicate)}
     for file in sorted((run.folder / "journal").glob("*.sqlite")):
         with closing(StoredReplies(file)) as journal:
             if wanted.items() <= journal.meta.items():

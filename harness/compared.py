@@ -24,6 +24,7 @@ from harness.exports import (
     mismatch_frame,
     write_comparison,
 )
+from harness.policy import read_policy
 from harness.settings import MARGIN
 from harness.sources import Source, resolve
 
@@ -31,15 +32,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Endpoints, item by item, against the first of them."""
 
     findings: Findings
     folder: Path
     """Where `write` puts its files unless it is told otherwise."""
-    texts: Mapping[Place, Text] = field(default_factory=dict, repr=False)
+    texts: Mapping[Place, Text] = field(default_factory=dict)
     """What flipped items ask, as far as it was stored."""
+
+    def __repr__(self) -> str:
+        """Short: a notebook shows it."""
+        return f"<Comparison of {' and '.join(self.findings.labels)}: {len(self.findings.rows):,} rows>"
 
     @property
     def verdicts(self) -> list[str]:
@@ -84,15 +89,18 @@ class Comparison:
         write_comparison(where, self.findings, self.texts)
         return where
 
-    def gate(self, policy: Policy | float) -> Sequence[Check]:
-        """Hold the comparison against a policy, or against one margin for every task.
+    def gate(self, policy: Policy | float | str | Path) -> Sequence[Check]:
+        """Hold the comparison against a policy, a policy's TOML file, or one margin for every task.
 
-        The gate is passed where every check is.
+        The gate is passed where every check is, and there is one.
 
         Raises:
-            UsageError: the policy names an endpoint that is not compared.
+            UsageError: the policy cannot be meant, or names an endpoint that is not compared.
         """
-        asked = policy if isinstance(policy, Policy) else Policy(margin=policy)
+        if isinstance(policy, str | Path):
+            asked = read_policy(Path(policy))
+        else:
+            asked = policy if isinstance(policy, Policy) else Policy(margin=policy)
         others = self.findings.labels[1:]
         for name in asked.endpoints:
             if name not in others:
@@ -117,11 +125,14 @@ def compare(
         UsageError: a source is no run, or items do not match.
         StoreError: a run's files cannot be read.
     """
+    if not 0 <= margin < 1:
+        raise UsageError(f"margin {margin:g}: must be between 0 and 1 (0.01 is one point)")
     found = resolve(sources, baseline=baseline)
     findings = compare_columns(found.columns(), found.tasks, margin=margin, remarks=found.remarks())
+    told = "; ".join(mismatch_summary(findings.mismatches)[:3])
     if findings.mismatches and not common_only:
-        told = "; ".join(mismatch_summary(findings.mismatches)[:3])
         raise UsageError(f"compare: items do not match: {told}. --common-only compares the others")
     if not any(row.n for row in findings.rows):
-        raise UsageError(f"compare: {', '.join(found.labels)} have no scored item in common")
+        why = f": {told}" if told else ""
+        raise UsageError(f"compare: {', '.join(found.labels)} have no scored item in common{why}")
     return Comparison(findings, found.folder, found.texts(findings.flips))

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Console
 
 from harness.errors import UsageError, did_you_mean
@@ -46,23 +47,35 @@ def evaluate(*endpoints: str, tasks: str | Sequence[str], progress: bool = True,
         StoreError: the run's files cannot be written.
     """
     names = tasks if isinstance(tasks, str) else ",".join(tasks)
-    prepared = prepare(_settings(endpoint=endpoints, tasks=names, **settings))
+    prepared = prepare(_settings({"endpoint": endpoints, "tasks": names, **settings}))
     result = _in_a_thread(prepared, Console(stderr=True, quiet=not progress))
     return load_run(result.folder)
 
 
-def _settings(**given: Any) -> RunSettings:
-    """The settings of a call, with paths and tokenizers as people write them."""
-    known = {field.name for field in fields(RunSettings)}
+def _settings(given: Mapping[str, Any]) -> RunSettings:
+    """The settings of a call, of the types that flags have.
+
+    Raises:
+        UsageError: an unknown setting, or a value of the wrong type.
+    """
+    known = [field.name for field in fields(RunSettings)]
     for name in given:
         if name not in known:
-            raise UsageError(f"evaluate: no setting {name!r}. {did_you_mean(name, sorted(known))}")
-    for name in ("out", "data_dir"):
-        if given.get(name) is not None:
-            given[name] = Path(given[name])
+            raise UsageError(f"evaluate: no setting {name!r}. {did_you_mean(name, known)}")
     tokenizer = given.get("tokenizer", ())
-    given["tokenizer"] = (str(tokenizer),) if isinstance(tokenizer, str | Path) else tuple(tokenizer)
-    return RunSettings(**given)
+    if isinstance(tokenizer, str | Path):
+        tokenizer = (str(tokenizer),)
+    try:
+        return msgspec.convert({**given, "tokenizer": tokenizer}, RunSettings, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"evaluate: {error}") from error
+
+
+def _path(kind: type, value: Any) -> Any:
+    """A path where one is expected, out of text."""
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    raise TypeError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
 
 
 def _in_a_thread(prepared: Prepared, console: Console) -> RunResult:

@@ -18,7 +18,7 @@ from harness.comparison.columns import Place
 from harness.comparison.findings import Findings, Flip, Row
 from harness.comparison.matching import Mismatch
 from harness.comparison.verdicts import decisive_p
-from harness.comparison.words import headlines, p_text, points, sentences
+from harness.comparison.words import families, headlines, p_text, points, sentences
 from harness.files import file_errors, replacing
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def markdown(findings: Findings, *, subjects: bool = False) -> str:
     header = [markdown_safe(cell) for cell in table.header]
     lines = tabulate(rows, header, tablefmt="github", disable_numparse=True, colalign=_alignment(table))
     verdicts = "\n".join(f"- {markdown_safe(line)}" for line in sentences(findings))
-    return f"{lines}\n\n{verdicts}\n"
+    return f"{lines}\n\n{families(findings)}\n\n{verdicts}\n"
 
 
 def latex(findings: Findings, *, subjects: bool = False) -> str:
@@ -148,8 +148,9 @@ def latex(findings: Findings, *, subjects: bool = False) -> str:
     lines = tabulate(
         table.rows, table.header, tablefmt="latex_booktabs", disable_numparse=True, colalign=_alignment(table)
     )
-    verdicts = "\n".join(f"% {' '.join(line.split())}" for line in sentences(findings))
-    return f"{verdicts}\n{lines}\n"
+    told = (*sentences(findings), families(findings))
+    verdicts = "\n".join(f"% {' '.join(line.split())}" for line in told if line)
+    return f"{verdicts}\n{lines}\n".replace("\N{MINUS SIGN}", "$-$")  # pdflatex does not know the sign
 
 
 def as_json(findings: Findings, *, subjects: bool = False) -> str:
@@ -160,7 +161,7 @@ def as_json(findings: Findings, *, subjects: bool = False) -> str:
 
 def markdown_safe(text: str) -> str:
     """Text that stays in its table cell and is no markup: names may hold anything."""
-    return " ".join(re.sub(r"([\\`*|<])", r"\\\1", text).split())
+    return " ".join(re.sub(r"([\\`*|<&~\[\]])", r"\\\1", text).split())
 
 
 FORMATS: Mapping[str, Callable[..., str]] = {"markdown": markdown, "latex": latex, "json": as_json}
@@ -192,7 +193,7 @@ def _place(place: Place) -> tuple[str, str, int, int]:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    interval = f" [{points(row.ci_low)}, {points(row.ci_high)}]" if row.ci_low == row.ci_low else ""
+    interval = f" ({points(row.ci_low)} to {points(row.ci_high)})" if row.ci_low == row.ci_low else ""
     p_value = decisive_p(row)
     return (
         f"{row.task} {row.subject}".strip() or "all tasks",
@@ -217,4 +218,6 @@ def _alignment(table: Cells) -> list[str]:
 
 
 def _json_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value

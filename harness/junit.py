@@ -41,8 +41,14 @@ def write_junit(path: Path, checks: Sequence[Check]) -> None:
                     each.message
                 )
     ElementTree.indent(root)
-    with file_errors(path), replacing(path) as unfinished:
-        ElementTree.ElementTree(root).write(unfinished, encoding="utf-8", xml_declaration=True)
+    text = ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    with file_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # a pipe or a device: nothing takes its place
+            path.write_text(text, encoding="utf-8")
+        else:
+            with replacing(path.resolve()) as unfinished:
+                unfinished.write_text(text, encoding="utf-8")
 
 
 def append_summary(path: Path, findings: Findings, checks: Sequence[Check]) -> None:
@@ -51,8 +57,10 @@ def append_summary(path: Path, findings: Findings, checks: Sequence[Check]) -> N
     Raises:
         StoreError: the file cannot be written.
     """
-    with file_errors(path), path.open("a", encoding="utf-8") as file:
-        file.write("\n".join(summary(findings, checks)) + "\n")
+    with file_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\n".join(summary(findings, checks)) + "\n")
 
 
 def summary(findings: Findings, checks: Sequence[Check]) -> Iterator[str]:

@@ -77,7 +77,11 @@ def read_samples(
 def _files(path: Path) -> list[Path]:
     if path == Path():
         raise UsageError(f"{PREFIX} a file or folder must follow, such as {PREFIX}samples_hellaswag.jsonl")
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that no file can have
+        raise UsageError(f"{PREFIX}{path}: {error.strerror or error}") from error
+    if not there:
         raise UsageError(f"{PREFIX}{path}: no such file or folder")
     files = sorted(path.glob("**/samples_*.jsonl")) if path.is_dir() else [path]
     if not files:

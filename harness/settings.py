@@ -137,7 +137,7 @@ class CompareSettings:
     junit: Annotated[Path | None, Parameter(group=GATE, metavar="FILE")] = None
     """Write the gate's checks as JUnit XML."""
     summary: Annotated[Path | None, Parameter(group=GATE, metavar="FILE")] = None
-    """Append the gate's Markdown summary to a file, such as "$GITHUB_STEP_SUMMARY"."""
+    """Append the gate's Markdown summary to a file, such as "$GITHUB_STEP_SUMMARY" (if set)."""
     out: Annotated[Path | None, Parameter(group=FILES)] = None
     """Folder for comparison.csv and flips.csv; by default that of the second run, or of the only one."""
     format: Annotated[Literal["text", "markdown", "latex"], Parameter(group=FILES)] = "text"
@@ -156,6 +156,8 @@ class CompareSettings:
             raise UsageError(
                 "--gate and --fail-if-worse-than exclude each other; put the margin into the file"
             )
+        if self.junit == Path():
+            raise UsageError("--junit: no file given")
         if (self.junit or self.summary) and self.fail_if_worse_than is None and self.gate is None:
             flag = "--junit" if self.junit else "--summary"
             raise UsageError(f"{flag} needs a gate: give --fail-if-worse-than or --gate")

@@ -69,7 +69,7 @@ def comparison_table(findings: Findings, *, subjects: bool = False) -> Table:
     """The suite, tasks and groups down, what is compared across; `subjects` adds a row for each of theirs."""
     shown = cells(findings, subjects=subjects)
     table = Table(
-        title=f"Compared with {findings.labels[0]}: difference with 95 % interval",
+        title=Text(f"Compared with {findings.labels[0]}: difference with 95 % interval"),
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,

@@ -136,6 +136,8 @@ def _ends(given: Source, runs: dict[Path, Run]) -> Iterator[End]:
     """The endpoints that one source names; runs already read are found in `runs`, new ones put there."""
     if isinstance(given, Run):
         run, label = runs.setdefault(given.folder.resolve(), given), None
+    elif not isinstance(given, str | Path):
+        raise UsageError(f"compare: {given!r} is no run; give runs, or their folders, one by one")
     else:
         text = str(given)
         if text.startswith(PREFIX):
@@ -154,11 +156,13 @@ def _ends(given: Source, runs: dict[Path, Run]) -> Iterator[End]:
 
 def _split(text: str) -> tuple[Path, str | None]:
     """RUN#LABEL; a `#` may stand in either."""
-    if Path(text).is_dir():
-        return Path(text), None
-    for position in (at for at, sign in enumerate(text) if sign == "#"):
-        if Path(text[:position]).is_dir():
-            return Path(text[:position]), text[position + 1 :]
+    for position in (len(text), *(at for at, sign in enumerate(text) if sign == "#")):
+        try:
+            found = Path(text[:position]).is_dir()
+        except OSError as error:  # a name that no file can have
+            raise UsageError(f"{text[:80]}: {error.strerror or error}") from error
+        if found:
+            return Path(text[:position]), text[position + 1 :] or None
     return Path(text), None
 
 
@@ -177,20 +181,18 @@ def _labels(ends: Sequence[End]) -> tuple[str, ...]:
 def _differences(runs: Sequence[Run]) -> Iterator[str]:
     """What else differs between runs than the endpoints: fields of the suite that prompts do not show."""
     for run in runs[1:]:
-        first, other = runs[0].manifest["identity"], run.manifest["identity"]
+        both = f"{runs[0].folder} and {run.folder}"
+        ours, theirs = runs[0].stored.identity, run.stored.identity
         for name in ("tokenizer", "bos", "max_length"):
-            if first.get(name) != other.get(name):
+            one, other = getattr(ours, name), getattr(theirs, name)
+            if one != other:
                 yield (
-                    f"{runs[0].folder} and {run.folder} differ in {name} ({_short(first.get(name))},"
-                    f" {_short(other.get(name))}): their endpoints were not asked in quite the same way"
+                    f"{both} differ in {name} ({_short(one)}, {_short(other)}): their endpoints were not"
+                    " asked in quite the same way"
                 )
-        versions = {
-            task: (version, other["tasks"][task])
-            for task, version in first["tasks"].items()
-            if other["tasks"].get(task, version) != version
-        }
-        for task, (ours, theirs) in versions.items():
-            yield f"{task} has version {ours} in {runs[0].folder} and {theirs} in {run.folder}"
+        for task in ours.tasks.keys() & theirs.tasks.keys():
+            if ours.tasks[task] != theirs.tasks[task]:
+                yield f"{both} differ in the version of {task} ({ours.tasks[task]}, {theirs.tasks[task]})"
 
 
 def _short(value: object) -> str:

@@ -6,13 +6,14 @@ nor what they are compared for.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from harness.errors import StoreError, UsageError, did_you_mean
 from harness.tables import SCORE_COLUMNS, SCORE_TEXTS
@@ -26,28 +27,69 @@ TextKey = tuple[str, str, int]
 WAY_OUT = "give the command that made the run once more: it writes its tables anew, without a request"
 
 
-@dataclass(frozen=True)
+class StoredTask(msgspec.Struct, frozen=True):
+    """What `run.json` says of a task, as far as it is needed here."""
+
+    metrics: tuple[str, ...] = ()
+    """Empty where an earlier version made the run."""
+    groups: dict[str, tuple[str, ...]] = {}
+
+
+class StoredEndpoint(msgspec.Struct, frozen=True):
+    """What `run.json` says of an endpoint, likewise."""
+
+    label: str
+    identity: str
+    replicate: int
+
+
+class StoredIdentity(msgspec.Struct, frozen=True):
+    """What `run.json` says of the suite, likewise."""
+
+    tasks: dict[str, str]
+    tokenizer: str | None = None
+    bos: str | None = None
+    max_length: int | None = None
+
+
+class StoredManifest(msgspec.Struct, frozen=True):
+    """The content of `run.json`, likewise."""
+
+    status: str
+    remarks: tuple[str, ...]
+    tasks: dict[str, StoredTask]
+    endpoints: tuple[StoredEndpoint, ...]
+    identity: StoredIdentity
+
+
+@dataclass(frozen=True, repr=False)
 class Run:
     """A run, finished or broken off. Its frames are read when they are first asked for."""
 
     folder: Path
     manifest: Mapping[str, Any]
     """The content of `run.json`."""
+    stored: StoredManifest
+    """What of it is read here, checked."""
+
+    def __repr__(self) -> str:
+        """Short: a notebook shows it."""
+        return f"<Run of {' and '.join(self.labels)}: {self.status}, in {self.folder}>"
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The endpoints, in the order of the tables."""
-        return tuple(each["label"] for each in self.manifest["endpoints"])
+        return tuple(each.label for each in self.stored.endpoints)
 
     @property
     def status(self) -> str:
         """`complete`, `incomplete` (items are left unscored), `interrupted`, or `running` (or killed)."""
-        return str(self.manifest["status"])
+        return self.stored.status
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader must know beside the numbers, one sentence each."""
-        return tuple(self.manifest["remarks"])
+        return self.stored.remarks
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -73,15 +115,15 @@ class Run:
         frame: pd.DataFrame = self._parquet("texts.parquet").to_pandas()
         return frame
 
-    def endpoint(self, label: str) -> Mapping[str, Any]:
+    def endpoint(self, label: str) -> StoredEndpoint:
         """What `run.json` says of an endpoint.
 
         Raises:
             UsageError: the run has no such endpoint.
         """
-        for each in self.manifest["endpoints"]:
-            if each["label"] == label:
-                return dict(each)
+        for each in self.stored.endpoints:
+            if each.label == label:
+                return each
         raise UsageError(f"{self.folder}: no endpoint {label!r}. {did_you_mean(label, self.labels)}")
 
     def item_table(self, label: str, columns: Sequence[str]) -> pa.Table:
@@ -139,11 +181,12 @@ def load_run(folder: str | Path) -> Run:
     if not file.is_file():
         raise UsageError(f"{path}: no run is there (it has no run.json){_nearby(path)}")
     try:
-        manifest = json.loads(file.read_bytes())
-        run = Run(path, manifest)
-        _ = (run.labels, run.status, run.remarks, dict(manifest["tasks"]), dict(manifest["identity"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file}: cannot be read ({error!r}); {WAY_OUT}") from error
+        content = file.read_bytes()
+        run = Run(path, msgspec.json.decode(content), msgspec.json.decode(content, type=StoredManifest))
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError(f"{file}: cannot be read ({error}); {WAY_OUT}") from error
+    if not run.labels:
+        raise UsageError(f"{file}: names no endpoint; {WAY_OUT}")
     return run
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def test_endpoints_of_a_run(both: Path, capsys: pytest.CaptureFixture[str]) -> N
     printed = capsys.readouterr()
     assert "Compared with base" in printed.out
     assert "tuned" in printed.out
-    assert "over the suite (mean of tasks)" in printed.out
+    assert "over the suite (mean of 2 tasks)" in printed.out
     assert f"Files: {both}/ (comparison.csv, flips.csv)" in printed.err
     written = rows(both)
     assert {row["level"] for row in written} == {"suite", "task", "group", "subject"}
@@ -250,6 +251,10 @@ def test_unknown_endpoint_of_a_policy(both: Path, tmp_path: Path, capsys: pytest
         (["{run}", "--fail-if-worse-than", "-1"], "--fail-if-worse-than -1: must be between 0 and 1"),
         (["{run}", "--gate", "x.toml", "--fail-if-worse-than", "0.1"], "exclude each other"),
         (["{run}", "--junit", "x.xml"], "--junit needs a gate"),
+        (["{run}", "--gate", "x.toml", "--junit", ""], "--junit: no file given"),
+        (["x" * 300], "File name too long"),
+        (["{run}", "lm-eval:" + "x" * 300], "File name too long"),
+        (["{run}", "lm-eval:"], "a file or folder must follow"),
         (["{run}", "--json", "--format", "latex"], "--json and --format latex exclude each other"),
         (["{run}", "--format", "html"], "--format"),
         (["{run}", "--gate", "nowhere.toml"], "--gate nowhere.toml: No such file"),
@@ -260,6 +265,48 @@ def test_wrong_use(
 ) -> None:
     """Wrong use is one clear line, exit 2."""
     assert says in fails(capsys, *(each.format(run=both) for each in arguments))
+
+
+@pytest.mark.parametrize("extra", [[], ["--json"], ["--format", "markdown"]])
+def test_a_reader_that_goes_away(extra: Sequence[str], both: Path, tmp_path: Path) -> None:
+    """A reader that closes the pipe, as `head` does, changes neither the exit code nor the files."""
+    gate = ["--fail-if-worse-than", "0", "--junit", str(tmp_path / "gate.xml"), "--out", str(tmp_path)]
+    command = [sys.executable, str(ROOT / "run_eval.py"), "compare", str(both), *gate, *extra]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        said = child.stderr.read()
+    assert child.returncode == 1
+    assert b"Traceback" not in said
+    assert (tmp_path / "gate.xml").exists()
+
+
+def test_a_terminal_that_lacks_signs(both: Path) -> None:
+    """Where a sign cannot be shown another one stands for it."""
+    command = [sys.executable, str(ROOT / "run_eval.py"), "compare", str(both)]
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    shown = subprocess.run(command, capture_output=True, env=environ, check=True)
+    assert b"tuned" in shown.stdout
+    assert shown.stdout.isascii()
+
+
+def test_a_full_disk(both: Path) -> None:
+    """Output that cannot be written is one line, and not the exit code of a gate."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, str(ROOT / "run_eval.py"), "compare", str(both)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 2
+    assert b"No space left on device" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_an_empty_summary(both: Path, tmp_path: Path) -> None:
+    """Where "$GITHUB_STEP_SUMMARY" is not set, there is no summary to write."""
+    assert (
+        main(["compare", str(both), "--fail-if-worse-than", "0.99", "--summary", "", "--out", str(tmp_path)])
+        == 0
+    )
 
 
 def damaged(both: Path, folder: Path, change: Callable[[Path], object]) -> Path:
@@ -284,7 +331,8 @@ def without_metrics(folder: Path) -> None:
         (lambda folder: (folder / "items.parquet").write_bytes(b"PAR1"), "items.parquet: cannot be read"),
         (lambda folder: (folder / "run.json").write_text("{"), "run.json: cannot be read"),
         (lambda folder: (folder / "run.json").write_text("[]"), "run.json: cannot be read"),
-        (without_metrics, "an earlier version made this run; give the command"),
+        (lambda folder: (folder / "run.json").write_text('{"status": 1}'), "Expected `str`, got `int`"),
+        (without_metrics, "an earlier version made this run of hellaswag; give the command"),
         (
             lambda folder: next((folder / "journal").glob("*.sqlite")).write_bytes(b"x" * 4096),
             "is no journal of this program",
@@ -320,7 +368,7 @@ def test_other_tokenizers_are_said(bench: Bench, both: Path, tmp_path: Path) -> 
     (copy / "run.json").write_text(json.dumps(manifest))
     remarks = compare(both, copy).remarks
     assert any("differ in max_length (null, 512)" in each for each in remarks)
-    assert any("mmlu has version 1.0" in each for each in remarks)
+    assert any("differ in the version of mmlu (1.0, 0.9)" in each for each in remarks)
 
 
 def test_frames(both: Path) -> None:

@@ -299,7 +299,8 @@ def test_words() -> None:
         sentences(compare(columns("base", before[:45]), columns("tuned", [WRONG, *before[1:44], WRONG])))
     ) == [
         "Undecided between tuned and base on toy (acc): \N{MINUS SIGN}2.22 points, 95 % interval"
-        " \N{MINUS SIGN}9.61 to +5.35; 0 became right, 1 wrong. About 430 items would decide it (45 here)."
+        " \N{MINUS SIGN}9.61 to +5.35; 0 became right, 1 wrong. About 430 items would decide it;"
+        " the 45 here show 10.40 points or more."
     ]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -81,12 +83,22 @@ def test_left_out_items_do_not_pass() -> None:
 
 
 def test_required_tasks() -> None:
-    """A task that the policy names and the comparison lacks fails."""
-    policy = Policy(margin=0.01, required=("mmlu",), tasks={"arc": TaskPolicy()})
-    assert [why.partition(":")[0] for why in failed(check(compared(), policy))] == [
-        "mmlu is compared",
-        "arc is compared",
+    """A task that the policy names and the comparison lacks fails; a name that comes near is offered."""
+    policy = Policy(margin=0.01, required=("mmlu",), tasks={"toys": TaskPolicy()})
+    assert failed(check(compared(), policy)) == [
+        "mmlu is compared: no such task is compared. Known: toy.",
+        "toys is compared: no such task is compared. Did you mean toy?",
     ]
+
+
+def test_a_task_that_only_the_baseline_has() -> None:
+    """What the baseline was asked is asked of everyone: an endpoint without it does not pass."""
+    metrics = {"toy": ("acc",), "more": ("acc",)}
+    before = [comparable(i, RIGHT, task=task) for task in metrics for i in range(1_000)]
+    sides = (columns_of_scores("base", before, metrics), columns_of_scores("tuned", before[:1_000], metrics))
+    facts = [TaskFacts(task, ("acc",), {}) for task in metrics]
+    [why] = failed(check(compare_columns(sides, facts, margin=0.01), Policy(margin=0.01)))
+    assert why == "more is compared: tuned has no item of more in common with base"
 
 
 def test_a_task_of_its_own() -> None:
@@ -163,9 +175,27 @@ def test_summary(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_written(tmp_path: Path) -> None:
-    """A folder that is missing is one clear line."""
+    """A folder that is missing is made; where there can be none it is one clear line."""
     found = compared()
-    with pytest.raises(StoreError, match="nowhere"):
-        write_junit(tmp_path / "nowhere/gate.xml", check(found, Policy(margin=0.01)))
-    with pytest.raises(StoreError, match="nowhere"):
-        append_summary(tmp_path / "nowhere/gate.md", found, [])
+    write_junit(tmp_path / "new/gate.xml", check(found, Policy(margin=0.01)))
+    append_summary(tmp_path / "newer/gate.md", found, [])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="file"):
+        write_junit(tmp_path / "file/gate.xml", check(found, Policy(margin=0.01)))
+    with pytest.raises(StoreError, match="file"):
+        append_summary(tmp_path / "file/gate.md", found, [])
+
+
+def test_what_is_no_file_stays(tmp_path: Path) -> None:
+    """A link is followed, a pipe or a device written to: nothing takes their place."""
+    checks = check(compared(), Policy(margin=0.01))
+    (tmp_path / "link.xml").symlink_to(tmp_path / "real.xml")
+    write_junit(tmp_path / "link.xml", checks)
+    assert (tmp_path / "link.xml").is_symlink()
+    assert (tmp_path / "real.xml").read_text().startswith("<?xml")
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit((tmp_path / "pipe").read_text)
+        write_junit(tmp_path / "pipe", checks)
+        assert reading.result() == (tmp_path / "real.xml").read_text()
+    assert (tmp_path / "pipe").is_fifo()

@@ -117,7 +117,7 @@ EDGE_LIBRARIES = {
     "files": {"pyarrow"},
     "tables": {"pandas", "pyarrow"},
     "texts": set(),
-    "stored": {"pandas", "pyarrow"},
+    "stored": {"msgspec", "pandas", "pyarrow"},
     "columnar": {"numpy", "pyarrow"},
     "lmeval": {"msgspec"},
     "exports": {"pandas", "tabulate"},

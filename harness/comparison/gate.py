@@ -45,9 +45,7 @@ class Policy:
                 raise UsageError(f"margin {margin:g}: must be between 0 and 1 (0.01 is one point)")
         for coverage in (self.coverage, *(each.coverage for each in self.tasks.values())):
             if coverage is not None and not 0 <= coverage <= 1:
-                raise UsageError(
-                    f"coverage {coverage:g}: must be between 0 and 1 (0.99 is 99 %)"
-                )
+                raise UsageError(f"coverage {coverage:g}: must be between 0 and 1 (0.99 is 99 %)")
 
 
 @dataclass(frozen=True, slots=True)

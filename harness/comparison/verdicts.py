@@ -14,6 +14,9 @@ from harness.comparison.families import benjamini_hochberg, holm
 from harness.comparison.findings import HEADLINE, Row, Verdict
 from harness.comparison.paired import LEVEL, MeanError, Projection
 
+HOLM = ("suite", "task")
+"""Levels whose verdicts rest on Holm's correction: a release may depend on them."""
+
 
 def suite_drafts(drafts: Sequence[Draft], margin: float) -> Iterator[Draft]:
     """The rows of a whole suite, out of one pair's rows: one of the headlines, and one of each measure.
@@ -98,7 +101,7 @@ def judged(rows: Sequence[Row]) -> Iterator[Row]:
 
 def decisive_p(row: Row) -> float:
     """The p that the verdict rests on: Holm's for suites and tasks, BH's where one only explores."""
-    return row.p_holm if row.level in ("suite", "task") else row.p_bh
+    return row.p_holm if row.level in HOLM else row.p_bh
 
 
 def projection(row: Row) -> Projection:

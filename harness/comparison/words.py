@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from harness.comparison.findings import Findings, Ranking, Row
-from harness.comparison.verdicts import decisive_p
+from harness.comparison.verdicts import HOLM, decisive_p
 
 
 def headlines(findings: Findings) -> list[Row]:
@@ -17,15 +17,28 @@ def headlines(findings: Findings) -> list[Row]:
 def sentences(findings: Findings) -> Iterator[str]:
     """The verdict on the suite and each task, then what is tied."""
     for row in headlines(findings):
-        if row.level != "group":
-            yield sentence(row)
+        if row.level == "suite":
+            yield sentence(row, where=f"over the suite (mean of {_tasks_of(findings, row)} tasks)")
+        elif row.level == "task":
+            yield sentence(row, where=f"on {row.task} ({row.statistic})")
     for ranking in findings.rankings:
         yield tied_sentence(ranking)
 
 
-def sentence(row: Row) -> str:
+def families(findings: Findings) -> str:
+    """How the p-values of the table are corrected, and for how many comparisons."""
+    sizes = {row.level: row.family for row in headlines(findings) if row.family}
+    told = [
+        f"{'Holm' if level in HOLM else 'Benjamini-Hochberg'} over {sizes[level]:,} of {level}s"
+        for level in ("suite", "task", "group")
+        if level in sizes
+    ]
+    return f"p is corrected for the number of comparisons: {', '.join(told)}." if told else ""
+
+
+def sentence(row: Row, *, where: str) -> str:
     """One row in words."""
-    endpoint, baseline, where = row.endpoint, row.baseline, _where(row)
+    endpoint, baseline = row.endpoint, row.baseline
     if not row.n:
         return f"{endpoint} and {baseline} have no scored item in common {where}."
     if not row.verdict:
@@ -69,11 +82,12 @@ def p_text(p_value: float) -> str:
     return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.{4 if p_value < 0.01 else 3}f}"
 
 
-def _where(row: Row) -> str:
-    if row.level == "suite":
-        return "over the suite (mean of tasks)"
-    name = f"{row.task} {row.subject}".strip()
-    return f"on {name} ({row.statistic})"
+def _tasks_of(findings: Findings, suite: Row) -> int:
+    """How many tasks a suite's row is the mean of."""
+    return sum(
+        row.endpoint == suite.endpoint and row.level == "task" and row.headline and row.n > 0
+        for row in findings.rows
+    )
 
 
 def _p(row: Row) -> str:
@@ -86,8 +100,8 @@ def _p(row: Row) -> str:
 def _needed(row: Row) -> str:
     if row.items_needed is None:
         return "No number of items would decide a difference that is just the margin."
-    count = _round_up(row.items_needed)
-    return f"About {count:,} items would decide it ({row.n:,} here)."
+    count, found = _round_up(row.items_needed), points(row.detectable).removeprefix("+")
+    return f"About {count:,} items would decide it; the {row.n:,} here show {found} points or more."
 
 
 def _round_up(count: int) -> int:
