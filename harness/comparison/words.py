@@ -29,11 +29,11 @@ def families(findings: Findings) -> str:
     """How the p-values of the table are corrected, and for how many comparisons."""
     sizes = {row.level: row.family for row in headlines(findings) if row.family}
     told = [
-        f"{'Holm' if level in HOLM else 'Benjamini-Hochberg'} over {sizes[level]:,} of {level}s"
+        f"{'Holm' if level in HOLM else 'Benjamini-Hochberg'} over {sizes[level]:,} {level} rows"
         for level in ("suite", "task", "group")
         if level in sizes
     ]
-    return f"p is corrected for the number of comparisons: {', '.join(told)}." if told else ""
+    return f"p is corrected for many comparisons: {', '.join(told)}." if told else ""
 
 
 def sentence(row: Row, *, where: str) -> str:

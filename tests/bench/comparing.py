@@ -24,10 +24,12 @@ from pathlib import Path
 import numpy as np
 
 from harness.exchange import Outcome, Reply, ScoreRequest
+from harness.files import ParquetFile
 from harness.journal import Journal
 from harness.registry import load_task
 from harness.scores import ItemRecord
 from harness.tables import TaskTable, write_results
+from harness.texts import TEXT_TYPES
 
 ENDPOINTS = ("base", "again", "tuned", "other")
 SECONDS, MEBIBYTES = 20.0, 1000.0
@@ -79,6 +81,18 @@ def write_journal(path: Path, label: str, items: int) -> None:
     journal.close()
 
 
+def write_texts(path: Path, items: int) -> None:
+    """What is asked: scenes of some hundred characters, questions of some thousands with their shots."""
+    file = ParquetFile(path, TEXT_TYPES, 128)
+    for record in records(items):
+        words = f"{record.index} " * (60 if record.task == "hellaswag" else 600)
+        choices = [f"choice {i} of {record.index}" for i in range(4)]
+        ids = [list(range(each)) for each in record.n_tokens]
+        place = (record.task, record.subject, record.index)
+        file.add([*place, [words] * 4, choices, [[1, 2, 3]] * 4, ids, "tokenizer"])
+    file.close()
+
+
 def write_run(folder: Path, items: int) -> None:
     """A whole run, as `run` leaves it."""
     (folder / "journal").mkdir(parents=True)
@@ -94,6 +108,7 @@ def write_run(folder: Path, items: int) -> None:
     write_results(folder, {label: journal.scores() for label, journal in journals.items()}, tables)
     for journal in journals.values():
         journal.close()
+    write_texts(folder / "texts.parquet", items)
     manifest = {
         "status": "complete",
         "remarks": [],
