@@ -6,13 +6,11 @@ What people read goes to the terminal through rich; data goes to files or, with 
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
@@ -21,11 +19,10 @@ from rich.console import Console
 from harness import __version__
 from harness.errors import HarnessError, StoreError, UsageError
 from harness.settings import CompareSettings, RunSettings, ServeSettings
+from harness.terminal import print_table, reader_may_leave, say, show_other_signs
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from rich.table import Table
 
     from harness.compared import Comparison
     from harness.comparison.gate import Check
@@ -97,7 +94,7 @@ def run(settings: RunSettings) -> int:
     from harness.prepare import prepare
 
     result = _run_async(_evaluate(prepare(settings)))
-    with _reader_may_leave():
+    with reader_may_leave():
         _print_result(result, as_json=settings.json)
     return int(result.exit)
 
@@ -134,7 +131,7 @@ def compare(
     except StoreError as error:  # a run that cannot be read is no run to compare
         raise UsageError(f"{error}{_way_out(error, settings)}") from error
     code = 0 if checks is None else int(not checks or not all(check.passed for check in checks))
-    with _reader_may_leave():
+    with reader_may_leave():
         _print_comparison(comparison, settings, folder, checks)
     return code
 
@@ -179,9 +176,7 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Errors are one line on stderr, never a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a sign shows another one
-            stream.reconfigure(errors="replace")
+    show_other_signs()
     console = Console(stderr=True)
     try:
         code = app(
@@ -204,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(console: Console, message: str, *, code: int = 2) -> int:
-    _say(console, f"forced-choice: {message}")
+    say(console, f"forced-choice: {message}")
     return code
 
 
@@ -236,12 +231,12 @@ async def _evaluate(prepared: Prepared) -> RunResult:
             evaluating.cancel()
             return
         stop.set()
-        _say(console, "Stopping: requests in flight are finished and kept. Ctrl-C again drops them.")
+        say(console, "Stopping: requests in flight are finished and kept. Ctrl-C again drops them.")
 
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, interrupted)
     names = ", ".join(endpoint.label for endpoint in prepared.endpoints)
-    _say(console, f"{prepared.suite.size:,} items on {names}, into {prepared.folder}")
+    say(console, f"{prepared.suite.size:,} items on {names}, into {prepared.folder}")
     return await evaluate(prepared, console, stop)
 
 
@@ -252,10 +247,10 @@ def _print_result(result: RunResult, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(result.accuracy.to_json(orient="records", indent=2) + "\n")
     else:
-        _print_table(accuracy_table(result.accuracy))
+        print_table(accuracy_table(result.accuracy))
     console = Console(stderr=True)
     for line in closing_lines(result, program=_program()):
-        _say(console, line)
+        say(console, line)
 
 
 def _print_comparison(
@@ -270,20 +265,20 @@ def _print_comparison(
     console, findings = Console(stderr=True), comparison.findings
     form = "json" if settings.json else settings.format
     if form == "text":
-        _print_table(comparison_table(findings, subjects=settings.subjects))
+        print_table(comparison_table(findings, subjects=settings.subjects))
         for line in (families(findings), *comparison.verdicts):
-            _say(Console(), line)
+            say(Console(), line)
     else:
         sys.stdout.write(FORMATS[form](findings, subjects=settings.subjects))
     files = ("comparison.csv", "flips.csv", *(["mismatches.csv"] if findings.mismatches else []))
     for line in (*comparison.remarks, *mismatch_summary(findings.mismatches)):
-        _say(console, line)
-    _say(console, f"Files: {folder}/ ({', '.join(files)})")
+        say(console, line)
+    say(console, f"Files: {folder}/ ({', '.join(files)})")
     if checks is not None:
         failed = [each for each in checks if not each.passed]
         for each in failed:
-            _say(console, f"gate: {each.endpoint}: {each.name}: FAILED, {each.message}")
-        _say(console, f"gate: {len(checks) - len(failed)} of {len(checks)} checks passed")
+            say(console, f"gate: {each.endpoint}: {each.name}: FAILED, {each.message}")
+        say(console, f"gate: {len(checks) - len(failed)} of {len(checks)} checks passed")
 
 
 def _write_gate(comparison: Comparison, checks: Sequence[Check], settings: CompareSettings) -> None:
@@ -302,25 +297,6 @@ def _way_out(error: StoreError, settings: CompareSettings) -> str:
     return "; choose another folder with --out" if unwritable else ""
 
 
-@contextmanager
-def _reader_may_leave() -> Iterator[None]:
-    """Print to a reader that may go away, as `head` does, without a word and without another exit code."""
-    try:
-        yield
-        sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):  # the latter is how rich puts it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _print_table(table: Table) -> None:
-    """To stdout; a file has no width that the table would have to fit in."""
-    out = Console()
-    if not out.is_terminal:
-        wide = out.options.update(width=10_000)
-        out = Console(width=max(out.width, out.measure(table, options=wide).maximum))
-    out.print(table)
-
-
 def _program() -> str:
     """How this program can be called again."""
     called = sys.argv[0]
@@ -329,8 +305,3 @@ def _program() -> str:
     if called.endswith(".py"):
         return f"python {called}"
     return app.name[0] if shutil.which(app.name[0]) == called else called
-
-
-def _say(console: Console, line: str) -> None:
-    """Print a line as it is: neither markup nor emoji codes, as endpoints and data sets may hold anything."""
-    console.out(line, highlight=False)

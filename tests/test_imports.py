@@ -83,6 +83,7 @@ SHELL = (
     "sources",
     "compared",
     "showing",
+    "terminal",
     "cli",
 )
 """Modules of each ring, in the order in which they may import one another."""

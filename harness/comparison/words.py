@@ -43,7 +43,11 @@ def sentence(row: Row, *, where: str) -> str:
         return f"{endpoint} and {baseline} have no scored item in common {where}."
     if not row.verdict:
         return f"{endpoint} and {baseline} {where}: so few items say nothing."
-    found = f"{points(row.difference)} points, 95 % interval {points(row.ci_low)} to {points(row.ci_high)}"
+    found = f"{points(row.difference)} points, "
+    if math.isnan(row.ci_low):
+        found += "too few clusters for an interval"
+    else:
+        found += f"95 % interval {points(row.ci_low)} to {points(row.ci_high)}"
     found += f"; {row.wrong_to_right or 0:,} became right, {row.right_to_wrong or 0:,} wrong"
     if row.verdict == "equivalent":
         return f"{endpoint} and {baseline} are equivalent within {size(row.margin)} {where}: {found}."
@@ -98,10 +102,14 @@ def _p(row: Row) -> str:
 
 
 def _needed(row: Row) -> str:
+    """How many items would decide, and what those at hand can show at all."""
+    if math.isnan(row.detectable):
+        return "Ask more of them."
     if row.items_needed is None:
         return "No number of items would decide a difference that is just the margin."
     count, found = _round_up(row.items_needed), points(row.detectable).removeprefix("+")
-    return f"About {count:,} items would decide it; the {row.n:,} here show {found} points or more."
+    here = f"show {found} points or more" if row.detectable < 1 else "show nothing"
+    return f"About {count:,} items would decide it; the {row.n:,} here {here}."
 
 
 def _round_up(count: int) -> int:

@@ -1,0 +1,43 @@
+"""What goes to a person's terminal, or into a file or pipe in its place."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.table import Table
+
+
+def show_other_signs() -> None:
+    """Let a terminal that lacks a sign show another one, instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line as it is: neither markup nor emoji codes, as endpoints and data sets may hold anything."""
+    console.out(line, highlight=False)
+
+
+def print_table(table: Table) -> None:
+    """To stdout; a file has no width that the table would have to fit in."""
+    out = Console()
+    if not out.is_terminal:
+        wide = out.options.update(width=10_000)
+        out = Console(width=max(out.width, out.measure(table, options=wide).maximum))
+    out.print(table)
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Print to a reader that may go away, as `head` does, without a word and without another exit code."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # the latter is how rich puts it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
