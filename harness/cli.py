@@ -86,7 +86,8 @@ def run(settings: RunSettings) -> int:
     """Evaluate tasks on one or more endpoints; the same command continues where it stopped.
 
     Writes the accuracy table (scores.csv), every item (items.parquet, items.csv) and every reply (journal/)
-    into the run's folder. FRIENDLI_TOKEN and FRIENDLI_TEAM are read from the environment.
+    into the run's folder. FRIENDLI_TOKEN and FRIENDLI_TEAM (for openai+... OPENAI_API_KEY)
+    are read from the environment.
 
     Exit codes: 0 done. 2 settings or data are wrong, nothing was sent. 3 items are left unscored. 4 an
     endpoint refused. 130 interrupted.

@@ -5,6 +5,7 @@
 | `dedicated:ENDPOINT_ID[:ADAPTER]` | Friendli dedicated |
 | `serverless:MODEL` | Friendli serverless |
 | `http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER]` | Friendli's completions elsewhere: container, gateway, `serve` |
+| `openai+http(s)://HOST/PREFIX/v1#MODEL` | OpenAI-style completions with `echo`: vLLM and kin |
 | `embedded[:ADAPTER]` | the reference model, served on loopback for the run |
 
 Each may be given a label: `NAME=SPEC`. Pure: the environment is an argument, nothing is contacted.
@@ -18,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+from harness.dialects import dialect
 from harness.errors import UsageError, did_you_mean
 from harness.plan import EndpointIdentity
 from harness.secrets import Secret
@@ -28,8 +30,11 @@ FORMS = (
     "dedicated:ENDPOINT_ID[:ADAPTER]",
     "serverless:MODEL",
     "http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER]",
+    "openai+http(s)://HOST/PREFIX/v1#MODEL",
     "embedded[:ADAPTER]",
 )
+OPENAI = "openai+"
+"""What the SPEC of an OpenAI-style endpoint begins with, before its URL."""
 _LABELLED = re.compile(r"(?P<label>[\w.@+#-]+)=(?P<spec>.+)", re.DOTALL)
 _LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|::1")
 
@@ -115,27 +120,29 @@ def parse_endpoints(specs: Sequence[str]) -> tuple[Endpoint, ...]:
 def credentials(endpoint: Endpoint, environ: Mapping[str, str]) -> Credentials:
     """The secrets for an endpoint.
 
-    `FRIENDLI_TOKEN` goes to the vendor's host, to loopback, and to https; never in clear text elsewhere, and
-    not to an embedded endpoint, which asks for none.
+    `FRIENDLI_TOKEN` goes to the vendor's host, to loopback, and to https; never in clear text elsewhere, not
+    to an embedded endpoint, which asks for none, and not to an OpenAI-style one, which has `OPENAI_API_KEY`.
 
     Raises:
         UsageError: a vendor endpoint without a token, or a token that would cross a network in the clear.
     """
     if endpoint.embedded:
         return Credentials()
-    token = environ.get("FRIENDLI_TOKEN", "").strip()
-    team = environ.get("FRIENDLI_TEAM", "").strip()
+    variables = dialect(endpoint.dialect).variables
+    found = {name: environ.get(name, "").strip() for name in variables}
+    variable, token = variables[0], found[variables[0]]
     if endpoint.vendor and not token:
-        raise UsageError(f"--endpoint {endpoint.label}: set FRIENDLI_TOKEN in the environment; it is not set")
+        raise UsageError(f"--endpoint {endpoint.label}: set {variable} in the environment; it is not set")
     url = urlsplit(endpoint.base_url)
     if token and url.scheme == "http" and not _LOOPBACK.fullmatch(url.hostname or ""):
         raise UsageError(
-            f"--endpoint {endpoint.label}: {endpoint.base_url} is not encrypted, and FRIENDLI_TOKEN is set;"
-            " use https, or unset FRIENDLI_TOKEN if this endpoint needs none"
+            f"--endpoint {endpoint.label}: {endpoint.base_url} is not encrypted, and {variable} is set;"
+            f" use https, or unset {variable} if this endpoint needs none"
         )
-    if any(not each.isascii() or not each.isprintable() for each in (token, team)):
-        raise UsageError("FRIENDLI_TOKEN or FRIENDLI_TEAM holds characters that no header can carry")
-    return Credentials(Secret(token) if token else None, team)
+    for name, value in found.items():
+        if not value.isascii() or not value.isprintable():
+            raise UsageError(f"{name} holds characters that no header can carry")
+    return Credentials(Secret(token) if token else None, found.get("FRIENDLI_TEAM", ""))
 
 
 def _parse(text: str) -> tuple[str, Endpoint]:
@@ -144,7 +151,9 @@ def _parse(text: str) -> tuple[str, Endpoint]:
     label, spec = (labelled["label"], labelled["spec"]) if labelled else ("", text)
     kind, colon, rest = spec.partition(":")
     if kind in ("http", "https"):
-        return label, _from_url(spec)
+        return label, _from_url(spec, spec, "friendli")
+    if kind in (f"{OPENAI}http", f"{OPENAI}https"):
+        return label, _from_url(spec, spec.removeprefix(OPENAI), "openai")
     if kind == EMBEDDED:
         if colon and not rest:
             raise UsageError(f"--endpoint {text}: no adapter after embedded:. Forms: {', '.join(FORMS)}")
@@ -164,13 +173,17 @@ def _parse(text: str) -> tuple[str, Endpoint]:
             adapter=adapter,
             vendor=True,
         )
-    hint = did_you_mean(kind.lower(), ("dedicated", "serverless", "http", "https", EMBEDDED))
+    hint = did_you_mean(
+        kind.lower(),
+        ("dedicated", "serverless", "http", "https", f"{OPENAI}http", f"{OPENAI}https", EMBEDDED),
+    )
     near = f"{hint} " if hint.startswith("Did") else ""
     raise UsageError(f"--endpoint {text}: not a SPEC. {near}Forms: {', '.join(FORMS)}")
 
 
-def _from_url(spec: str) -> Endpoint:
-    url = urlsplit(spec)
+def _from_url(spec: str, address: str, name: str) -> Endpoint:
+    """The endpoint at an address; `spec` is what was typed."""
+    url = urlsplit(address)
     try:
         host, _ = url.hostname, url.port
     except ValueError as error:
@@ -178,15 +191,16 @@ def _from_url(spec: str) -> Endpoint:
     if not host:
         raise UsageError(f"--endpoint {spec}: no host in this URL")
     if url.username or url.password:
-        raise UsageError(f"--endpoint {host}: no user or password in a URL; set FRIENDLI_TOKEN instead")
+        raise UsageError(f"--endpoint {host}: no user or password in a URL; set a token in the environment")
     path = url.path.rstrip("/")
     if not path.endswith("/v1") or url.query:
         raise UsageError(
             f"--endpoint {spec}: the URL must end in /v1, then #MODEL; requests go to /v1/completions"
         )
-    model, adapter = _model_and_adapter(spec, url.fragment)
+    # OpenAI-style servers serve an adapter under a name of its own, and names may hold colons.
+    model, adapter = (url.fragment, "") if name == "openai" else _model_and_adapter(spec, url.fragment)
     base_url = f"{url.scheme}://{url.netloc.lower()}{path}"
-    return Endpoint(label="", dialect="friendli", base_url=base_url, model=model, adapter=adapter)
+    return Endpoint(label="", dialect=name, base_url=base_url, model=model, adapter=adapter)
 
 
 def _model_and_adapter(spec: str, text: str) -> tuple[str, str]:

@@ -35,8 +35,8 @@ class RunSettings:
         tuple[str, ...], Parameter(group=WHAT, negative="", consume_multiple=False, metavar="[NAME=]SPEC")
     ]
     """An endpoint or adapter: dedicated:ENDPOINT_ID[:ADAPTER], serverless:MODEL, \
-http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER], or embedded[:ADAPTER], which needs no account. Give it once for \
-each; NAME labels it in the tables."""
+http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER], openai+http(s)://HOST/PREFIX/v1#MODEL for vLLM and kin, or \
+embedded[:ADAPTER], which needs no account. Give it once for each; NAME labels it in the tables."""
     tasks: Annotated[str, Parameter(group=WHAT, metavar="NAME[,NAME]")]
     """The benchmarks, separated by commas: hellaswag, mmlu; sample_mmlu (or sample_mmlu:cloze) and \
 sample_hellaswag ship with the program."""

@@ -29,8 +29,8 @@ LARGEST_ERROR = 64 * 2**10
 """Bytes of an error body that are looked at."""
 
 HINTS: Mapping[str, str] = {
-    "401": "Is FRIENDLI_TOKEN set and valid?",
-    "403": "May this token use the endpoint, and is FRIENDLI_TEAM the right team?",
+    "401": "Is {token} set and valid?",
+    "403": "Is this endpoint open to the holder of {token}{team}?",
     "404": "Are the endpoint id, model and adapter right, and does the URL end in /v1?",
     "bad certificate": "Is the host right, and its certificate authority known here (SSL_CERT_FILE)?",
 }
@@ -124,7 +124,10 @@ class Transport:
     def refusal(self, attempt: Attempt) -> str:
         """The line that ends an endpoint: what happened, where, and what to do."""
         said = f": {attempt.detail.rstrip('.')}" if attempt.detail else ""
-        return f"{attempt.reason} from {self._wire.url}{said}. {HINTS.get(attempt.reason, '')}".rstrip()
+        variables = self._dialect.variables
+        team = f" and the team in {variables[1]}" if len(variables) > 1 else ""
+        hint = HINTS.get(attempt.reason, "").format(token=variables[0], team=team)
+        return f"{attempt.reason} from {self._wire.url}{said}. {hint}".rstrip()
 
     async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body, the latter bounded; of an error body whatever arrives."""

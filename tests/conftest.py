@@ -14,7 +14,9 @@ SHARED = Path(os.environ.get("FORCED_CHOICE_SHARED", Path(__file__).parents[2] /
 def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
     """No secret, proxy or hub setting of the person who runs the tests reaches a test."""
     for name in list(os.environ):
-        if name.startswith(("FRIENDLI_", "HF_", "FORCED_CHOICE_")) or name.lower().endswith("_proxy"):
+        if name.startswith(("FRIENDLI_", "OPENAI_", "HF_", "FORCED_CHOICE_")) or name.lower().endswith(
+            "_proxy"
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 

@@ -28,6 +28,11 @@ def true_logprobs(context_ids: Sequence[int], forced_ids: Sequence[int]) -> list
     return values
 
 
+def echoed_logprobs(prompt_ids: Sequence[int]) -> list[float]:
+    """What the endpoint says of each token of an echoed prompt; the first one's value is never shown."""
+    return true_logprobs([], prompt_ids)
+
+
 # ------------------------------------------------------------------------------------------------ faults
 
 
@@ -192,7 +197,9 @@ async def _break_off(request: web.Request, body: Body, fault: Reset | Cut) -> we
 
 
 def completion(body: Body) -> Body:
-    """The truthful reply to a forced request."""
+    """The truthful reply to a forced request, or to one whose prompt is to be echoed."""
+    if "echo" in body:
+        return echo(body)
     context, forced = body["tokens"], body["forced_output_tokens"]
     logprobs = true_logprobs(context, forced)
     texts = [f" t{each}" for each in forced]
@@ -224,6 +231,32 @@ def completion(body: Body) -> Body:
             "completion_tokens": len(forced),
             "total_tokens": len(context) + len(forced),
         },
+    }
+
+
+def echo(body: Body) -> Body:
+    """The reply of an OpenAI-style server: the prompt's values, then a generated token's."""
+    prompt = body["prompt"]
+    values: list[float | None] = [None, *echoed_logprobs(prompt)[1:], -0.25]
+    texts = [*(f" t{each}" for each in prompt), " and"]
+    top = [None if value is None else {text: value} for text, value in zip(texts, values, strict=True)]
+    return {
+        "id": "cmpl-1",
+        "object": "text_completion",
+        "choices": [
+            {
+                "index": 0,
+                "text": "".join(texts),
+                "finish_reason": "length",
+                "logprobs": {
+                    "text_offset": [0] * len(texts),
+                    "token_logprobs": values,
+                    "tokens": texts,
+                    "top_logprobs": top,
+                },
+            }
+        ],
+        "usage": {"prompt_tokens": len(prompt), "completion_tokens": 1, "total_tokens": len(prompt) + 1},
     }
 
 

@@ -19,6 +19,8 @@ class Dialect(Protocol):
 
     name: str
     """As endpoint identities and SPECs call it."""
+    variables: tuple[str, ...]
+    """Environment variables: of the token, and where there is one of the team."""
     path: str
     """Below the base URL, which ends in /v1."""
 
@@ -43,7 +45,7 @@ def dialect(name: str) -> Dialect:
     Raises:
         UsageError: there is none.
     """
-    known = sorted(module.name for module in iter_modules(__path__))
+    known = sorted(each.name for each in iter_modules(__path__) if not each.name.startswith("_"))
     if name not in known:
         raise UsageError(f"wire format {name!r} is unknown. {did_you_mean(name, known)}")
     found: Dialect = import_module(f"{__name__}.{name}").DIALECT
