@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,8 +17,10 @@ from harness.endpoints import credentials, parse_endpoints
 from harness.errors import ReplyError, TruncatedReply
 from harness.exchange import ScoreRequest
 from harness.manifest import Exit
+from harness.serving.server import listening, load
 from tests.fake_endpoint import Altered, Body, FakeEndpoint, Fault, Status, echo, echoed_logprobs
 from tests.running import Bench, bench
+from tests.tiny_llama import write_model
 
 __all__ = ["bench"]
 
@@ -200,6 +203,19 @@ async def test_a_run(bench: Bench) -> None:
         for total, context, forced in zip(item["sums"], text["context_ids"], text["forced_ids"], strict=True):
             values = echoed_logprobs([*map(int, context), *map(int, forced)])
             assert total == math.fsum(values[len(context) :])
+
+
+async def test_both_wire_formats_score_alike(bench: Bench, tmp_path: Path) -> None:
+    """The same model over Friendli's form and over this one: the same sums, by real HTTP."""
+    model = write_model(tmp_path / "model", max_position_embeddings=512)
+    async with listening(load(model).app()) as url:
+        tokenizer = (str(model),)
+        result = await bench.run(f"forced={url}", f"echoed=openai+{url}", tokenizer=tokenizer, limit=2)
+    assert result.exit is Exit.DONE
+    items = pd.read_parquet(bench.folder / "run/items.parquet")
+    forced, echoed = (items[items.endpoint == label].sums.tolist() for label in ("forced", "echoed"))
+    for one, other in zip(forced, echoed, strict=True):
+        assert other == pytest.approx(one, abs=1e-4)
 
 
 async def test_a_server_without_echo_scores_nothing(bench: Bench) -> None:

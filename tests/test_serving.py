@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.serving.app import MAX_BODY, PREFIXES
+from harness.serving.app import MAX_BODY, MAX_PROMPTS, PREFIXES
 from harness.serving.cache import PrefixCache
 from harness.serving.completing import Job, complete
 from harness.serving.llama import KeysValues
@@ -147,12 +147,62 @@ async def test_text_to_ids_and_back(client: Client, prefix: str) -> None:
     assert replies[0][0]["logprobs"] == replies[1][0]["logprobs"]
 
 
+async def test_echo(client: Client) -> None:
+    """The echoed prompt's values are those of the same tokens forced; one more token follows."""
+    forced = [75, 76, 80, 81, 5]
+    _, scored = await client.complete(tokens=BASE, forced_output_tokens=forced, logprobs=2)
+    expected = scored["choices"][0]["logprobs"]
+    status, reply = await client.complete(
+        prompt=[*BASE, *forced], max_tokens=1, temperature=0, logprobs=2, echo=True, seed=1
+    )
+    assert status == 200
+    (choice,) = reply["choices"]
+    found = choice["logprobs"]
+    assert choice["tokens"][: len(BASE) + len(forced)] == [*BASE, *forced]
+    assert found["token_logprobs"][0] is None
+    assert found["top_logprobs"][0] is None
+    assert len(found["token_logprobs"]) == len(BASE) + len(forced) + 1
+    cut = slice(len(BASE), -1)
+    assert found["token_logprobs"][cut] == pytest.approx(expected["token_logprobs"], abs=1e-5)
+    assert found["tokens"][cut] == expected["tokens"]
+    assert [list(each) for each in found["top_logprobs"][cut]] == [
+        list(each) for each in expected["top_logprobs"]
+    ]
+    assert reply["usage"]["prompt_tokens"] == len(BASE) + len(forced)
+    assert (await client.complete(prompt=[BOS], max_tokens=1, logprobs=1, echo=True))[0] == 200
+
+
+async def test_several_prompts(client: Client) -> None:
+    """A choice each, in their order, the same as each alone; as texts and as ids."""
+    alone = []
+    for text in ("a b", "B", "a b c"):
+        _, reply = await client.complete(
+            prompt=text, max_tokens=2, temperature=0, logprobs=1, seed=1, echo=True
+        )
+        alone.append(reply["choices"][0])
+    for prompts in (["a b", "B", "a b c"], [each["tokens"][:-2] for each in alone]):
+        _, reply = await client.complete(
+            prompt=prompts, max_tokens=2, temperature=0, logprobs=1, seed=1, echo=True
+        )
+        assert [each["index"] for each in reply["choices"]] == [0, 1, 2]
+        assert [{**each, "index": 0} for each in reply["choices"]] == alone
+        assert reply["usage"]["completion_tokens"] == 6
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
         ({"tokens": None}, "prompt"),
         ({"prompt": "both"}, "prompt"),
-        ({"prompt": ["a", "b"], "tokens": None}, "prompt"),
+        ({"prompt": ["a", 5], "tokens": None}, "prompt"),
+        ({"prompt": [5, [5]], "tokens": None}, "prompt"),
+        ({"prompt": [], "tokens": None}, "prompt"),
+        ({"prompt": [[]], "tokens": None}, "prompt"),
+        ({"prompt": [[5, len(PIECES)]], "tokens": None}, "prompt"),
+        ({"prompt": [[5], [5] * SHORT], "tokens": None}, "prompt"),
+        ({"prompt": [[5]] * (MAX_PROMPTS + 1), "tokens": None}, "prompt"),
+        ({"prompt": ["a", "b"], "tokens": None, "forced_output_tokens": [5]}, "forced_output_tokens"),
+        ({"prompt": "a", "tokens": None, "echo": True, "forced_output_tokens": [5]}, "echo"),
         ({"tokens": "abc"}, "tokens"),
         ({"tokens": []}, "tokens"),
         ({"tokens": [[1, 2]]}, "tokens"),
@@ -276,7 +326,8 @@ bodies = st.one_of(
         {},
         optional={
             "model": st.sampled_from(["a", "a:b", ":", ""]) | anything,
-            "prompt": st.text(max_size=8) | anything,
+            "prompt": st.text(max_size=8) | ids | st.lists(ids, max_size=3) | anything,
+            "echo": st.booleans() | anything,
             "tokens": ids | anything,
             "forced_output_tokens": ids | anything,
             "logprobs": st.integers(0, 400) | anything,

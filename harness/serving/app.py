@@ -25,6 +25,8 @@ CONTAINER = "/v1"
 PREFIXES = (CONTAINER, "/dedicated/v1", "/serverless/v1")
 MAX_BODY = 4 * 2**20
 """Bytes of a request's body."""
+MAX_PROMPTS = 128
+"""Prompts of a request."""
 GRACE = 1.0
 """Seconds that completions in flight get once the endpoint is told to stop; the rest is answered with 503."""
 _INLINE = 2_000
@@ -91,14 +93,18 @@ class _Service:
         """Score forced tokens, or generate."""
         asked = wire.parse(wire.CompletionRequest, await request.read())
         model, route = self._addressed(request, asked.model)
-        job = self._job(asked, await self._context(asked))
+        jobs = [self._job(asked, context) for context in await self._contexts(asked)]
         try:
-            done = await self._complete(route, job)
+            done = await asyncio.gather(*(self._complete(route, job) for job in jobs))
         except Cancelled:
             raise wire.refused(503, "the endpoint is stopping") from None
-        if len(done.output) * (job.top + 1) <= _INLINE:
-            return _json(self._reply(asked, job, done, model))
-        return await asyncio.to_thread(lambda: _json(self._reply(asked, job, done, model)))
+        entries = sum(
+            (len(each.echoed) + len(each.output)) * (job.top + 1)
+            for each, job in zip(done, jobs, strict=True)
+        )
+        if entries <= _INLINE:
+            return _json(self._reply(asked, jobs, done, model))
+        return await asyncio.to_thread(lambda: _json(self._reply(asked, jobs, done, model)))
 
     async def tokenize(self, request: web.Request) -> web.Response:
         """Text to ids, with the tokenizer's leading special tokens."""
@@ -134,18 +140,35 @@ class _Service:
             raise wire.refused(404, f"no adapter {route!r} is served here{there}")
         return endpoint, route
 
-    async def _context(self, asked: wire.CompletionRequest) -> Sequence[int]:
-        """The input's ids, from whichever of the two fields was given."""
+    async def _contexts(self, asked: wire.CompletionRequest) -> list[Sequence[int]]:
+        """The ids of each input, from whichever of the two fields was given."""
         if (asked.prompt is None) == (asked.tokens is None):
             raise wire.invalid("prompt", "exactly one of 'prompt' and 'tokens' is required")
         if asked.tokens is not None:
             self._in_vocabulary("tokens", asked.tokens)
-            return asked.tokens
-        ids = await self._encode(asked.prompt or "")
-        if not ids:
-            raise wire.invalid("prompt", "the text has no tokens")
-        self._in_vocabulary("prompt", ids)
-        return ids
+            return [asked.tokens]
+        contexts = await self._prompts(asked.prompt)
+        if len(contexts) > MAX_PROMPTS:
+            raise wire.invalid("prompt", f"{len(contexts)} prompts; at most {MAX_PROMPTS} fit into a request")
+        if len(contexts) > 1 and asked.forced_output_tokens:
+            raise wire.invalid("forced_output_tokens", "goes with one prompt, not with several")
+        for ids in contexts:
+            if not ids:
+                raise wire.invalid("prompt", "the text has no tokens")
+            self._in_vocabulary("prompt", ids)
+        return contexts
+
+    async def _prompts(self, prompt: str | list[int | str | list[int]] | None) -> list[Sequence[int]]:
+        """The ids of each prompt: of texts, with the tokenizer's leading special tokens."""
+        given = [prompt] if isinstance(prompt, str) else prompt or []
+        texts = [each for each in given if isinstance(each, str)]
+        ids = [each for each in given if isinstance(each, int)]
+        lists = [each for each in given if isinstance(each, list)]
+        if len(given) not in (len(texts), len(ids), len(lists)):
+            raise wire.invalid("prompt", "a list holds texts, or ids, or lists of ids, not some of each")
+        if texts:
+            return list(await asyncio.to_thread(self._tokenizer.encode, texts))
+        return [ids] if ids else list(lists)
 
     def _job(self, asked: wire.CompletionRequest, context_ids: Sequence[int]) -> Job:
         """The work asked for, once it is known to be possible."""
@@ -153,6 +176,8 @@ class _Service:
             raise wire.invalid("stream", "only false is honoured by this endpoint", kind="unsupported")
         forced = asked.forced_output_tokens or []
         self._in_vocabulary("forced_output_tokens", forced)
+        if asked.echo and (forced or asked.tokens):
+            raise wire.invalid("echo", "goes with 'prompt', and without forced_output_tokens")
         return Job(
             context_ids,
             self._output_length(asked, len(context_ids)),
@@ -160,6 +185,7 @@ class _Service:
             top=asked.logprobs or 0,
             temperature=1.0 if asked.temperature is None else asked.temperature,
             seed=secrets.randbelow(2**31) if asked.seed is None else asked.seed,
+            echo=bool(asked.echo),
         )
 
     def _output_length(self, asked: wire.CompletionRequest, context_length: int) -> int:
@@ -179,15 +205,20 @@ class _Service:
         return wanted
 
     def _reply(
-        self, asked: wire.CompletionRequest, job: Job, done: Completion, model: str
+        self, asked: wire.CompletionRequest, jobs: Sequence[Job], done: Sequence[Completion], model: str
     ) -> wire.CompletionReply:
-        read, written = len(job.context_ids), len(done.output)
+        read = sum(len(job.context_ids) for job in jobs)
+        written = sum(len(each.output) for each in done)
+        cached = sum(each.cached_tokens for each in done)
         return wire.CompletionReply(
             id=f"cmpl-{secrets.token_hex(12)}",
             object="text_completion",
             model=model,
-            choices=[self._texts.choice(done, seed=job.seed, logprobs=asked.logprobs is not None)],
-            usage=wire.Usage(read, written, read + written, wire.PromptDetails(done.cached_tokens)),
+            choices=[
+                self._texts.choice(each, job, index=index, logprobs=asked.logprobs is not None)
+                for index, (each, job) in enumerate(zip(done, jobs, strict=True))
+            ],
+            usage=wire.Usage(read, written, read + written, wire.PromptDetails(cached)),
         )
 
     async def _encode(self, text: str) -> list[int]:

@@ -34,6 +34,8 @@ class Job:
     """How many alternatives to report a position."""
     temperature: float = 1.0
     seed: int = 0
+    echo: bool = False
+    """Score the context too; nothing is forced then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Completion:
     finish_reason: FinishReason
     cached_tokens: int
     """Tokens of the context whose keys and values were taken from the cache."""
+    echoed: Sequence[Scored] = ()
+    """The context's tokens behind the first, where they were to be scored."""
 
 
 class Cancelled(Exception):
@@ -51,16 +55,44 @@ class Cancelled(Exception):
 
 
 def complete(model: Model[P], cache: PrefixCache[P], job: Job, cancelled: Event) -> Completion:
-    """Score the forced output, or generate one.
+    """Score the forced output, or generate one, with the context's own score where that is to be echoed.
 
     Raises:
         Cancelled: `cancelled` was set; it is looked at once a block or generated token.
     """
+    if job.echo:
+        echoed, prefix = _echo(model, job, cancelled)
+        output = _generate(model, prefix, job, cancelled)
+        return Completion(output, _reason(model, output), 0, echoed)
     prefix, cached = _read(model, cache, np.asarray(job.context_ids, np.int32), cancelled)
     if job.forced_ids:
         return Completion(_force(model, prefix, job, cancelled), "length", cached)
     output = _generate(model, prefix, job, cancelled)
-    return Completion(output, "stop" if output[-1].token in model.eos_ids else "length", cached)
+    return Completion(output, _reason(model, output), cached)
+
+
+def _reason(model: Model[P], output: Sequence[Scored]) -> FinishReason:
+    return "stop" if output[-1].token in model.eos_ids else "length"
+
+
+def _echo(model: Model[P], job: Job, cancelled: Event) -> tuple[list[Scored], Prefix[P]]:
+    """The context read anew, each of its tokens scored by those before it.
+
+    The cache is no help: it keeps what was read, not what was said of it.
+    """
+    ids = np.asarray(job.context_ids, np.int32)
+    past = model.start(len(ids))
+    echoed: list[Scored] = []
+    row: Floats | None = None
+    for logits in _feed(model, past, ids, cancelled, last_only=False):
+        rows = log_softmax(logits)
+        done = len(echoed)
+        following = ids[done + 1 : done + 1 + len(rows)]
+        echoed += score(rows[: len(following)], following, job.top)
+        row = rows[-1]
+    if row is None:
+        raise ValueError("a context has at least one token")
+    return echoed, Prefix(ids, past, row)
 
 
 def _read(model: Model[P], cache: PrefixCache[P], ids: Ids, cancelled: Event) -> tuple[Prefix[P], int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from harness.serving.completing import Completion
+from harness.serving.completing import Completion, Job
 from harness.serving.sampling import Scored
 from harness.serving.wire import Choice, Logprobs
 from harness.tokenizing import Tokenizer
@@ -38,24 +38,28 @@ class Texts:
         """The text of one id, special tokens by name; fragments of a character are replacement characters."""
         return self._after_anchor([token_id], keep_special=True)
 
-    def choice(self, completion: Completion, *, seed: int, logprobs: bool) -> Choice:
-        """The only choice of a reply."""
-        ids = [scored.token for scored in completion.output]
+    def choice(self, completion: Completion, job: Job, *, index: int, logprobs: bool) -> Choice:
+        """A choice of a reply: the output, behind the context where that is echoed."""
+        scored: list[Scored | None] = [*completion.output]
+        ids = [each.token for each in completion.output]
+        if job.echo:
+            ids = [*job.context_ids, *ids]
+            scored = [None, *completion.echoed, *scored]
         return Choice(
-            index=0,
+            index=index,
             text=self.text(ids),
-            seed=seed,
+            seed=job.seed,
             finish_reason=completion.finish_reason,
             tokens=ids,
-            logprobs=self._logprobs(ids, completion.output) if logprobs else None,
+            logprobs=self._logprobs(ids, scored) if logprobs else None,
         )
 
-    def _logprobs(self, ids: Sequence[int], output: Sequence[Scored]) -> Logprobs:
+    def _logprobs(self, ids: Sequence[int], scored: Sequence[Scored | None]) -> Logprobs:
         return Logprobs(
             text_offset=list(self._offsets(ids)),
-            token_logprobs=[scored.logprob for scored in output],
+            token_logprobs=[None if each is None else each.logprob for each in scored],
             tokens=[self.token(each) for each in ids],
-            top_logprobs=[self._alternatives(scored) for scored in output],
+            top_logprobs=[None if each is None else self._alternatives(each) for each in scored],
         )
 
     def _alternatives(self, scored: Scored) -> dict[str, float]:

@@ -22,7 +22,8 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a completion that are honoured."""
 
     model: str | None = None
-    prompt: str | None = None
+    prompt: str | Annotated[list[TokenId | str | SomeIds], msgspec.Meta(min_length=1)] | None = None
+    """A text or the ids of one; or some of either, all alike."""
     tokens: SomeIds | None = None
     forced_output_tokens: SomeIds | None = None
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOP)] | None = None
@@ -30,6 +31,8 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
     stream: bool | None = None
+    echo: bool | None = None
+    """The output begins with the prompt: the way in which OpenAI-style clients ask for its values."""
 
 
 class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,9 +57,10 @@ class Logprobs(msgspec.Struct, frozen=True):
 
     text_offset: list[int]
     """Characters of the output in front of it."""
-    token_logprobs: list[float]
+    token_logprobs: list[float | None]
+    """Null for the first token of an echoed prompt, before which there is nothing."""
     tokens: list[str]
-    top_logprobs: list[dict[str, float]]
+    top_logprobs: list[dict[str, float] | None]
 
 
 class Choice(msgspec.Struct, frozen=True):
