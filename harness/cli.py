@@ -73,24 +73,26 @@ The endpoints of one run, the first being the baseline:
 Two runs, of which only the items that both have:
   forced-choice compare results/monday results/tuesday --common-only
 
-A release gate: exit 1 unless each endpoint is shown to be worse by less than a point:
+A release gate: exit 1 unless each endpoint is shown to be worse by less than
+a point:
   forced-choice compare results/mmlu-1a2b3c4d --fail-if-worse-than 0.01 \\
       --junit gate.xml --summary "$GITHUB_STEP_SUMMARY"
 
 A run against samples that lm-evaluation-harness logged:
-  forced-choice compare results/hellaswag-1a2b3c4d lm-eval:samples_hellaswag.jsonl"""
+  forced-choice compare results/hellaswag-1a2b3c4d \\
+      lm-eval:samples_hellaswag.jsonl"""
 
 
 @app.command(help_epilogue=_RUN_EXAMPLES)
 def run(settings: RunSettings) -> int:
     """Evaluate tasks on one or more endpoints; the same command continues where it stopped.
 
-    Writes the accuracy table (scores.csv), every item (items.parquet, items.csv) and every reply (journal/)
-    into the run's folder. FRIENDLI_TOKEN and FRIENDLI_TEAM (for openai+... OPENAI_API_KEY)
-    are read from the environment.
+    Writes the accuracy table (scores.csv), every item (items.parquet, items.csv)
+    and every reply (journal/) into the run's folder. FRIENDLI_TOKEN and
+    FRIENDLI_TEAM (for openai+... OPENAI_API_KEY) are read from the environment.
 
-    Exit codes: 0 done. 2 settings or data are wrong, nothing was sent. 3 items are left unscored. 4 an
-    endpoint refused. 130 interrupted.
+    Exit codes: 0 done. 2 settings or data are wrong, nothing was sent. 3 items
+    are left unscored. 4 an endpoint refused. 130 interrupted.
     """
     from harness.prepare import prepare
 
@@ -105,14 +107,17 @@ def compare(
     *source: Annotated[str, Parameter(metavar="SOURCE", show_default=False)],
     settings: CompareSettings = _COMPARE_DEFAULTS,
 ) -> int:
-    """Say which endpoint is better, item by item: the endpoints of a run, or of several runs.
+    """Say which endpoint is better, item by item: of one run, or of several.
 
-    Writes comparison.csv (every pair, task, subject and statistic) and flips.csv (the items that changed
-    sides). Exit codes: 0 done, or the gate passed. 1 the gate failed. 2 settings or data are wrong.
+    Writes comparison.csv (every pair, task, subject and statistic) and flips.csv
+    (the items that changed sides).
+
+    Exit codes: 0 done, or the gate passed. 1 the gate failed. 2 settings or data
+    are wrong.
 
     Args:
-        source: A run's folder; FOLDER#LABEL for one endpoint of it; lm-eval:FILE for a sample file of
-            lm-evaluation-harness. The first endpoint is the baseline.
+        source: A run's folder; FOLDER#LABEL for one endpoint of it; lm-eval:FILE for a \
+sample file of lm-evaluation-harness. The first endpoint is the baseline.
     """
     from harness.compared import compare as compare_sources
     from harness.policy import policy_of

@@ -19,6 +19,7 @@ MARGIN = 0.01
 """A difference of a metric below this does not matter in practice, unless one says otherwise."""
 
 WHAT = Group("What to evaluate", sort_key=1)
+COMPARED = Group("What to compare", sort_key=1)
 ITEMS = Group("Which items", sort_key=2)
 TEXT = Group("Text and tokens", sort_key=3)
 PACE = Group("Pace and patience", sort_key=4)
@@ -124,11 +125,11 @@ NAME= gives it to the endpoint of that label only. embedded has its own."""
 class CompareSettings:
     """The flags of `compare`."""
 
-    baseline: Annotated[str | None, Parameter(group=WHAT, metavar="LABEL")] = None
+    baseline: Annotated[str | None, Parameter(group=COMPARED, metavar="LABEL")] = None
     """The endpoint that the others are compared with; by default the first."""
-    common_only: Annotated[bool, Parameter(group=WHAT, negative="", show_default=False)] = False
+    common_only: Annotated[bool, Parameter(group=COMPARED, negative="", show_default=False)] = False
     """Compare the items that can be joined, and list the others in mismatches.csv, instead of refusing."""
-    margin: Annotated[float, Parameter(group=WHAT)] = MARGIN
+    margin: Annotated[float, Parameter(group=COMPARED)] = MARGIN
     """A difference below this does not matter in practice: 0.01 is one point."""
     fail_if_worse_than: Annotated[float | None, Parameter(group=GATE, metavar="MARGIN")] = None
     """Exit 1 unless each endpoint is shown to be worse by less than this on each task."""
