@@ -17,7 +17,7 @@ required = ["hellaswag"]     # tasks that must have been compared
 [tasks.mmlu]
 margin = 0.02
 """
-"""A whole policy, for messages and for README.md."""
+"""A whole policy: README.md shows it, its first line stands in messages."""
 
 
 class _Task(msgspec.Struct, forbid_unknown_fields=True):

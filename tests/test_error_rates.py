@@ -7,6 +7,7 @@ which the limits allow for twice.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,10 @@ import pytest
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
+from harness.comparison.estimating import Draft
+from harness.comparison.findings import Row
 from harness.comparison.paired import LEVEL, Floats, Integers, clusters, mean_error, p_sign_flip
+from harness.comparison.verdicts import suite_drafts
 from harness.metrics import wilson
 
 COMPARISONS = 2_000
@@ -86,6 +90,62 @@ def test_coverage(setting: Setting) -> None:
         low, high = mean_error(clusters(*setting.draw(generator)), flips=True).interval()
         covered += low <= setting.difference <= high
     assert 0.935 <= covered / COMPARISONS <= 0.965
+
+
+@pytest.mark.parametrize("per_cluster", [1, 4])
+def test_log_probabilities(per_cluster: int) -> None:
+    """Changes of log-probabilities, skewed and alike inside clusters: false alarms and coverage likewise."""
+    generator, n, truth = np.random.default_rng(16), 600, 0.3
+    codes = np.arange(n) // per_cluster
+    alarms = covered = 0
+    for _ in range(COMPARISONS):
+        own, shared = (generator.standard_exponential(count) - 1 for count in (n, n // per_cluster))
+        values = own + shared[codes]
+        alarms += mean_error(clusters(values, codes), flips=False).p_differs() < LEVEL
+        low, high = mean_error(clusters(values + truth, codes), flips=False).interval()
+        covered += low <= truth <= high
+    assert alarms / COMPARISONS <= LEVEL + TOLERANCE
+    assert 0.935 <= covered / COMPARISONS <= 0.965
+
+
+@pytest.mark.parametrize("discordant", [0.05, 0.2])
+def test_suite(discordant: float) -> None:
+    """The mean over three tasks of unlike size: false alarms and coverage of the suite's row."""
+    generator = np.random.default_rng(17)
+    settings = [Setting(n, discordant, 0.02) for n in (150, 400, 1_000)]
+    covered = alarms = 0
+    for _ in range(COMPARISONS):
+        low, high, _ = of_suite([setting.draw(generator) for setting in settings])
+        covered += low <= 0.02 <= high
+        equal = [Setting(setting.n, discordant, 0.0).draw(generator) for setting in settings]
+        alarms += of_suite(equal)[2] < LEVEL
+    assert alarms / COMPARISONS <= LEVEL + TOLERANCE
+    assert 0.935 <= covered / COMPARISONS <= 0.98  # few flips in the smallest task: on the safe side
+
+
+def of_suite(tasks: Sequence[tuple[Floats, Integers]]) -> tuple[float, float, float]:
+    """Interval and p of the suite's row over these flips, by the code that makes it."""
+    drafts = []
+    for number, (values, codes) in enumerate(tasks):
+        found = clusters(values, codes)
+        row = Row(
+            baseline="a",
+            endpoint="b",
+            level="task",
+            task=str(number),
+            statistic="acc",
+            unit="fraction",
+            headline=True,
+            n=len(values),
+            unscored=0,
+            clusters=found.count,
+            difference=found.mean,
+            stderr=found.stderr,
+            test="mcnemar",
+        )
+        drafts.append(Draft(row, mean_error(found, flips=True)))
+    [suite] = suite_drafts(drafts, 0.01)
+    return suite.row.ci_low, suite.row.ci_high, suite.row.p_value
 
 
 def test_ignoring_clusters_would_fail() -> None:

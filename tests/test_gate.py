@@ -18,6 +18,7 @@ from harness.errors import StoreError, UsageError
 from harness.junit import append_summary, write_junit
 from harness.policy import EXAMPLE, read_policy
 from tests.making import comparable
+from tests.running import ROOT
 
 RIGHT, WRONG = (-1.0, -2.0, -3.0), (-2.0, -1.0, -3.0)
 METRICS = {"toy": ("acc", "acc_norm")}
@@ -115,7 +116,8 @@ def test_a_task_of_its_own() -> None:
 
 
 def test_policy_file(tmp_path: Path) -> None:
-    """A whole policy, as the messages and README.md show it."""
+    """A whole policy, as README.md shows it."""
+    assert EXAMPLE in (ROOT / "README.md").read_text()
     file = tmp_path / "gate.toml"
     file.write_text(EXAMPLE)
     assert read_policy(file) == Policy(
