@@ -120,6 +120,8 @@ def compare(
 sample file of lm-evaluation-harness. The first endpoint is the baseline.
     """
     from harness.compared import compare as compare_sources
+    from harness.comparison.gate import passed
+    from harness.manifest import Exit
     from harness.policy import policy_of
 
     try:
@@ -136,7 +138,7 @@ sample file of lm-evaluation-harness. The first endpoint is the baseline.
             _write_gate(comparison, checks, settings)
     except StoreError as error:  # a run that cannot be read is no run to compare
         raise UsageError(f"{error}{_way_out(error, settings)}") from error
-    code = 0 if checks is None else int(not checks or not all(check.passed for check in checks))
+    code = 0 if checks is None or passed(checks) else int(Exit.GATE_FAILED)
     with reader_may_leave():
         _print_comparison(comparison, settings, folder, checks)
     return code

@@ -14,7 +14,7 @@ from harness.comparison.findings import Findings
 from harness.comparison.gate import Check, Policy, check
 from harness.comparison.matching import mismatch_summary
 from harness.comparison.words import sentences
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, check_margin, did_you_mean
 from harness.exports import (
     Text,
     comparison_frame,
@@ -125,14 +125,13 @@ def compare(
         UsageError: a source is no run, or items do not match.
         StoreError: a run's files cannot be read.
     """
-    if not 0 <= margin < 1:
-        raise UsageError(f"margin {margin:g}: must be between 0 and 1 (0.01 is one point)")
+    check_margin("margin", margin)
     found = resolve(sources, baseline=baseline)
-    findings = compare_columns(found.columns(), found.tasks, margin=margin, remarks=found.remarks())
-    told = "; ".join(mismatch_summary(findings.mismatches)[:3])
-    if findings.mismatches and not common_only:
-        raise UsageError(f"compare: items do not match: {told}. --common-only compares the others")
+    findings = compare_columns(
+        found.columns(), found.tasks, margin=margin, common_only=common_only, remarks=found.remarks()
+    )
     if not any(row.n for row in findings.rows):
+        told = "; ".join(mismatch_summary(findings.mismatches)[:3])
         why = f": {told}" if told else ""
         raise UsageError(f"compare: {', '.join(found.labels)} have no scored item in common{why}")
     return Comparison(findings, found.folder, found.texts(findings.flips))

@@ -55,6 +55,12 @@ class StoreError(HarnessError):
     """A run's folder or journal cannot be read or written."""
 
 
+def check_margin(name: str, margin: float) -> None:
+    """Refuse a margin that cannot be meant: 1 would be written for one point, which is 0.01."""
+    if not 0 <= margin < 1:
+        raise UsageError(f"{name} {margin:g}: must be between 0 and 1 (0.01 is one point)")
+
+
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """A closing sentence for an error about an unknown name: the nearest known ones, else all."""
     near = get_close_matches(name, known, n=3, cutoff=0.5)

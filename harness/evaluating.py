@@ -1,12 +1,4 @@
-"""From Python: evaluate, compare, read a run back. Also inside a running event loop, as in a notebook.
-
-from harness import compare, evaluate, load_run
-
-run = evaluate("embedded", "embedded:geography", tasks="sample_mmlu:cloze")
-run.scores                          # a pandas frame
-comparison = compare(run)
-print(*comparison.verdicts, sep="\\n")
-"""
+"""`run` from Python, also where an event loop is running already, as in a notebook."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from harness.comparison.columns import Place
 from harness.comparison.findings import Findings, Flip, Row
 from harness.comparison.matching import Mismatch
 from harness.comparison.verdicts import decisive_p
-from harness.comparison.words import families, headlines, p_text, points, sentences
+from harness.comparison.words import families, headlines, p_number, points, sentences
 from harness.files import file_errors, replacing
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Text:
 
 
 def comparison_frame(findings: Findings) -> pd.DataFrame:
-    """The rows of `comparison.csv`; infinite values are missing ones."""
+    """The rows of `comparison.csv`."""
     import pandas as pd
 
     columns = {name: [getattr(row, name) for row in findings.rows] for name in COMPARISON_COLUMNS}
@@ -204,7 +204,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         _fraction(row.value),
         f"{points(row.difference)}{interval}" if row.n else "-",
         f"+{row.wrong_to_right or 0:,} \N{MINUS SIGN}{row.right_to_wrong or 0:,}",
-        p_text(p_value).removeprefix("p ").removeprefix("= ") if p_value == p_value else "-",
+        "-" if math.isnan(p_value) else p_number(p_value).removeprefix("= "),
         row.verdict or "-",
     )
 

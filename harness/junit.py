@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from harness.comparison.findings import Findings
-from harness.comparison.gate import Check
+from harness.comparison.gate import Check, passed
 from harness.exports import markdown, markdown_safe
 from harness.files import file_errors, replacing
 
@@ -66,7 +66,7 @@ def append_summary(path: Path, findings: Findings, checks: Sequence[Check]) -> N
 def summary(findings: Findings, checks: Sequence[Check]) -> Iterator[str]:
     """The gate's verdict, its failed checks, and the comparison: lines of GitHub-flavoured Markdown."""
     failed = [each for each in checks if not each.passed]
-    yield f"## forced-choice gate: {'failed' if failed or not checks else 'passed'}"
+    yield f"## forced-choice gate: {'passed' if passed(checks) else 'failed'}"
     yield ""
     baseline = markdown_safe(findings.labels[0])
     yield f"{len(checks) - len(failed)} of {len(checks)} checks passed against {baseline}."

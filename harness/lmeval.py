@@ -20,7 +20,9 @@ import msgspec
 from harness.comparison.columns import Columns, Place, columns_of_scores
 from harness.errors import UsageError, did_you_mean
 from harness.exchange import TOLERANCE
+from harness.items import BadItem
 from harness.metrics import METRICS
+from harness.plan import listed
 from harness.scores import ItemRecord, ItemScore
 
 PREFIX = "lm-eval:"
@@ -130,7 +132,8 @@ def _score(sample: Sample, place: Place, record: ItemRecord | None, where: str) 
         raise UsageError(f"{where}: has neither prompt_hash nor arguments: prompts cannot be checked")
     sums = tuple(_number(each, where) for each in sample.filtered_resps)
     if record is None:
-        return ItemScore(_unknown(place, prompt), (), "not in the run")
+        unknown = BadItem(place.task, place.subject, place.index, "not in the run")
+        return ItemScore(replace(listed(unknown, 0, place.shots), prompt_hash=prompt), ())
     choices = len(record.n_bytes)
     if choices and len(sums) == 2 * choices:
         sums = sums[:choices]  # acc_mutual_info asks for each choice again, without a context
@@ -142,23 +145,6 @@ def _score(sample: Sample, place: Place, record: ItemRecord | None, where: str) 
     if sample.acc in (0, 1) and METRICS["acc"].judge(score).correct != bool(sample.acc):
         score = replace(score, record=replace(score.record, gold=()))  # right is something else there
     return score
-
-
-def _unknown(place: Place, prompt: str) -> ItemRecord:
-    """An item that the run does not have."""
-    return ItemRecord(
-        ordinal=0,
-        task=place.task,
-        subject=place.subject,
-        shots=place.shots,
-        index=place.index,
-        id="",
-        gold=(),
-        cluster="",
-        n_chars=(),
-        n_bytes=(),
-        prompt_hash=prompt,
-    )
 
 
 def _number(reply: Sequence[str | float | bool], where: str) -> float:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 from harness.encoding import Overflow
-from harness.errors import UsageError
+from harness.errors import UsageError, check_margin
 from harness.tokenizing import Bos
 
 MARGIN = 0.01
@@ -151,8 +151,8 @@ class CompareSettings:
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
         for flag, value in (("--margin", self.margin), ("--fail-if-worse-than", self.fail_if_worse_than)):
-            if value is not None and not 0 <= value < 1:
-                raise UsageError(f"{flag} {value:g}: must be between 0 and 1 (0.01 is one point)")
+            if value is not None:
+                check_margin(flag, value)
         if self.fail_if_worse_than is not None and self.gate is not None:
             raise UsageError(
                 "--gate and --fail-if-worse-than exclude each other; put the margin into the file"

@@ -1,8 +1,10 @@
 """What `compare` is given: runs, endpoints of runs, sample files of others; resolved, read, named.
 
-RUN                 every endpoint of a run
-RUN#LABEL           one of them
-lm-eval:PATH        a sample file of lm-evaluation-harness, or a folder of such files
+| Source | means |
+| --- | --- |
+| `RUN` | every endpoint of a run, by the run's folder |
+| `RUN#LABEL` | one of them |
+| `lm-eval:PATH` | a sample file of lm-evaluation-harness, or a folder of such files |
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from harness.columnar import columns_of, records_of, task_facts
-from harness.comparison.columns import Columns, Place, TaskFacts
+from harness.comparison.columns import Columns, Place, TaskFacts, place_of
 from harness.comparison.findings import Flip
 from harness.errors import UsageError, did_you_mean
 from harness.exports import QUESTION, Text
@@ -90,10 +92,8 @@ class Sources:
         if end.run:
             return columns_of(end.run, end.label, called=label)
         run = self.runs[0]
-        records = {
-            Place(each.task, each.shots, each.subject, each.index): each
-            for each in records_of(run, next(e.label for e in self.ends if e.run is run))
-        }
+        first = next(each.label for each in self.ends if each.run is run)
+        records = {place_of(each): each for each in records_of(run, first)}
         metrics = {task.name: task.metrics for task in self.tasks}
         return read_samples(end.samples or Path(), records, metrics, label=label)
 

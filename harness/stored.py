@@ -154,12 +154,14 @@ class Run:
     @contextmanager
     def _reading(self, name: str) -> Iterator[Path]:
         """Turn what a file that cannot be read raises into one error with the way out."""
+        from pyarrow import ArrowException
+
         path = self.folder / name
         if not path.exists():
             raise StoreError(f"{path}: is missing; {WAY_OUT}")
         try:
             yield path
-        except (OSError, ValueError, KeyError, NotImplementedError) as error:  # pyarrow's errors are of these
+        except (OSError, ValueError, KeyError, ArrowException) as error:
             said = " ".join(str(error).split())
             raise StoreError(f"{path}: cannot be read ({said[:200]}); {WAY_OUT}") from error
 

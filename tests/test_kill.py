@@ -138,17 +138,22 @@ async def test_ctrl_c(bench: Bench) -> None:
     assert bench.scores() == await truth(bench)
 
 
+async def interrupted_twice(child: asyncio.subprocess.Process) -> bytes:
+    """Interrupt it, and again once it has said that it heard; what it said after that."""
+    assert child.stderr is not None
+    child.send_signal(signal.SIGINT)
+    while b"Stopping" not in await child.stderr.readline():
+        pass
+    child.send_signal(signal.SIGINT)
+    return (await child.communicate())[1]
+
+
 async def test_ctrl_c_twice(bench: Bench) -> None:
     """Ctrl-C twice drops what is in flight and ends at once with 130, without a traceback."""
     async with FakeEndpoint(lambda number, body: Hang() if number > 20 else None) as endpoint:
         child = await start(bench, endpoint.base_url)
         await until(lambda: len(endpoint.bodies) == 20 + WORKERS)
-        assert child.stderr is not None
-        child.send_signal(signal.SIGINT)
-        while b"Stopping" not in await child.stderr.readline():
-            pass
-        child.send_signal(signal.SIGINT)
-        _, said = await child.communicate()
+        said = await interrupted_twice(child)
         assert child.returncode == 130
         assert b"Traceback" not in said
         assert committed(bench) == 20
@@ -188,12 +193,7 @@ async def test_ctrl_c_twice_from_python(bench: Bench) -> None:
     async with FakeEndpoint(lambda number, body: Hang() if number > 20 else None) as endpoint:
         child = await from_python(bench, endpoint.base_url)
         await until(lambda: len(endpoint.bodies) == 20 + WORKERS)
-        assert child.stderr is not None
-        child.send_signal(signal.SIGINT)
-        while b"Stopping" not in await child.stderr.readline():
-            pass
-        child.send_signal(signal.SIGINT)
-        _, said = await child.communicate()
+        said = await interrupted_twice(child)
     assert child.returncode == -signal.SIGINT
     assert said.rstrip().endswith(b"KeyboardInterrupt")
     assert committed(bench) == 20

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.comparison.ragged import Ragged, ragged
 from harness.metrics import METRICS, Verdict
-from harness.scores import ItemScore
+from harness.scores import ItemRecord, ItemScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,11 @@ class TaskFacts:
     """Named unions of subjects."""
 
 
+def place_of(record: ItemRecord) -> Place:
+    """Where an item stands."""
+    return Place(record.task, record.shots, record.subject, record.index)
+
+
 def columns_of_scores(
     label: str, scores: Sequence[ItemScore], metrics: Mapping[str, Sequence[str]]
 ) -> Columns:
@@ -99,7 +104,7 @@ def columns_of_scores(
     judged = {name: [_judge(each, name, metrics) for each in scores] for name in names}
     return Columns(
         label=label,
-        places=[Place(each.task, each.shots, each.subject, each.index) for each in records],
+        places=[place_of(each) for each in records],
         ids=[each.id for each in records],
         prompt_hash=[each.prompt_hash for each in records],
         cluster=[each.cluster for each in records],

@@ -12,14 +12,15 @@ from harness.comparison.columns import Columns, TaskFacts
 from harness.comparison.estimating import Draft, Section, Statistic, drafts, sections, statistics
 from harness.comparison.findings import Findings
 from harness.comparison.flips import flips
-from harness.comparison.matching import match
+from harness.comparison.matching import match, mismatch_summary
 from harness.comparison.measures import Pair, pair_up
 from harness.comparison.noise import NoiseFloor, noise_floor
-from harness.comparison.paired import Integers
+from harness.comparison.paired import Floats, Integers
 from harness.comparison.parts import Part, cluster_codes, parts
 from harness.comparison.ranking import rankings
 from harness.comparison.resampling import bootstrap
 from harness.comparison.verdicts import judged, suite_drafts
+from harness.errors import UsageError
 
 Resampled = Mapping[tuple[int, tuple[str, str, int], str], tuple[float, float]]
 """Bootstrap intervals by number of the pair, part and statistic."""
@@ -36,7 +37,12 @@ class _Compared:
 
 
 def compare_columns(
-    columns: Sequence[Columns], tasks: Sequence[TaskFacts], *, margin: float, remarks: Iterable[str] = ()
+    columns: Sequence[Columns],
+    tasks: Sequence[TaskFacts],
+    *,
+    margin: float,
+    common_only: bool = True,
+    remarks: Iterable[str] = (),
 ) -> Findings:
     """Compare the first endpoint with each of the others.
 
@@ -44,12 +50,21 @@ def compare_columns(
         columns: the endpoints, the baseline first, labels all different.
         tasks: what they were asked, in the order of the tables.
         margin: a difference of a metric below this does not matter in practice (a fraction).
+        common_only: leave out items that cannot be joined.
         remarks: what is already known to be worth saying.
+
+    Raises:
+        UsageError: items cannot be joined, and are not to be left out.
     """
     baseline = columns[0]
+    matched = [match(baseline, other) for other in columns[1:]]
+    mismatches = tuple(mismatch for each in matched for mismatch in each.mismatches)
+    if mismatches and not common_only:
+        told = "; ".join(mismatch_summary(mismatches)[:3])
+        raise UsageError(f"compare: items do not match: {told}. --common-only compares the others")
     all_parts, codes = list(parts(baseline, tasks)), cluster_codes(baseline)
     noise = noise_floor(columns, all_parts, codes)
-    pairs = [pair_up(match(baseline, other)) for other in columns[1:]]
+    pairs = [pair_up(each) for each in matched]
     compared = [
         _Compared(number, pair, list(sections(pair, all_parts, codes)), statistics(pair))
         for number, pair in enumerate(pairs)
@@ -62,7 +77,7 @@ def compare_columns(
         margin=margin,
         rows=tuple(judged([draft.row for draft in drafted])),
         flips=tuple(flip for pair in pairs for flip in flips(pair, all_parts)),
-        mismatches=tuple(each for pair in pairs for each in pair.matched.mismatches),
+        mismatches=mismatches,
         rankings=tuple(rankings(pairs, all_parts, codes)),
         remarks=(*remarks, *noise.remarks),
     )
@@ -85,16 +100,17 @@ def _drafts(compared: _Compared, noise: NoiseFloor, resampled: Resampled, margin
 
 def _resampled(compared: Sequence[_Compared], all_parts: Sequence[Part], codes: Integers) -> Resampled:
     """Bootstrap all pairs and statistics of a part together: what is drawn is the same for all of them."""
+    series: list[tuple[int, Statistic, Floats]] = []
+    for each in compared:
+        for statistic in each.statistics:
+            if statistic.directed:
+                changes = np.full(len(codes), np.nan)
+                changes[each.pair.baseline.at] = statistic.values.change
+                series.append((each.number, statistic, changes))
     found: dict[tuple[int, tuple[str, str, int], str], tuple[float, float]] = {}
     for part in all_parts:
-        keys: list[tuple[int, tuple[str, str, int], str]] = []
-        series = []
-        for each in compared:
-            for statistic in each.statistics:
-                if statistic.directed and (not statistic.metric or statistic.metric in part.task.metrics):
-                    keys.append((each.number, part.key, statistic.name))
-                    changes = np.full(len(codes), np.nan)
-                    changes[each.pair.baseline.at] = statistic.values.change
-                    series.append(changes[part.at])
-        found |= zip(keys, bootstrap(np.stack(series), codes[part.at]), strict=True)
+        told = [each for each in series if each[1].is_told_of(part)]
+        intervals = bootstrap(np.stack([changes[part.at] for _, _, changes in told]), codes[part.at])
+        for (number, statistic, _), interval in zip(told, intervals, strict=True):
+            found[number, part.key, statistic.name] = interval
     return found

@@ -39,6 +39,10 @@ class Statistic:
     metric: str = ""
     """The metric that it is, or empty."""
 
+    def is_told_of(self, part: Part) -> bool:
+        """Whether the part's task reports it."""
+        return not self.metric or self.metric in part.task.metrics
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -106,7 +110,7 @@ def drafts(
         margin: of equivalence, for metrics.
     """
     for each in compared:
-        if each.metric and each.metric not in section.part.task.metrics:
+        if not each.is_told_of(section.part):
             continue
         draft = _draft(pair, section, each, noise.get(each.name, math.nan))
         row = draft.row

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from harness.comparison.findings import Flip, FlipKind
 from harness.comparison.measures import Pair, gold_logprob, margins
+from harness.comparison.paired import Floats
 from harness.comparison.parts import Part
 
 
@@ -38,6 +39,16 @@ class _Predictions:
     is_right: NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """How log-probabilities moved, over the items that both have scored (nats)."""
+
+    gold_logprob: Floats
+    before: Floats
+    """Margin of the right choice, like `after`."""
+    after: Floats
+
+
 def count_flips(pair: Pair, metric: str, members: NDArray[np.int64]) -> FlipCounts:
     """Count the flips among some of the items that both endpoints have scored."""
     found = _predictions(pair, metric, members)
@@ -54,18 +65,18 @@ def flips(pair: Pair, all_parts: Sequence[Part]) -> Iterator[Flip]:
     """All flips of a pair, by the headline of each task."""
     scored = np.full(len(pair.matched.baseline.places), -1)
     scored[pair.baseline.at] = np.arange(len(pair.scored))
+    moved = _Moved(gold_logprob(pair).change, margins(pair.baseline), margins(pair.other))
     for part in all_parts:
         metric = part.task.metrics[0]
         sides = (pair.baseline.columns, pair.other.columns)
         if part.level == "task" and all(metric in side.predictions for side in sides):
             members = scored[part.at]
-            yield from _flips_by(pair, metric, members[members >= 0])
+            yield from _flips_by(pair, metric, members[members >= 0], moved)
 
 
-def _flips_by(pair: Pair, metric: str, members: NDArray[np.int64]) -> Iterator[Flip]:
+def _flips_by(pair: Pair, metric: str, members: NDArray[np.int64], moved: _Moved) -> Iterator[Flip]:
     found = _predictions(pair, metric, members)
     differs = (found.before != found.after) & ~(found.was_right & found.is_right)
-    changes, before, after = gold_logprob(pair).change, margins(pair.baseline), margins(pair.other)
     columns = pair.baseline.columns
     golds = columns.gold.take(pair.baseline.at[members[differs]]).lists()
     for each, gold in zip(np.flatnonzero(differs).tolist(), golds, strict=True):
@@ -81,9 +92,9 @@ def _flips_by(pair: Pair, metric: str, members: NDArray[np.int64]) -> Iterator[F
             gold=gold,
             baseline_prediction=int(found.before[each]),
             prediction=int(found.after[each]),
-            baseline_margin=float(before[position]),
-            margin=float(after[position]),
-            gold_logprob_change=float(changes[position]),
+            baseline_margin=float(moved.before[position]),
+            margin=float(moved.after[position]),
+            gold_logprob_change=float(moved.gold_logprob[position]),
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from harness.comparison.findings import Findings, Row
 from harness.comparison.verdicts import projection
 from harness.comparison.words import points, size
-from harness.errors import UsageError, did_you_mean
+from harness.errors import UsageError, check_margin, did_you_mean
 
 COVERAGE = 0.99
 """Share of items that both endpoints must have scored, unless the policy says otherwise."""
@@ -41,8 +41,8 @@ class Policy:
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
         for margin in (self.margin, *(each.margin for each in self.tasks.values())):
-            if margin is not None and not 0 <= margin < 1:
-                raise UsageError(f"margin {margin:g}: must be between 0 and 1 (0.01 is one point)")
+            if margin is not None:
+                check_margin("margin", margin)
         for coverage in (self.coverage, *(each.coverage for each in self.tasks.values())):
             if coverage is not None and not 0 <= coverage <= 1:
                 raise UsageError(f"coverage {coverage:g}: must be between 0 and 1 (0.99 is 99 %)")
@@ -72,6 +72,11 @@ def check(findings: Findings, policy: Policy) -> list[Check]:
         for task in named
         for found in _of_task(findings, policy, endpoint, task)
     ]
+
+
+def passed(checks: Sequence[Check]) -> bool:
+    """Whether the gate is: every check is, and there is one."""
+    return bool(checks) and all(each.passed for each in checks)
 
 
 def _of_task(findings: Findings, policy: Policy, endpoint: str, task: str) -> Iterator[Check]:

@@ -43,12 +43,13 @@ def match(baseline: Columns, other: Columns) -> Matched:
     mismatches: list[Mismatch] = []
     for position, place in enumerate(baseline.places):
         found = there.pop(place, None)
-        why = f"only in {baseline.label}"
-        if found is not None:
+        if found is None:
+            why = f"only in {baseline.label}"
+        else:
             why = _difference(asked[position], other_asked[found])
-        if why:
+        if found is None or why:
             mismatches.append(Mismatch(baseline.label, other.label, place, why))
-        elif found is not None:
+        else:
             pairs.append((position, found))
     mismatches += [Mismatch(baseline.label, other.label, place, f"only in {other.label}") for place in there]
     at = np.array(pairs, np.int64).reshape(-1, 2)

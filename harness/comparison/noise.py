@@ -56,10 +56,11 @@ def noise_floor(columns: Sequence[Columns], all_parts: Sequence[Part], codes: In
     variances: dict[tuple[str, tuple[str, str, int], str], float] = {}
     remarks: list[str] = []
     for identity, pair in _replicates(columns):
+        compared = [each for each in statistics(pair) if each.directed]
         for section in sections(pair, all_parts, codes):
-            for each in statistics(pair):
+            for each in compared:
                 changes = each.values.change[section.scored]
-                if each.directed and not np.isnan(changes).all():
+                if not np.isnan(changes).all():
                     variances[identity, section.part.key, each.name] = float(np.nanmean(changes**2)) / 2
         remarks.append(_remark(pair))
     return NoiseFloor(variances, tuple(remarks))

@@ -23,8 +23,6 @@ LEVEL = 0.05
 """Of every test, two-sided; intervals cover 1 - LEVEL."""
 POWER = 0.80
 """Of what is called detectable, and of the items that would decide."""
-
-
 FEW_CLUSTERS = 30
 """Below so many an interval rests on little: it is made longer."""
 
@@ -104,7 +102,7 @@ class MeanError:
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """The two-sided interval that covers 1 - level; NaN where there is no error."""
-        half = t_quantile(1 - level / 2, self.df) * self.stderr if self.df > 0 else math.nan
+        half = _t_quantile(1 - level / 2, self.df) * self.stderr if self.df > 0 else math.nan
         return self.mean - half, self.mean + half
 
     def p_differs(self) -> float:
@@ -229,7 +227,7 @@ def p_mcnemar(gained: int, lost: int, *, mid: bool = False) -> float:
 
 
 @cache
-def z_quantile(chance: float) -> float:
+def _z_quantile(chance: float) -> float:
     """Of the normal distribution."""
     from scipy.special import ndtri
 
@@ -237,7 +235,7 @@ def z_quantile(chance: float) -> float:
 
 
 @cache
-def t_quantile(chance: float, df: float) -> float:
+def _t_quantile(chance: float, df: float) -> float:
     """Of Student's t."""
     from scipy.special import stdtrit
 
@@ -255,4 +253,4 @@ def _fair_binomial(count: int) -> Floats:
 
 def _factor(tail: float, power: float = POWER) -> float:
     """By how many errors a mean must lie beyond a bound to be shown there: z_(1 - tail) + z_power."""
-    return z_quantile(1 - tail) + z_quantile(power)
+    return _z_quantile(1 - tail) + _z_quantile(power)

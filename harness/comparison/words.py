@@ -81,9 +81,9 @@ def size(fraction: float) -> str:
     return f"{100 * fraction:g} point" + ("" if fraction == 0.01 else "s")
 
 
-def p_text(p_value: float) -> str:
-    """A p-value as people write it."""
-    return "p < 0.0001" if p_value < 0.0001 else f"p = {p_value:.{4 if p_value < 0.01 else 3}f}"
+def p_number(p_value: float) -> str:
+    """A p-value as people write it behind a p: "= 0.031", "< 0.0001"."""
+    return "< 0.0001" if p_value < 0.0001 else f"= {p_value:.{4 if p_value < 0.01 else 3}f}"
 
 
 def _tasks_of(findings: Findings, suite: Row) -> int:
@@ -95,7 +95,7 @@ def _tasks_of(findings: Findings, suite: Row) -> int:
 
 
 def _p(row: Row) -> str:
-    text = p_text(decisive_p(row))
+    text = f"p {p_number(decisive_p(row))}"
     if row.family is None or row.family == 1:
         return text
     return f"{text} after correction for {row.family} comparisons"

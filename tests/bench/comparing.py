@@ -36,6 +36,11 @@ SECONDS, MEBIBYTES = 20.0, 1000.0
 """What `compare` may take."""
 
 
+def identity(label: str) -> dict[str, str | int]:
+    """What tells endpoints apart: "again" is "base" asked once more."""
+    return {"identity": "base", "replicate": 1} if label == "again" else {"identity": label, "replicate": 0}
+
+
 def records(items: int) -> Iterator[ItemRecord]:
     """The items, not yet with keys: those of HellaSwag first."""
     generator = np.random.default_rng(0)
@@ -66,7 +71,7 @@ def write_journal(path: Path, label: str, items: int) -> None:
     """An endpoint's journal: base log-probabilities that depend on the item, and some of its own."""
     own = np.random.default_rng(ENDPOINTS.index(label))
     width = {"base": 0.0, "again": 0.0}.get(label, 0.3)
-    journal = Journal(path, meta={"identity": label, "replicate": "0"})
+    journal = Journal(path, meta={name: str(value) for name, value in identity(label).items()})
     planned = []
     for record in records(items):
         keys = tuple(os.urandom(16) for _ in range(4))
@@ -104,7 +109,7 @@ def write_run(folder: Path, items: int) -> None:
     for label in ENDPOINTS:
         path = folder / f"journal/{label}.sqlite"
         write_journal(path, label, items)
-        journals[label] = Journal(path, meta={"identity": label, "replicate": "0"})
+        journals[label] = Journal(path, meta={name: str(value) for name, value in identity(label).items()})
     write_results(folder, {label: journal.scores() for label, journal in journals.items()}, tables)
     for journal in journals.values():
         journal.close()
@@ -117,7 +122,7 @@ def write_run(folder: Path, items: int) -> None:
             each.name: {"metrics": each.metrics, "groups": {k: list(v) for k, v in each.groups.items()}}
             for each in tables
         },
-        "endpoints": [{"label": label, "identity": label, "replicate": 0} for label in ENDPOINTS],
+        "endpoints": [{"label": label, **identity(label)} for label in ENDPOINTS],
     }
     (folder / "run.json").write_text(json.dumps(manifest))
 
