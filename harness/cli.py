@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from harness import __version__
-from harness.errors import HarnessError, StoreError, UsageError
+from harness.errors import EndpointRefused, HarnessError, StoreError, UsageError
 from harness.settings import CompareSettings, RunSettings, ServeSettings
 from harness.terminal import print_table, reader_may_leave, say, show_other_signs
 
@@ -83,13 +83,32 @@ A run against samples that lm-evaluation-harness logged:
       lm-eval:samples_hellaswag.jsonl"""
 
 
+_SERVE_EXAMPLES = """\
+Examples
+
+The reference model, on a port of its own choice:
+  forced-choice serve --port 0
+
+A model and its adapters, as an account would see them:
+  FORCED_CHOICE_SERVE_TOKEN=flp_rehearsal forced-choice serve \\
+      --model MODEL_DIR --adapters ADAPTERS_DIR
+  forced-choice run --tasks hellaswag --tokenizer MODEL_DIR \\
+      --endpoint http://127.0.0.1:8000/v1#anything:ADAPTER
+
+An endpoint on a bad day: a tenth of all requests are refused for now, some
+connections break, and it sleeps until it is asked:
+  forced-choice serve --faults 429=0.1,reset=0.01,seed=7 \\
+      --asleep --startup 60"""
+
+
 @app.command(help_epilogue=_RUN_EXAMPLES)
 def run(settings: RunSettings) -> int:
     """Evaluate tasks on one or more endpoints; the same command continues where it stopped.
 
     Writes the accuracy table (scores.csv), every item (items.parquet, items.csv)
     and every reply (journal/) into the run's folder. FRIENDLI_TOKEN and
-    FRIENDLI_TEAM (for openai+... OPENAI_API_KEY) are read from the environment.
+    FRIENDLI_TEAM (OPENAI_API_KEY for openai+... and openai-text+...) are read
+    from the environment.
 
     Exit codes: 0 done. 2 settings or data are wrong, nothing was sent. 3 items
     are left unscored. 4 an endpoint refused. 130 interrupted.
@@ -144,26 +163,45 @@ sample file of lm-evaluation-harness. The first endpoint is the baseline.
     return code
 
 
-@app.command
+@app.command(help_epilogue=_SERVE_EXAMPLES)
 def serve(settings: ServeSettings = _SERVE_DEFAULTS) -> int:
-    """Serve the reference model, or your own, on loopback with Friendli's completions API.
+    """Serve a language model with Friendli's completions API, to rehearse on.
 
-    Line 1 of the output is the base URL, line 2 a request to try. Ctrl-C ends it.
+    Line 1 of the output is the base URL, line 2 a request to try. Completions
+    (whole or streamed), tokenize and detokenize are at /v1, /dedicated/v1 and
+    /serverless/v1; an OpenAI-style client finds echo with logprobs there too.
+    Status, wake and sleep: /dedicated/beta/endpoint/ID/. Counts of positions
+    computed and cached, and of faults: GET /admin.
+
+    Ctrl-C or SIGTERM ends it; what is in flight gets a second to finish.
     """
     # One thread for linear algebra: the matrices are small, and more threads only wait for one another.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from harness import reference
+    from harness.serving.faults.plan import read_faults
+    from harness.serving.server import Options, load
     from harness.serving.server import serve as serve_model
 
     shipped = settings.model is None
+    options = Options(
+        token=settings.token,
+        team=settings.team,
+        cache_tokens=settings.cache_tokens,
+        cache_bytes=settings.cache_mib * 2**20,
+        faults=read_faults(settings.faults),
+        startup=settings.startup,
+        sleep_after=settings.sleep_after,
+        asleep=settings.asleep,
+    )
+    served = load(
+        settings.model or reference.FOLDER,
+        settings.adapters or (reference.ADAPTERS if shipped else None),
+        backend=settings.backend,
+        device=settings.device,
+    )
     _run_async(
         serve_model(
-            settings.model or reference.FOLDER,
-            host=settings.host,
-            port=settings.port,
-            adapters=settings.adapters or (reference.ADAPTERS if shipped else None),
-            token=settings.token,
-            until_eof=settings.until_eof,
+            served, host=settings.host, port=settings.port, options=options, until_eof=settings.until_eof
         )
     )
     return 0
@@ -197,6 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(console, str(error))
     except StoreError as error:  # files that could be written at first: the run is kept as far as it is
         return _fail(console, f"{error}. Then the same command continues.", code=3)
+    except EndpointRefused as error:
+        return _fail(console, str(error), code=4)
     except HarnessError as error:
         return _fail(console, str(error))
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -9,7 +9,7 @@ prefix of the whole; here every item where they are not is counted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from harness.errors import UsageError
@@ -18,16 +18,38 @@ from harness.prompts import Prompt
 Overflow = Literal["truncate", "skip", "fail"]
 
 
+@dataclass(frozen=True, slots=True)
+class Unencoded:
+    """A text that could not be turned into ids: of a tokenizer that is asked over a network."""
+
+    why: str
+    """Short, in words."""
+
+
 class Encodes(Protocol):
     """What encoding needs of a tokenizer."""
 
-    start_id: int | None
+    @property
+    def start_id(self) -> int | None:
+        """What stands for an empty context; None where nothing does."""
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str]) -> Sequence[list[int] | Unencoded]:
         """Ids with the leading special tokens."""
 
-    def encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_plain(self, texts: Sequence[str]) -> Sequence[list[int] | Unencoded]:
         """Ids without special tokens."""
+
+
+class Tokenizes(Encodes, Protocol):
+    """What a run needs of a tokenizer."""
+
+    @property
+    def sha256(self) -> str:
+        """Two tokenizers of equal hash encode alike."""
+
+    @property
+    def leading(self) -> list[int]:
+        """Ids put in front of every text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +62,8 @@ class EncodedPair:
     """The context's ids are no prefix of the whole's: a merge across the seam moved the boundary."""
     dropped: int = 0
     """Ids the context lost on the left to fit `--max-length`."""
+    text: tuple[str, str] | None = None
+    """The same as text, split at the seam; only where it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +104,16 @@ def encode_prompts(
     prompts: Sequence[Prompt],
     tokenizer: Encodes,
     bound: Bound = Bound(),
+    *,
+    as_text: bool = False,
 ) -> list[EncodedItem]:
     """Encode a batch of prompts; texts that occur more than once in it are encoded once.
+
+    Args:
+        prompts: the batch.
+        tokenizer: of the endpoint that is asked.
+        bound: on the length of each request.
+        as_text: the endpoint is sent text: pairs bring theirs, and what no text can say is a problem.
 
     Raises:
         UsageError: an item is longer than the bound and `--on-overflow fail` was asked for.
@@ -100,13 +132,27 @@ def encode_prompts(
 
     def pair(context: str, rest: str) -> EncodedPair:
         if context:
-            return _split(ids[context], ids[context + rest])
-        return _after_nothing(plain[rest], tokenizer.start_id)
+            return _split(_known(ids[context]), _known(ids[context + rest]))
+        return _after_nothing(_known(plain[rest]), tokenizer.start_id)
 
-    return [
-        _bounded(EncodedItem(prompt, own, tuple(pair(*seam) for seam in item)), bound)
-        for prompt, own, item in zip(prompts, contexts, seams, strict=True)
-    ]
+    def item(prompt: Prompt, own: tuple[str, ...], seam: Sequence[tuple[str, str]]) -> EncodedItem:
+        try:
+            encoded = _bounded(EncodedItem(prompt, own, tuple(pair(*each) for each in seam)), bound)
+        except _NoIds as error:
+            return EncodedItem(prompt, own, (), str(error))
+        return _with_texts(encoded, seam) if as_text else encoded
+
+    return [item(*each) for each in zip(prompts, contexts, seams, strict=True)]
+
+
+class _NoIds(Exception):
+    """A text of the item could not be turned into ids."""
+
+
+def _known(ids: list[int] | Unencoded) -> list[int]:
+    if isinstance(ids, Unencoded):
+        raise _NoIds(ids.why)
+    return ids
 
 
 def _split(context_ids: list[int], whole_ids: list[int]) -> EncodedPair:
@@ -149,6 +195,18 @@ def _cut(pair: EncodedPair, max_length: int) -> EncodedPair:
     room = max_length - len(pair.forced_ids)
     dropped = max(0, len(pair.context_ids) - room)
     return EncodedPair(pair.context_ids[dropped:], pair.forced_ids, pair.shifted, dropped)
+
+
+def _with_texts(item: EncodedItem, seams: Sequence[tuple[str, str]]) -> EncodedItem:
+    """The item with its texts, or why no text says the same as its ids."""
+    if item.problem:
+        return item
+    if any(pair.dropped for pair in item.pairs):
+        return _problem(item, "its context is cut to --max-length, and cannot be sent as text then")
+    if not all(context for context, _ in seams):
+        return _problem(item, "its context is empty, and the start token in its place cannot be sent as text")
+    pairs = tuple(replace(pair, text=text) for pair, text in zip(item.pairs, seams, strict=True))
+    return EncodedItem(item.prompt, item.contexts, pairs)
 
 
 def _problem(item: EncodedItem, problem: str) -> EncodedItem:

@@ -6,6 +6,7 @@
 | `serverless:MODEL` | Friendli serverless |
 | `http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER]` | Friendli's completions elsewhere: container, gateway, `serve` |
 | `openai+http(s)://HOST/PREFIX/v1#MODEL` | OpenAI-style completions with `echo`: vLLM and kin |
+| `openai-text+http(s)://HOST/PREFIX/v1#MODEL` | the same, of servers that take prompts as text only |
 | `embedded[:ADAPTER]` | the reference model, served on loopback for the run |
 
 Each may be given a label: `NAME=SPEC`. Pure: the environment is an argument, nothing is contacted.
@@ -31,10 +32,17 @@ FORMS = (
     "serverless:MODEL",
     "http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER]",
     "openai+http(s)://HOST/PREFIX/v1#MODEL",
+    "openai-text+http(s)://HOST/PREFIX/v1#MODEL",
     "embedded[:ADAPTER]",
 )
-OPENAI = "openai+"
-"""What the SPEC of an OpenAI-style endpoint begins with, before its URL."""
+OPENAI = ("openai", "openai-text")
+"""Wire formats of OpenAI-style endpoints: their SPECs are one of these, a plus sign, and the URL."""
+_URL_KINDS = {
+    f"{prefix}{scheme}": name
+    for prefix, name in (("", "friendli"), *((f"{name}+", name) for name in OPENAI))
+    for scheme in ("http", "https")
+}
+"""The wire format by what stands before a SPEC's first colon, where it is an address."""
 _LABELLED = re.compile(r"(?P<label>[\w.@+#-]+)=(?P<spec>.+)", re.DOTALL)
 _LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|::1")
 
@@ -150,10 +158,9 @@ def _parse(text: str) -> tuple[str, Endpoint]:
     labelled = _LABELLED.fullmatch(text)
     label, spec = (labelled["label"], labelled["spec"]) if labelled else ("", text)
     kind, colon, rest = spec.partition(":")
-    if kind in ("http", "https"):
-        return label, _from_url(spec, spec, "friendli")
-    if kind in (f"{OPENAI}http", f"{OPENAI}https"):
-        return label, _from_url(spec, spec.removeprefix(OPENAI), "openai")
+    if kind in _URL_KINDS:
+        name = _URL_KINDS[kind]
+        return label, _from_url(spec, spec.removeprefix(f"{name}+"), name)
     if kind == EMBEDDED:
         if colon and not rest:
             raise UsageError(f"--endpoint {text}: no adapter after embedded:. Forms: {', '.join(FORMS)}")
@@ -173,10 +180,7 @@ def _parse(text: str) -> tuple[str, Endpoint]:
             adapter=adapter,
             vendor=True,
         )
-    hint = did_you_mean(
-        kind.lower(),
-        ("dedicated", "serverless", "http", "https", f"{OPENAI}http", f"{OPENAI}https", EMBEDDED),
-    )
+    hint = did_you_mean(kind.lower(), ("dedicated", "serverless", *_URL_KINDS, EMBEDDED))
     near = f"{hint} " if hint.startswith("Did") else ""
     raise UsageError(f"--endpoint {text}: not a SPEC. {near}Forms: {', '.join(FORMS)}")
 
@@ -198,7 +202,7 @@ def _from_url(spec: str, address: str, name: str) -> Endpoint:
             f"--endpoint {spec}: the URL must end in /v1, then #MODEL; requests go to /v1/completions"
         )
     # OpenAI-style servers serve an adapter under a name of its own, and names may hold colons.
-    model, adapter = (url.fragment, "") if name == "openai" else _model_and_adapter(spec, url.fragment)
+    model, adapter = (url.fragment, "") if name in OPENAI else _model_and_adapter(spec, url.fragment)
     base_url = f"{url.scheme}://{url.netloc.lower()}{path}"
     return Endpoint(label="", dialect=name, base_url=base_url, model=model, adapter=adapter)
 

@@ -35,7 +35,8 @@ def evaluate(*endpoints: str, tasks: str | Sequence[str], progress: bool = True,
         settings: any other flag of `run`, with `_` for `-`: limit=200, data_dir="...", out="...".
 
     Raises:
-        UsageError: settings or data are wrong; nothing was sent.
+        UsageError: settings or data are wrong; nothing was scored.
+        EndpointRefused: endpoints were to tokenize for themselves, and all of them refuse.
         StoreError: the run's files cannot be written.
     """
     names = tasks if isinstance(tasks, str) else ",".join(tasks)

@@ -25,6 +25,9 @@ class ScoreRequest:
     forced_ids: Sequence[int]
     top: int = 0
     """How many alternatives a position the scoring reads; 0: none, and none are stored."""
+    text: tuple[str, str] | None = None
+    """Context and continuation as text, only for wire formats that send text. A text to be tokenized is a
+    continuation after nothing, and has no ids yet."""
 
 
 @dataclass(frozen=True, slots=True)

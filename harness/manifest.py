@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from harness import __version__, reference
+from harness.dialects import dialect
 from harness.endpoints import Endpoint
 from harness.journal import Journal
 from harness.prepare import Prepared
@@ -70,12 +71,9 @@ def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) ->
     """What a reader must know beside the numbers, one sentence each."""
     remarks = [remark for task in prepared.suite.tasks for remark in task.remarks]
     begins: dict[str, list[str]] = {}
-    for label, tokenizer in prepared.tokenizers.items():
-        ids = " ".join(map(str, tokenizer.leading))
-        what = f"each context begins with token {ids}" if ids else "no token is put in front of a context"
-        begins.setdefault(what, []).append(label)
-    for what, labels in begins.items():
-        remarks.append(f"{', '.join(labels)}: {what} (--bos {prepared.settings.bos})")
+    for endpoint in prepared.endpoints:
+        begins.setdefault(_beginning(prepared, endpoint), []).append(endpoint.label)
+    remarks += [f"{', '.join(labels)}: {what}" for what, labels in begins.items() if what]
     for part in parts:
         label, progress = part.endpoint.label, part.progress
         if progress.shifted:
@@ -93,6 +91,17 @@ def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) ->
     if any(endpoint.embedded for endpoint in prepared.endpoints):
         remarks.append(f"embedded: {reference.NOTICE}")
     return remarks + ([f"the run was broken off: {broken}"] if broken else [])
+
+
+def _beginning(prepared: Prepared, endpoint: Endpoint) -> str:
+    """What stands in front of each context; empty where nobody found out."""
+    if dialect(endpoint.dialect).wants_text:
+        return "prompts are sent as text; the server puts its own tokens in front, whatever --bos says"
+    if endpoint.label not in prepared.tokenizers:
+        return ""
+    ids = " ".join(map(str, prepared.tokenizers[endpoint.label].leading))
+    what = f"each context begins with token {ids}" if ids else "no token is put in front of a context"
+    return f"{what} (--bos {prepared.settings.bos})"
 
 
 def manifest(
@@ -140,6 +149,7 @@ def _task(task: PreparedTask) -> dict[str, Any]:
 
 def _endpoint(prepared: Prepared, endpoint: Endpoint) -> dict[str, Any]:
     """One endpoint: its address and identity, never its secrets."""
+    found = prepared.tokenizers.get(endpoint.label)
     return {
         "label": endpoint.label,
         "dialect": endpoint.dialect,
@@ -148,7 +158,7 @@ def _endpoint(prepared: Prepared, endpoint: Endpoint) -> dict[str, Any]:
         "adapter": endpoint.adapter,
         "replicate": endpoint.replicate,
         "identity": endpoint.identity.text(),
-        "tokenizer_sha256": prepared.tokenizers[endpoint.label].sha256,
+        "tokenizer_sha256": found.sha256 if found else "",
     }
 
 

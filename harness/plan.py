@@ -140,7 +140,10 @@ def _requests(encoded: EncodedItem, maker: KeyMaker) -> list[ScoreRequest]:
             stop += 1
         forced = [pair.forced_ids for pair in pairs[start:stop]]
         keys = maker.keys(context, forced)
-        requests += [ScoreRequest(key, context, ids) for key, ids in zip(keys, forced, strict=True)]
+        requests += [
+            ScoreRequest(key, context, pair.forced_ids, text=pair.text)
+            for key, pair in zip(keys, pairs[start:stop], strict=True)
+        ]
         start = stop
     return requests
 

@@ -9,14 +9,14 @@ by in the meantime waits for it. Memory follows the queue and the concurrency, n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
 from harness.client import Client
-from harness.encoding import Bound, encode_prompts
+from harness.encoding import Bound, Tokenizes, encode_prompts
 from harness.errors import EndpointRefused, HarnessError
 from harness.exchange import Outcome, ScoreRequest
 from harness.items import BadItem
@@ -25,7 +25,6 @@ from harness.plan import KeyMaker, PlannedItem, plan_item
 from harness.progress import Progress
 from harness.prompts import Prompt
 from harness.suite import Suite
-from harness.tokenizing import Tokenizer
 
 BATCH = 128
 """Items encoded at a time: large enough to fill the tokenizer's threads, small enough to start at once."""
@@ -55,8 +54,12 @@ class Work:
     """What a pool is given."""
 
     suite: Suite
-    tokenizer: Tokenizer
+    tokenizer: Tokenizes
     bound: Bound
+    as_text: bool = False
+    """Requests bring their texts: the wire format wants them."""
+    interrupt: Callable[[], None] | None = None
+    """Ends what the tokenizer waits for, where it is one that waits."""
     keys: KeyMaker
     journal: Journal
     client: Client
@@ -99,6 +102,8 @@ class Pool:
         except* HarnessError as errors:
             raise _first(errors) from None
         finally:
+            if self._work.interrupt is not None:
+                self._work.interrupt()
             await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
             await asyncio.to_thread(self._work.journal.flush)
             await asyncio.sleep(0)  # lets the callbacks of the last commit run
@@ -109,9 +114,13 @@ class Pool:
         """Plan batch after batch, the next one while this one is handed out."""
         batches = self._batches()
         coming = self._in_thread(batches)
-        while not self._stop.is_set() and (batch := await coming) is not None:
-            coming = self._in_thread(batches)
-            await self._hand_out(batch)
+        try:
+            while not self._stop.is_set() and (batch := await coming) is not None:
+                coming = self._in_thread(batches)
+                await self._hand_out(batch)
+        finally:
+            if not coming.cancel() and not coming.cancelled():
+                coming.exception()  # seen, or no longer of interest
         for _ in range(self._work.concurrency):
             await self._queue.put(None)
 
@@ -126,7 +135,12 @@ class Pool:
         while batch := list(islice(prompts, BATCH)):
             numbered = [(ordinal, prompt) for ordinal, prompt in batch if isinstance(prompt, Prompt)]
             bad = [ordinal for ordinal, prompt in batch if isinstance(prompt, BadItem)]
-            encoded = encode_prompts([prompt for _, prompt in numbered], work.tokenizer, work.bound)
+            try:
+                encoded = encode_prompts(
+                    [prompt for _, prompt in numbered], work.tokenizer, work.bound, as_text=work.as_text
+                )
+            except (Stopped, CancelledError):
+                return
             planned = [
                 plan_item(item, ordinal, work.keys)
                 for (ordinal, _), item in zip(numbered, encoded, strict=True)

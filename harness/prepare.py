@@ -1,25 +1,35 @@
 """Everything a run needs, checked before any endpoint is contacted.
 
 What can be wrong is found here: settings, secrets, tokenizers, rows. The texts of the errors name the flag.
+
+An endpoint that tokenizes for itself (`--tokenizer endpoint`) is not contacted either: its tokenizer comes
+when the run begins (`probing`), and `with_tokenizers` then completes what was prepared. Until then the
+suite's identity names the endpoint in the tokenizer's place, and the default folder is called after that: if
+the endpoint gets another tokenizer the same command finds the same folder, and is refused.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from harness import reference
-from harness.encoding import Bound, encode_prompts
+from harness.dialects import dialect
+from harness.encoding import Bound, Tokenizes, encode_prompts
 from harness.endpoints import Credentials, Endpoint, credentials, parse_endpoints
 from harness.errors import UsageError, did_you_mean
 from harness.prompts import Prompt, Selection
 from harness.runs import SuiteIdentity
 from harness.settings import RunSettings
 from harness.suite import Suite, prepare_suite
-from harness.tokenizing import Tokenizer, load_tokenizer
+from harness.tokencache import cache_file
+from harness.tokenizing import ENDPOINT, load_tokenizer
+
+Address = tuple[str, str, str]
+"""Wire format, base URL and model of an endpoint that tokenizes: its adapters share its tokenizer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +40,16 @@ class Prepared:
     endpoints: tuple[Endpoint, ...]
     secrets: Mapping[str, Credentials]
     """By label."""
-    tokenizers: Mapping[str, Tokenizer]
-    """By label."""
+    tokenizers: Mapping[str, Tokenizes]
+    """By label; those of endpoints that tokenize for themselves are added when the run begins."""
+    asked: Mapping[str, Address]
+    """The endpoints that tokenize for themselves, by label."""
+    token_cache: Path | None
+    """Where the ids that they give are kept."""
     suite: Suite
     identity: SuiteIdentity
+    identity_label: str
+    """The endpoint whose tokenizer stands in the identity; empty: each has its own."""
 
     @property
     def bound(self) -> Bound:
@@ -55,7 +71,12 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ) -> P
     """
     endpoints = tuple(_with_weights(endpoint) for endpoint in parse_endpoints(settings.endpoint))
     secrets = {endpoint.label: credentials(endpoint, environ) for endpoint in endpoints}
-    tokenizers, default = _tokenizers(settings, endpoints)
+    sources = _sources(settings, endpoints)
+    asked = {each.label: _address(each) for each in endpoints if sources[each.label] == ENDPOINT}
+    files = dict.fromkeys(source for source in sources.values() if source != ENDPOINT)
+    loaded = {source: load_tokenizer(source, bos=settings.bos) for source in files}
+    tokenizers = {label: loaded[source] for label, source in sources.items() if label not in asked}
+    of_suite = _label_of_suite(settings, sources, asked)
     suite = prepare_suite(
         settings.task_names,
         shots=settings.shots,
@@ -68,7 +89,7 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ) -> P
             "tasks": {each.task.name: each.task.version for each in suite.tasks},
             "shots": {each.task.name: each.shots for each in suite.tasks},
             "seed": settings.seed,
-            "tokenizer": default.sha256 if default else "one for each endpoint",
+            "tokenizer": _tokenizer_of_suite(of_suite, tokenizers, asked),
             "bos": settings.bos,
             "max_length": settings.max_length,
         }
@@ -78,12 +99,36 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ) -> P
         endpoints=endpoints,
         secrets=secrets,
         tokenizers=tokenizers,
+        asked=asked,
+        token_cache=cache_file(environ),
         suite=suite,
         identity=identity,
+        identity_label=of_suite,
     )
-    if settings.on_overflow == "fail" and settings.max_length is not None:
-        _fail_on_overflow(prepared)
+    fail_on_overflow(prepared, prepared.tokenizers.values())
     return prepared
+
+
+def with_tokenizers(prepared: Prepared, found: Mapping[str, Tokenizes]) -> Prepared:
+    """What was prepared, completed by the tokenizers of endpoints that tokenize for themselves."""
+    tokenizers = {**prepared.tokenizers, **found}
+    of_suite = _tokenizer_of_suite(prepared.identity_label, tokenizers, prepared.asked)
+    identity = SuiteIdentity({**prepared.identity.fields, "tokenizer": of_suite})
+    return replace(prepared, tokenizers=tokenizers, identity=identity)
+
+
+def fail_on_overflow(prepared: Prepared, tokenizers: Iterable[Tokenizes]) -> None:
+    """Encode everything once before the first request, so that `--on-overflow fail` costs nothing.
+
+    Raises:
+        UsageError: an item is too long, and that was to end the run.
+    """
+    if prepared.settings.on_overflow != "fail" or prepared.settings.max_length is None:
+        return
+    for tokenizer in {id(each): each for each in tokenizers}.values():
+        prompts = (prompt for _, prompt in prepared.suite.prompts() if isinstance(prompt, Prompt))
+        while batch := list(islice(prompts, 128)):
+            encode_prompts(batch, tokenizer, prepared.bound)
 
 
 def _with_weights(endpoint: Endpoint) -> Endpoint:
@@ -96,11 +141,28 @@ def _with_weights(endpoint: Endpoint) -> Endpoint:
     return replace(endpoint, base_url=f"{endpoint.base_url}:{reference.digest()}")
 
 
-def _tokenizers(
-    settings: RunSettings, endpoints: Sequence[Endpoint]
-) -> tuple[dict[str, Tokenizer], Tokenizer | None]:
-    """The tokenizer of each label, and the one of the run, if there is one."""
+def _sources(settings: RunSettings, endpoints: Sequence[Endpoint]) -> dict[str, str]:
+    """Where the tokenizer of each label comes from."""
     labels = [endpoint.label for endpoint in endpoints]
+    sources = _given(settings, labels)
+    for endpoint in endpoints:
+        if endpoint.embedded and endpoint.label not in sources:
+            sources[endpoint.label] = str(reference.FOLDER)
+    if "" in sources and all(label in sources for label in labels):
+        raise UsageError(
+            f"--tokenizer {sources['']}: no endpoint is left to use it; leave it out (embedded has its own)"
+        )
+    lacking = [label for label in labels if label not in sources and "" not in sources]
+    if lacking:
+        raise UsageError(
+            f"--tokenizer: none given for {lacking[0]}; pass the endpoint's own: a tokenizer.json, a folder"
+            " that holds one, or the model's hub id"
+        )
+    return {label: sources.get(label, sources.get("", "")) for label in labels}
+
+
+def _given(settings: RunSettings, labels: Sequence[str]) -> dict[str, str]:
+    """What `--tokenizer` says, by label; an empty one stands for all that are not named."""
     sources: dict[str, str] = {}
     for given in settings.tokenizer:
         name, equals, source = given.partition("=")
@@ -113,29 +175,38 @@ def _tokenizers(
         if name in sources:
             raise UsageError(f"--tokenizer {given}: given twice for {name or 'all endpoints'}")
         sources[name] = source
-    for endpoint in endpoints:
-        if endpoint.embedded and endpoint.label not in sources:
-            sources[endpoint.label] = str(reference.FOLDER)
-    if "" in sources and all(label in sources for label in labels):
-        raise UsageError(
-            f"--tokenizer {sources['']}: no endpoint is left to use it; leave it out (embedded has its own)"
-        )
-    loaded = {source: load_tokenizer(source, bos=settings.bos) for source in dict.fromkeys(sources.values())}
-    lacking = [label for label in labels if label not in sources and "" not in sources]
-    if lacking:
-        raise UsageError(
-            f"--tokenizer: none given for {lacking[0]}; pass the endpoint's own: a tokenizer.json, a folder"
-            " that holds one, or the model's hub id"
-        )
-    by_label = {label: loaded[sources.get(label, sources.get("", ""))] for label in labels}
-    if "" in sources:
-        return by_label, loaded[sources[""]]
-    return by_label, next(iter(loaded.values())) if len(loaded) == 1 else None
+    return sources
 
 
-def _fail_on_overflow(prepared: Prepared) -> None:
-    """Encode everything once before the first request, so that `--on-overflow fail` costs nothing."""
-    for tokenizer in {id(each): each for each in prepared.tokenizers.values()}.values():
-        prompts = (prompt for _, prompt in prepared.suite.prompts() if isinstance(prompt, Prompt))
-        while batch := list(islice(prompts, 128)):
-            encode_prompts(batch, tokenizer, prepared.bound)
+def _address(endpoint: Endpoint) -> Address:
+    """Whom to ask for the ids of texts.
+
+    Raises:
+        UsageError: nobody can be asked there.
+    """
+    if endpoint.embedded:
+        raise UsageError(f"--tokenizer {endpoint.label}=endpoint: leave it out, embedded has its own")
+    if dialect(endpoint.dialect).tokenize_route is None:
+        raise UsageError(
+            f"--tokenizer endpoint: {endpoint.label} cannot be asked, as {endpoint.dialect} endpoints have no"
+            " tokenize route that is known here; give a tokenizer file, a folder or a hub id"
+        )
+    return endpoint.dialect, endpoint.base_url, endpoint.model
+
+
+def _label_of_suite(settings: RunSettings, sources: Mapping[str, str], asked: Mapping[str, Address]) -> str:
+    """The label whose tokenizer is the suite's: that of all, or the only one; empty where there is none."""
+    default = _given(settings, list(sources)).get("")
+    if default not in (None, ENDPOINT):
+        return next(label for label, source in sources.items() if source == default)
+    distinct: dict[str | Address, str] = {}
+    for label, source in sources.items():
+        distinct.setdefault(asked.get(label, source), label)
+    return next(iter(distinct.values())) if len(distinct) == 1 else ""
+
+
+def _tokenizer_of_suite(label: str, tokenizers: Mapping[str, Tokenizes], asked: Mapping[str, Address]) -> str:
+    """What the suite's identity says of its tokenizer."""
+    if not label:
+        return "one for each endpoint"
+    return tokenizers[label].sha256 if label in tokenizers else f"of the endpoint {' '.join(asked[label])}"

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.client import Client, ClientSettings, Event
-from harness.dialects import dialect
+from harness.dialects import Dialect, dialect
 from harness.embedded import served
 from harness.endpoints import Endpoint
 from harness.errors import EndpointRefused, StoreError, UsageError
@@ -26,7 +26,8 @@ from harness.manifest import EndpointRun, Exit, exit_code, manifest, remarks_of
 from harness.pacing import Budget
 from harness.plan import KeyMaker
 from harness.pool import Pool, Stopped, Work
-from harness.prepare import Prepared
+from harness.prepare import Prepared, fail_on_overflow
+from harness.probing import Ready, ready, told_of
 from harness.progress import Progress, shown
 from harness.prompts import Prompt
 from harness.runs import PROMPTS_SHOWN, RunFolder
@@ -63,25 +64,44 @@ async def evaluate(prepared: Prepared, console: Console, stop: asyncio.Event | N
         stop: once set, what is in flight ends, the tables are written, and the run can be continued.
 
     Raises:
-        UsageError: the run's folder cannot be used, or the server of an embedded endpoint does not start.
+        UsageError: the run's folder cannot be used, the server of an embedded endpoint does not start, or
+            an endpoint that tokenizes for itself does not show what `--bos` asks for.
+        EndpointRefused: it refuses to tokenize, and no other endpoint is left; nothing was written.
         StoreError: its files cannot be written, not even at the end.
     """
     stop = stop or asyncio.Event()
     begun = time.time()
-    with RunFolder(prepared.folder, prepared.identity) as folder, ExitStack() as journals:
-        folder.write_manifest(manifest(prepared, "running", begun))
-        folder.write_prompts(_first_prompts(prepared.suite))
-        parts = [_part(prepared, endpoint, folder, journals) for endpoint in prepared.endpoints]
-        async with shown([part.progress for part in parts], console):
-            broken = await _send_all(prepared, parts, folder, stop)
-        sent = time.time()
-        scores = {part.endpoint.label: part.journal.scores() for part in parts}
-        accuracy = await asyncio.to_thread(write_results, folder.path, scores, prepared.suite.tables())
-        unscored = int(accuracy["unscored"].sum())
-        code = exit_code(unscored, parts, interrupted=stop.is_set() and not broken)
-        remarks = remarks_of(prepared, parts, broken)
-        folder.write_manifest(manifest(prepared, code.status, begun, sent=sent, parts=parts, remarks=remarks))
-        return RunResult(folder.path, accuracy, parts, code, time.time() - begun, remarks)
+    clients = _Clients(prepared, console, stop)
+    path = prepared.folder
+    async with ready(prepared, clients.tokenizing, stop) as found:
+        prepared = found.prepared
+        with RunFolder(path, prepared.identity) as folder, ExitStack() as journals:
+            folder.write_manifest(manifest(prepared, "running", begun))
+            folder.write_prompts(_first_prompts(prepared.suite))
+            parts = [_part(prepared, endpoint, folder, journals) for endpoint in prepared.endpoints]
+            for part in parts:
+                part.refused = found.refused.get(part.endpoint.label, "")
+            async with shown([part.progress for part in parts], console):
+                broken = await _send_all(found, parts, folder, clients, stop)
+            remarks = [*remarks_of(prepared, parts, broken), *told_of(found.asked)]
+            return await _concluded(prepared, parts, folder, remarks, begun, stop.is_set() and not broken)
+
+
+async def _concluded(
+    prepared: Prepared,
+    parts: Sequence[EndpointRun],
+    folder: RunFolder,
+    remarks: Sequence[str],
+    begun: float,
+    interrupted: bool,
+) -> RunResult:
+    """Write the tables from the journals, and last of all what became of the run."""
+    sent = time.time()
+    scores = {part.endpoint.label: part.journal.scores() for part in parts}
+    accuracy = await asyncio.to_thread(write_results, folder.path, scores, prepared.suite.tables())
+    code = exit_code(int(accuracy["unscored"].sum()), parts, interrupted=interrupted)
+    folder.write_manifest(manifest(prepared, code.status, begun, sent=sent, parts=parts, remarks=remarks))
+    return RunResult(folder.path, accuracy, parts, code, time.time() - begun, remarks)
 
 
 def _part(prepared: Prepared, endpoint: Endpoint, folder: RunFolder, journals: ExitStack) -> EndpointRun:
@@ -101,12 +121,15 @@ def _part(prepared: Prepared, endpoint: Endpoint, folder: RunFolder, journals: E
 
 
 async def _send_all(
-    prepared: Prepared, parts: Sequence[EndpointRun], folder: RunFolder, stop: asyncio.Event
+    found: Ready,
+    parts: Sequence[EndpointRun],
+    folder: RunFolder,
+    clients: _Clients,
+    stop: asyncio.Event,
 ) -> str:
     """Run all pools side by side; one that fails stops only itself. What broke the run, or nothing."""
+    prepared = found.prepared
     settings = prepared.settings
-    accounts = {part.endpoint.account for part in parts}
-    budgets = {account: Budget(rpm=settings.rpm, tpm=settings.tpm) for account in accounts}
     broken: list[str] = []
 
     def lost(why: str) -> None:
@@ -116,14 +139,20 @@ async def _send_all(
     async with AsyncExitStack() as opened:
         addresses = await opened.enter_async_context(served(prepared.endpoints, lost))
         texts = opened.enter_context(_texts(folder, parts, stop)) if settings.store_text else None
+        await _long_items(found)
         pools = []
         for part in parts:
-            address = addresses.get(part.endpoint.base_url, part.endpoint.base_url)
-            client = _client(prepared, part, address, budgets[part.endpoint.account], stop)
+            if part.refused:
+                continue
+            clients.tell(part)
+            label = part.endpoint.label
+            client = clients.scoring(part.endpoint, addresses)
             work = Work(
                 suite=prepared.suite,
-                tokenizer=prepared.tokenizers[part.endpoint.label],
+                tokenizer=prepared.tokenizers[label],
                 bound=prepared.bound,
+                as_text=dialect(part.endpoint.dialect).wants_text,
+                interrupt=found.asked[label].interrupt if label in found.asked else None,
                 keys=KeyMaker(part.endpoint.identity),
                 journal=part.journal,
                 client=await opened.enter_async_context(client),
@@ -134,6 +163,13 @@ async def _send_all(
             pools.append(_guarded(Pool(work, stop), part, stop, broken))
         await asyncio.gather(*pools)
     return "; ".join(dict.fromkeys(broken))
+
+
+async def _long_items(found: Ready) -> None:
+    """Look for items that are to end the run where only the endpoint could tell how long they are."""
+    for tokenizer in found.asked.values():
+        with suppress(EndpointRefused, Stopped):  # the pool will meet the same
+            await asyncio.to_thread(fail_on_overflow, found.prepared, [tokenizer])
 
 
 @contextmanager
@@ -160,42 +196,73 @@ async def _guarded(pool: Pool, part: EndpointRun, stop: asyncio.Event, broken: l
         stop.set()
 
 
-def _client(
-    prepared: Prepared, part: EndpointRun, address: str, budget: Budget, stop: asyncio.Event
-) -> Client:
-    settings = prepared.settings
-    found = prepared.secrets[part.endpoint.label]
+class _Clients:
+    """Makes the clients of a run: one budget an account, one listener an endpoint."""
 
-    async def sleep(seconds: float) -> None:
+    def __init__(self, prepared: Prepared, console: Console, stop: asyncio.Event) -> None:
+        settings = prepared.settings
+        accounts = {endpoint.account for endpoint in prepared.endpoints}
+        self._prepared = prepared
+        self._stop = stop
+        self._budgets = {account: Budget(rpm=settings.rpm, tpm=settings.tpm) for account in accounts}
+        self._heard = {each.label: _Listener(each.label, console) for each in prepared.endpoints}
+
+    def tell(self, part: EndpointRun) -> None:
+        """What happens on an endpoint goes to its counters from now on."""
+        self._heard[part.endpoint.label].progress = part.progress
+
+    def scoring(self, endpoint: Endpoint, addresses: Mapping[str, str]) -> Client:
+        """A client that scores; `addresses` tell where embedded endpoints are in this run."""
+        address = addresses.get(endpoint.base_url, endpoint.base_url)
+        wire, at_once = dialect(endpoint.dialect), self._prepared.settings.concurrency
+        return self._made(endpoint, wire, address, endpoint.wire_model, at_once)
+
+    def tokenizing(self, endpoint: Endpoint, route: Dialect, at_once: int) -> Client:
+        """A client that tokenizes: as the base model does, whose tokenizer adapters have."""
+        return self._made(endpoint, route, endpoint.base_url, endpoint.model, at_once)
+
+    def _made(
+        self, endpoint: Endpoint, wire: Dialect, address: str, model: str | None, at_once: int
+    ) -> Client:
+        settings = self._prepared.settings
+        found = self._prepared.secrets[endpoint.label]
+        return Client(
+            base_url=address,
+            dialect=wire,
+            model=model,
+            headers=found.headers(),
+            secrets=[found.token] if found.token else [],
+            settings=ClientSettings(
+                timeout=settings.timeout, attempts=settings.attempts, patience=settings.patience
+            ),
+            budget=self._budgets[endpoint.account],
+            concurrency=at_once,
+            sleep=self._sleep,
+            on_event=self._heard[endpoint.label],
+        )
+
+    async def _sleep(self, seconds: float) -> None:
         """Wait, but not beyond the stop of the run."""
-        if await _set_within(stop, seconds):
+        if await _set_within(self._stop, seconds):
             raise Stopped
 
-    return Client(
-        base_url=address,
-        dialect=dialect(part.endpoint.dialect),
-        model=part.endpoint.wire_model,
-        headers=found.headers(),
-        secrets=[found.token] if found.token else [],
-        settings=ClientSettings(
-            timeout=settings.timeout, attempts=settings.attempts, patience=settings.patience
-        ),
-        budget=budget,
-        concurrency=settings.concurrency,
-        sleep=sleep,
-        on_event=_listener(part.progress),
-    )
 
+class _Listener:
+    """Folds what happens to requests into the counters people see; says it where there are none yet."""
 
-def _listener(progress: Progress) -> Callable[[Event], None]:
-    """Fold what happens to requests into the counters people see."""
+    def __init__(self, label: str, console: Console) -> None:
+        self.progress: Progress | None = None
+        self._label = label
+        self._console = console
 
-    def listen(event: Event) -> None:
+    def __call__(self, event: Event) -> None:
+        if self.progress is None:
+            if event.message:
+                self._console.out(f"{self._label}: {event.message}", highlight=False)
+            return
         if event.retry:
-            progress.retries[event.retry] += 1
-        progress.message = event.message
-
-    return listen
+            self.progress.retries[event.retry] += 1
+        self.progress.message = event.message
 
 
 async def _set_within(stop: asyncio.Event, seconds: float) -> bool:

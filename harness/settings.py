@@ -25,6 +25,10 @@ TEXT = Group("Text and tokens", sort_key=3)
 PACE = Group("Pace and patience", sort_key=4)
 GATE = Group("Gate", sort_key=5)
 FILES = Group("Files and output", sort_key=6)
+SERVED = Group("What is served", sort_key=1)
+REACHED = Group("How it is reached", sort_key=2)
+KEPT = Group("What it remembers", sort_key=3)
+FAULTS = Group("How it misbehaves", sort_key=4)
 
 
 @Parameter(name="*")
@@ -36,8 +40,9 @@ class RunSettings:
         tuple[str, ...], Parameter(group=WHAT, negative="", consume_multiple=False, metavar="[NAME=]SPEC")
     ]
     """An endpoint or adapter: dedicated:ENDPOINT_ID[:ADAPTER], serverless:MODEL, \
-http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER], openai+http(s)://HOST/PREFIX/v1#MODEL for vLLM and kin, or \
-embedded[:ADAPTER], which needs no account. Give it once for each; NAME labels it in the tables."""
+http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER], openai+http(s)://HOST/PREFIX/v1#MODEL for vLLM and kin \
+(openai-text+... where prompts must be text), or embedded[:ADAPTER], which needs no account. Give it once \
+for each; NAME labels it in the tables."""
     tasks: Annotated[str, Parameter(group=WHAT, metavar="NAME[,NAME]")]
     """The benchmarks, separated by commas: hellaswag, mmlu; sample_mmlu (or sample_mmlu:cloze) and \
 sample_hellaswag ship with the program."""
@@ -51,7 +56,8 @@ sample_hellaswag ship with the program."""
             show_default=False,
         ),
     ] = ()
-    """The endpoint's own tokenizer: a tokenizer.json, a folder that holds one, or a hub id. \
+    """The endpoint's own tokenizer: a tokenizer.json, a folder that holds one, or a hub id; or the word \
+endpoint, to ask a Friendli endpoint itself (slower the first time: one request a text, kept for later). \
 NAME= gives it to the endpoint of that label only. embedded has its own."""
     shots: Annotated[int | None, Parameter(group=WHAT)] = None
     """Solved questions before each question; by default each task's own number."""
@@ -171,21 +177,51 @@ class CompareSettings:
 class ServeSettings:
     """The flags of `serve`."""
 
-    model: Path | None = None
-    """A Hugging Face folder: config.json, model.safetensors, tokenizer.json (Llama architecture). \
-Without it the reference model that ships with the program, with its adapters."""
-    adapters: Path | None = None
+    model: Annotated[Path | None, Parameter(group=SERVED, metavar="DIR")] = None
+    """A Hugging Face folder: config.json, model.safetensors, tokenizer.json. Without it the reference model \
+that ships with the program, with its adapters."""
+    adapters: Annotated[Path | None, Parameter(group=SERVED, metavar="DIR")] = None
     """A folder of LoRA adapters in PEFT's layout; DIR/NAME is asked for as model ENDPOINT_ID:NAME."""
-    host: str = "127.0.0.1"
+    backend: Annotated[Literal["auto", "numpy", "transformers"], Parameter(group=SERVED)] = "auto"
+    """What computes. numpy: models of the Llama architecture. transformers: any causal LM (pip install \
+'forced-choice[local]'). auto: numpy where it can."""
+    device: Annotated[Literal["auto", "cpu", "cuda"], Parameter(group=SERVED)] = "auto"
+    """Where transformers computes; auto: on a GPU where there is one."""
+    host: Annotated[str, Parameter(group=REACHED)] = "127.0.0.1"
     """Address to listen on."""
-    port: int = 8000
+    port: Annotated[int, Parameter(group=REACHED)] = 8000
     """Port to listen on; 0 picks a free one."""
-    token: Annotated[str | None, Parameter(env_var="FORCED_CHOICE_SERVE_TOKEN")] = None
+    token: Annotated[str | None, Parameter(group=REACHED, env_var="FORCED_CHOICE_SERVE_TOKEN")] = None
     """Bearer token that clients must send; without it any or none is accepted."""
-    until_eof: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    team: Annotated[str | None, Parameter(group=REACHED)] = None
+    """Team id that clients must send in X-Friendli-Team; without it any or none is accepted."""
+    until_eof: Annotated[bool, Parameter(group=REACHED, negative="", show_default=False)] = False
     """End when standard input ends, so that whoever started it need not stop it."""
+    cache_tokens: Annotated[int, Parameter(group=KEPT)] = 65_536
+    """Tokens of contexts whose keys and values are kept, so that what starts alike is read once; 0: none."""
+    cache_mib: Annotated[int, Parameter(group=KEPT)] = 256
+    """Mebibytes that these may take; 0: none."""
+    faults: Annotated[
+        tuple[str, ...], Parameter(group=FAULTS, negative="", consume_multiple=False, metavar="FAULTS")
+    ] = ()
+    """What goes wrong: a TOML file, or short forms such as 429=0.1,reset=0.01,seed=7. Repeatable. All of \
+them: harness/serving/README.md."""
+    startup: Annotated[float, Parameter(group=FAULTS)] = 0.0
+    """Seconds that a sleeping endpoint takes to wake up, through the phases that the vendor names."""
+    asleep: Annotated[bool, Parameter(group=FAULTS, negative="", show_default=False)] = False
+    """Begin asleep: the first request on /dedicated/v1 wakes it, and gets 503 until it is up."""
+    sleep_after: Annotated[float, Parameter(group=FAULTS)] = 0.0
+    """Seconds without a request after which it falls asleep; 0: never."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
         if not 0 <= self.port <= 65535:
             raise UsageError(f"--port {self.port}: must be between 0 and 65535")
+        for flag, value in (
+            ("--cache-tokens", self.cache_tokens),
+            ("--cache-mib", self.cache_mib),
+            ("--startup", self.startup),
+            ("--sleep-after", self.sleep_after),
+        ):
+            if not 0 <= value < float("inf"):
+                raise UsageError(f"{flag} {value:g}: must be 0 or more")

@@ -21,9 +21,13 @@ from harness.errors import UsageError
 Bos = Literal["auto", "on", "off"]
 """auto: what the tokenizer itself does; on, off: a beginning-of-sequence token always, or never."""
 
+ENDPOINT = "endpoint"
+"""As `--tokenizer`: the endpoint's own tokenize route, which another module asks."""
+
 _PROBE = "a"
-_BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|startoftext|>", "[BOS]", "<|endoftext|>")
-_EOS_NAMES = ("</s>", "<|end_of_text|>", "<eos>", "<|endoftext|>", "[EOS]")
+BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|startoftext|>", "[BOS]", "<|endoftext|>")
+EOS_NAMES = ("</s>", "<|end_of_text|>", "<eos>", "<|endoftext|>", "[EOS]")
+"""What such tokens are usually called; tried in this order where nothing names them."""
 
 
 class Tokenizer:
@@ -43,8 +47,8 @@ class Tokenizer:
         self._backend.no_padding()
         self._backend.no_truncation()
         special = special or {}
-        bos_id = self._named(special.get("bos_token"), _BOS_NAMES)
-        eos_id = self._named(special.get("eos_token"), _EOS_NAMES)
+        bos_id = self._named(special.get("bos_token"), BOS_NAMES)
+        eos_id = self._named(special.get("eos_token"), EOS_NAMES)
         self.leading = self._leading(bos, bos_id)
         self.start_id = next((i for i in (*self.leading[:1], bos_id, eos_id) if i is not None), None)
         self.sha256 = hashlib.sha256(definition + repr(self.leading).encode()).hexdigest()
@@ -56,9 +60,7 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text with the leading special tokens, which are not doubled where the text has them."""
-        leading = self.leading
-        n = len(leading)
-        return [ids if n and ids[:n] == leading else leading + ids for ids in self.encode_plain(texts)]
+        return [in_front(self.leading, ids) for ids in self.encode_plain(texts)]
 
     def encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, no special tokens added."""
@@ -92,6 +94,11 @@ class Tokenizer:
         if bos_id is None:
             raise UsageError("--bos on: this tokenizer names no beginning-of-sequence token")
         return [bos_id]
+
+
+def in_front(leading: list[int], ids: list[int]) -> list[int]:
+    """A text's ids with the leading ones in front, not doubled where the text itself begins with them."""
+    return ids if leading and ids[: len(leading)] == leading else leading + ids
 
 
 def load_tokenizer(source: str, *, bos: Bos = "auto") -> Tokenizer:

@@ -15,11 +15,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from harness.errors import UsageError
-from harness.serving.adapters import Adapter
+from harness.serving.models.adapters import Adapter
 from harness.serving.app import PREFIXES
-from harness.serving.cache import PrefixCache
-from harness.serving.completing import Job, complete
-from harness.serving.llama import KeysValues, LlamaModel, load_llama
+from harness.serving.prefixes import PrefixCache
+from harness.serving.decoding.completing import Job, complete
+from harness.serving.models.llama import KeysValues, LlamaModel, load_llama
 from harness.serving.server import Served, load
 from tests.tiny_endpoint import Client, client_of
 from tests.tiny_llama import BOS, NEWER, write_model

@@ -51,6 +51,8 @@ EDGES = (
     "transport",
     "client",
     "tokenizing",
+    "tokencache",
+    "endpoint_tokenizer",
     "reference",
     "registry",
     "rowfiles",
@@ -77,6 +79,7 @@ SHELL = (
     "embedded",
     "progress",
     "pool",
+    "probing",
     "manifest",
     "runner",
     "evaluating",
@@ -102,12 +105,45 @@ SCHOOLING = {
 }
 """Modules of `harness.schooling`, beside the rings, and their libraries; in the same kind of order."""
 
+SERVING = {
+    "models.weights": {"msgspec", "numpy", "safetensors"},
+    "models.seam": {"numpy"},
+    "models.adapters": {"msgspec", "numpy"},
+    "models.config": {"msgspec"},
+    "models.llama": {"numpy"},
+    "models.transformers_model": {"numpy", "peft", "torch", "transformers"},
+    "decoding.spelling": set(),
+    "decoding.sampling": {"numpy"},
+    "decoding.steering": {"numpy"},
+    "decoding.job": set(),
+    "decoding.writing": set(),
+    "decoding.beams": {"numpy"},
+    "prefixes": {"numpy"},
+    "decoding.completing": {"numpy"},
+    "scheduler": {"numpy"},
+    "engine": set(),
+    "wire": {"msgspec"},
+    "asking": {"msgspec"},
+    "texts": set(),
+    "jobs": {"numpy"},
+    "lifecycle": set(),
+    "management": {"aiohttp", "msgspec"},
+    "completions": {"aiohttp", "msgspec"},
+    "faults": {"aiohttp", "msgspec"},
+    "app": {"aiohttp", "msgspec"},
+    "server": {"aiohttp"},
+}
+"""Modules of `harness.serving` and their libraries, in the order in which they may import one another; `faults`
+is a package of its own."""
+
 SCIENCE = {"numpy", "scipy"}
 EDGE_LIBRARIES = {
     "pacing": set(),
     "transport": {"aiohttp"},
     "client": {"tenacity"},
     "tokenizing": {"tokenizers", "huggingface_hub"},
+    "tokencache": set(),
+    "endpoint_tokenizer": set(),
     "reference": set(),
     "registry": set(),
     "rowfiles": {"pyarrow"},
@@ -169,12 +205,18 @@ def allowed(module: str) -> tuple[set[str], set[str] | None]:
     seam = {"dialects", *(f"dialects.{f.stem}" for f in (ROOT / "harness/dialects").glob("*.py"))}
     if module in EDGES:
         return {*WHOLE_CORE, *seam, *EDGES[: EDGES.index(module)]}, EDGE_LIBRARIES[module]
-    if module.startswith("serving"):
-        own = {f"serving.{f.stem}" for f in (ROOT / "harness/serving").glob("*.py")}
-        return {*CORE, *seam, *own, "tokenizing", "serving"}, {"aiohttp", "msgspec", "numpy", "safetensors"}
+    if module in ("serving", "serving.models", "serving.decoding"):
+        return set(), set()
+    if module.startswith("serving."):
+        name = module.removeprefix("serving.")
+        room = "faults" if name.startswith("faults") else name
+        earlier = [f"serving.{each}" for each in list(SERVING)[: list(SERVING).index(room)]]
+        faults = {each for each in modules() if each.startswith("serving.faults")}
+        own = faults if room == "faults" or "serving.faults" in earlier else set()
+        return {*CORE, *seam, *earlier, *own, "tokenizing", "serving"}, SERVING[room]
     below = {*WHOLE_CORE, *seam, *EDGES, *SHELL[: SHELL.index(module)]}
     return below | (
-        {f"serving.{f.stem}" for f in (ROOT / "harness/serving").glob("*.py")} if module == "cli" else set()
+        {each for each in modules() if each.startswith("serving.")} if module == "cli" else set()
     ), None
 
 

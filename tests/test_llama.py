@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from harness.errors import UsageError
-from harness.serving.cache import PrefixCache
-from harness.serving.completing import Job, complete
-from harness.serving.config import read_config
-from harness.serving.llama import BLOCK, KeysValues, LlamaModel, load_llama
+from harness.serving.prefixes import PrefixCache
+from harness.serving.decoding.completing import Job, complete
+from harness.serving.models.config import read_config
+from harness.serving.models.llama import BLOCK, KeysValues, LlamaModel, load_llama
 from harness.serving.server import load
-from harness.serving.weights import Tensors
+from harness.serving.models.weights import Tensors
 from harness.tokenizing import Tokenizer
 from tests.tiny_llama import NEWER, older, plain_logits, random_tensors, write_model
 

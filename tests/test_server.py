@@ -8,20 +8,21 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
 
 from harness.errors import UsageError
-from harness.serving.app import create_app
-from harness.serving.cache import PrefixCache
-from harness.serving.completing import Job, complete
-from harness.serving.config import read_config
+from harness.serving.app import Service, create_app
+from harness.serving.decoding.job import Job
 from harness.serving.engine import Engine
-from harness.serving.llama import KeysValues, LlamaModel
-from harness.serving.model import Ids
-from harness.serving.server import Served, listening, load, serve
-from harness.serving.weights import Floats, Tensors
+from harness.serving.models.config import read_config
+from harness.serving.models.llama import KeysValues, LlamaModel
+from harness.serving.models.seam import Segment
+from harness.serving.models.weights import Floats, Tensors
+from harness.serving.server import Options, Served, listening, load, serve
+from tests.decoded import letters, run
 from tests.tiny_endpoint import Client, client_of
 from tests.tiny_llama import BOS, write_model
 
@@ -36,12 +37,12 @@ class HeldModel(LlamaModel):
         self.entered, self.release = Event(), Event()
         self.fed = 0
 
-    def feed(self, past: KeysValues, ids: Sequence[int] | Ids, *, last_only: bool) -> Floats:
+    def feed(self, segments: Sequence[Segment[KeysValues]]) -> list[Floats]:
         """Wait, then read."""
         self.fed += 1
         self.entered.set()
         assert self.release.wait(timeout=30)
-        return super().feed(past, ids, last_only=last_only)
+        return super().feed(segments)
 
 
 @pytest.fixture(scope="module")
@@ -51,28 +52,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(folder: Path) -> Served:
+def served(folder: Path) -> Served[Any]:
     """The tiny model."""
     return load(folder)
 
 
-async def test_many_at_once_get_their_own_answers(served: Served) -> None:
+async def test_many_at_once_get_their_own_answers(served: Served[Any]) -> None:
     """Simultaneous requests over shared and other contexts are each answered as if alone."""
     asked = [([BOS, 60 + i % 5, 61, 62], [70 + i % 7, 71 + i % 3]) for i in range(100)]
     async with client_of(served) as client:
         sent = (client.complete(tokens=ids, forced_output_tokens=forced, logprobs=1) for ids, forced in asked)
         replies = await asyncio.gather(*sent)
     for (context, forced), (status, reply) in zip(asked, replies, strict=True):
-        alone = complete(served.model, PrefixCache[KeysValues](), Job(context, 2, forced_ids=forced), Event())
+        alone = run(served.model, Job(context_ids=context, max_tokens=2, forced_ids=forced)).outputs[0]
         choice = reply["choices"][0]
         assert (status, choice["tokens"]) == (200, forced)
-        assert choice["logprobs"]["token_logprobs"] == [each.logprob for each in alone.output]
+        assert choice["logprobs"]["token_logprobs"] == [each.logprob for each in alone.tokens]
 
 
-async def test_the_event_loop_is_free_while_the_model_computes(folder: Path, served: Served) -> None:
+async def test_the_event_loop_is_free_while_the_model_computes(folder: Path, served: Served[Any]) -> None:
     """Other routes answer while a completion is held inside the model."""
     model = HeldModel(folder)
-    app = create_app(model, served.tokenizer, name="held")
+    app = create_app(Service(model=model, tokenizer=served.tokenizer, name="held"))
     async with listening(app) as url, ClientSession() as session:
         client = Client(session, url)
         held = asyncio.create_task(client.complete(tokens=BASE, forced_output_tokens=[5]))
@@ -88,8 +89,8 @@ async def test_the_event_loop_is_free_while_the_model_computes(folder: Path, ser
 async def test_who_gives_up_stops_the_model(folder: Path) -> None:
     """A cancelled completion reads nothing after the block it is in."""
     model = HeldModel(folder)
-    engine: Engine[KeysValues] = Engine({"": model})
-    given_up = asyncio.create_task(engine.complete("", Job(BASE, 100)))
+    engine: Engine[KeysValues] = Engine({"": model}, letters)
+    given_up = asyncio.create_task(engine.complete("", Job(context_ids=BASE, max_tokens=100)))
     assert await asyncio.to_thread(model.entered.wait, 30)
     given_up.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -100,12 +101,12 @@ async def test_who_gives_up_stops_the_model(folder: Path) -> None:
 
 
 async def test_stopping_answers_what_is_in_flight(
-    folder: Path, served: Served, monkeypatch: pytest.MonkeyPatch
+    folder: Path, served: Served[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the way down a long completion ends at its next token, with 503."""
     monkeypatch.setattr("harness.serving.app.GRACE", 0.0)
     model = HeldModel(folder)
-    app = create_app(model, served.tokenizer, name="held")
+    app = create_app(Service(model=model, tokenizer=served.tokenizer, name="held"))
 
     async def release(_: web.Application) -> None:
         """Let the model go on once the engine was told to stop, which was scheduled before."""
@@ -123,7 +124,8 @@ async def test_serve_announces_itself_and_ends_on_sigterm(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Line 1 is the base URL alone, line 2 a command that works and holds no token; SIGTERM ends it."""
-    task = asyncio.create_task(serve(folder, host="127.0.0.1", port=0, token="flp_secret"))
+    options = Options(token="flp_secret")
+    task = asyncio.create_task(serve(load(folder), host="127.0.0.1", port=0, options=options))
     written = ""
     while written.count("\n") < 2:
         assert not task.done()
@@ -143,7 +145,7 @@ async def test_serve_announces_itself_and_ends_on_sigterm(
     await task
 
 
-async def test_a_taken_port_is_a_clear_error(served: Served) -> None:
+async def test_a_taken_port_is_a_clear_error(served: Served[Any]) -> None:
     """The error names the flag and the way out; so do a port and a host that cannot be."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -2,18 +2,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from harness.serving.app import MAX_BODY, MAX_PROMPTS, PREFIXES
-from harness.serving.cache import PrefixCache
-from harness.serving.completing import Job, complete
-from harness.serving.llama import KeysValues
-from harness.serving.server import Served, load
+from harness.serving.app import MAX_BODY, PREFIXES
+from harness.serving.asking import MAX_CHOICES
+from harness.serving.decoding.job import Job
+from harness.serving.server import Options, Served, load
+from tests.decoded import run
 from tests.tiny_endpoint import Client, client_of, decoded
 from tests.tiny_llama import BOS, EOS, PIECES, write_model
 
@@ -29,27 +26,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(folder: Path) -> Served:
+def served(folder: Path) -> Served[Any]:
     """The tiny model."""
     return load(folder)
 
 
 @pytest.fixture
-async def client(served: Served) -> AsyncIterator[Client]:
+async def client(served: Served[Any]) -> AsyncIterator[Client]:
     """A client of the tiny model."""
     async with client_of(served) as client:
         yield client
 
 
-async def test_forced_completion_has_the_contract_s_shape(client: Client, served: Served) -> None:
+async def test_forced_completion_has_the_contract_s_shape(client: Client, served: Served[Any]) -> None:
     """Every field of the reply is there, and the numbers are the model's."""
     forced = [PIECES.index("ĠB"), EOS, 80]
     body = {"model": "ep0", "tokens": BASE, "forced_output_tokens": forced, "logprobs": 2, "seed": 7}
     status, reply = await client.post("/dedicated/v1/completions", {**body, "stream": False})
     assert status == 200
-    expected = complete(
-        served.model, PrefixCache[KeysValues](), Job(BASE, 3, forced_ids=forced, top=2), Event()
-    ).output
+    job = Job(context_ids=BASE, max_tokens=3, forced_ids=forced, top=2)
+    expected = run(served.model, job).outputs[0].tokens
     (choice,) = reply.pop("choices")
     assert reply.pop("id").startswith("cmpl-")
     assert reply == {
@@ -200,7 +196,7 @@ async def test_several_prompts(client: Client) -> None:
         ({"prompt": [[]], "tokens": None}, "prompt"),
         ({"prompt": [[5, len(PIECES)]], "tokens": None}, "prompt"),
         ({"prompt": [[5], [5] * SHORT], "tokens": None}, "prompt"),
-        ({"prompt": [[5]] * (MAX_PROMPTS + 1), "tokens": None}, "prompt"),
+        ({"prompt": [[5]] * (MAX_CHOICES + 1), "tokens": None}, "prompt"),
         ({"prompt": ["a", "b"], "tokens": None, "forced_output_tokens": [5]}, "forced_output_tokens"),
         ({"prompt": "a", "tokens": None, "echo": True, "forced_output_tokens": [5]}, "echo"),
         ({"tokens": "abc"}, "tokens"),
@@ -227,10 +223,19 @@ async def test_several_prompts(client: Client) -> None:
         ({"temperature": "hot"}, "temperature"),
         ({"seed": -1}, "seed"),
         ({"seed": [1, 2]}, "seed"),
-        ({"stream": True}, "stream"),
-        ({"n": 2}, "n"),
-        ({"top_p": 0.5}, "top_p"),
-        ({"stop": ["x"]}, "stop"),
+        ({"top_k": len(PIECES) + 1}, "top_k"),
+        ({"max_total_tokens": len(BASE)}, "max_total_tokens"),
+        ({"max_total_tokens": SHORT + 1}, "max_total_tokens"),
+        ({"max_total_tokens": len(BASE) + 1, "forced_output_tokens": [5, 6]}, "max_total_tokens"),
+        ({"min_tokens": 4, "max_tokens": 3}, "min_tokens"),
+        ({"min_total_tokens": SHORT + 1}, "min_total_tokens"),
+        ({"bad_word_tokens": [{"tokens": [10**6]}]}, "bad_word_tokens"),
+        ({"stop_tokens": [{"tokens": [10**6]}]}, "stop_tokens"),
+        ({"eos_token": [10**6]}, "eos_token"),
+        ({"token_index_to_replace": [4], "embedding_to_replace": [0.5] * 16}, "token_index_to_replace"),
+        ({"token_index_to_replace": [1], "embedding_to_replace": [0.5] * 15}, "embedding_to_replace"),
+        ({"tokens": None, "prompt": ["a"] * (MAX_CHOICES // 2 + 1), "n": 2}, "n"),
+        ({"tokens": None, "prompt": ["a", "b"], "forced_output_tokens": [5]}, "forced_output_tokens"),
         ({"echo": True}, "echo"),
         ({"model": 3}, "model"),
     ],
@@ -300,9 +305,9 @@ async def test_other_errors_have_a_message(client: Client) -> None:
     assert (status, list(reply)) == (413, ["message"])
 
 
-async def test_bearer_token(served: Served) -> None:
+async def test_bearer_token(served: Served[Any]) -> None:
     """With a token a missing or wrong bearer is 401 before anything else; the message repeats neither."""
-    async with client_of(served, token="flp_right") as client:
+    async with client_of(served, Options(token="flp_right")) as client:
         for given in ({}, {"Authorization": "Bearer flp_wrong"}, {"Authorization": "flp_right"}):
             for path in ("/v1/completions", "/nowhere"):
                 status, reply = await client.post(path, {"tokens": BASE}, **given)
@@ -312,48 +317,3 @@ async def test_bearer_token(served: Served) -> None:
         assert (await client.post("/v1/completions", body, Authorization="Bearer flp_right"))[0] == 200
     async with client_of(served) as client:
         assert (await client.post("/v1/completions", body, Authorization="Bearer any"))[0] == 200
-
-
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-anything = st.recursive(
-    scalars,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-)
-ids = st.lists(st.integers(0, len(PIECES)), max_size=6)
-bodies = st.one_of(
-    anything,
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "model": st.sampled_from(["a", "a:b", ":", ""]) | anything,
-            "prompt": st.text(max_size=8) | ids | st.lists(ids, max_size=3) | anything,
-            "echo": st.booleans() | anything,
-            "tokens": ids | anything,
-            "forced_output_tokens": ids | anything,
-            "logprobs": st.integers(0, 400) | anything,
-            "max_tokens": st.integers(-1, SHORT) | anything,
-            "temperature": st.floats(0, 2) | anything,
-            "seed": st.integers(0) | anything,
-            "stream": anything,
-        },
-    ),
-    st.fixed_dictionaries(
-        {"tokens": st.just(BASE)},
-        optional={
-            "logprobs": st.integers(0, 100),
-            "max_tokens": st.integers(1, SHORT - len(BASE)),
-            "temperature": st.floats(0, allow_infinity=False),
-            "seed": st.integers(0, 2**63 - 1),
-            "forced_output_tokens": st.lists(st.integers(0, len(PIECES) - 1), min_size=1, max_size=1),
-        },
-    ),
-)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(body=bodies, route=st.sampled_from(["completions", "tokenize", "detokenize"]))
-async def test_no_body_is_an_internal_error(client: Client, body: Any, route: str) -> None:
-    """Whatever JSON comes in, the answer is a reply or an error that is the caller's."""
-    status, reply = await client.post(f"/v1/{route}", body)
-    assert status in (200, 400, 404, 422)
-    assert status == 200 or list(reply) == (["detail"] if status == 422 else ["message"])

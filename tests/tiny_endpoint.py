@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import Any
 
-from aiohttp import ClientResponse, ClientSession
+from aiohttp import ClientResponse, ClientSession, web
 
-from harness.serving.server import Served, listening
+from harness.serving.server import Options, Served, listening
 
 
 class Client:
@@ -37,8 +37,26 @@ async def decoded(reply: ClientResponse) -> Any:
     return json.loads(await reply.read())
 
 
+async def events(client: Client, path: str = "/v1/completions", **body: Any) -> list[Any]:
+    """The events of a stream, decoded but for the last, which is "[DONE]"."""
+    async with client.session.post(client.host + path, json={**body, "stream": True}) as reply:
+        assert (reply.status, reply.content_type) == (200, "text/event-stream")
+        lines = (await reply.read()).decode().split("\n\n")
+    assert lines.pop() == ""
+    assert all(line.startswith("data: ") for line in lines)
+    said = [line.removeprefix("data: ") for line in lines]
+    return [each if each == "[DONE]" else json.loads(each) for each in said]
+
+
 @asynccontextmanager
-async def client_of(served: Served, *, token: str | None = None) -> AsyncIterator[Client]:
+async def client_of(served: Served[Any], options: Options = Options()) -> AsyncIterator[Client]:
     """A client of the endpoint, which listens on loopback meanwhile."""
-    async with listening(served.app(token=token)) as url, ClientSession() as session:
+    async with client_of_app(served.app(options)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def client_of_app(app: web.Application) -> AsyncIterator[Client]:
+    """A client of an application, which listens on loopback meanwhile."""
+    async with listening(app) as url, ClientSession() as session:
         yield Client(session, url)

@@ -1,7 +1,8 @@
 """Wire formats: one file each, pure, found here by name.
 
 A dialect turns a request into the bytes of a body and the bytes of a reply back into checked values. It
-does not know about HTTP, time or retries. A new file with a `DIALECT` in it is all that a new format needs.
+does not know about HTTP, time or retries. A new file with a `DIALECT` in it is all that a new format needs;
+its name is that of the file, with - for _.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ class Dialect(Protocol):
     """Environment variables: of the token, and where there is one of the team."""
     path: str
     """Below the base URL, which ends in /v1."""
+    wants_text: bool
+    """Context and continuation are sent as text: requests must bring `ScoreRequest.text`."""
+    tokenize_route: Dialect | None
+    """How the endpoint is asked to turn text into ids, where it can be: a format of its own, whose requests
+    bring nothing but `text`, and whose replies hold nothing but `token_ids`, special tokens included."""
 
     def build(self, request: ScoreRequest, model: str | None) -> bytes:
         """The body that asks for a score; no model where it is None or empty."""
@@ -45,8 +51,9 @@ def dialect(name: str) -> Dialect:
     Raises:
         UsageError: there is none.
     """
-    known = sorted(each.name for each in iter_modules(__path__) if not each.name.startswith("_"))
+    files = [each.name for each in iter_modules(__path__) if not each.name.startswith("_")]
+    known = {file.replace("_", "-"): file for file in sorted(files)}
     if name not in known:
-        raise UsageError(f"wire format {name!r} is unknown. {did_you_mean(name, known)}")
-    found: Dialect = import_module(f"{__name__}.{name}").DIALECT
+        raise UsageError(f"wire format {name!r} is unknown. {did_you_mean(name, list(known))}")
+    found: Dialect = import_module(f"{__name__}.{known[name]}").DIALECT
     return found

@@ -2,13 +2,14 @@
 
 Flat `tokens`, flat `forced_output_tokens`, integer `logprobs`; no sampling field is ever sent, as whether
 log-probabilities are taken before or after temperature is not documented. Ids are matched by
-`choices[].tokens`, never by the texts in `logprobs`.
+`choices[].tokens`, never by the texts in `logprobs`. Its tokenize route takes one text, and has no option for
+special tokens: whether they are added is a setting of the endpoint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
 
@@ -49,12 +50,44 @@ class _Completion(msgspec.Struct, Generic[_L], frozen=True):
     usage: UsageField | None = None
 
 
+class _Text(msgspec.Struct, kw_only=True, omit_defaults=True):
+    model: str | None = None
+    prompt: str
+
+
+class _Tokens(msgspec.Struct, frozen=True):
+    tokens: list[Annotated[int, msgspec.Meta(ge=0, lt=2**32)]]
+
+
 _ENCODER = msgspec.json.Encoder()
 _PLAIN = msgspec.json.Decoder(_Completion[_Logprobs])
 _WITH_TOP = msgspec.json.Decoder(_Completion[_TopLogprobs])
+_TOKENS = msgspec.json.Decoder(_Tokens)
 
 
 # ------------------------------------------------------------------------------------------- the dialect
+
+
+class FriendliTokenize:
+    """The tokenize route; it has no state."""
+
+    name: str = "friendli tokenize"
+    variables: tuple[str, ...] = ("FRIENDLI_TOKEN", "FRIENDLI_TEAM")
+    path: str = "tokenize"
+    wants_text: bool = True
+    tokenize_route: Dialect | None = None
+
+    def build(self, request: ScoreRequest, model: str | None) -> bytes:
+        """The body that asks for the ids of the request's text."""
+        return _ENCODER.encode(_Text(model=model or None, prompt="".join(request.text or ())))
+
+    def parse(self, body: bytes, request: ScoreRequest) -> Reply:
+        """The ids, with the special tokens that the endpoint adds."""
+        return Reply(decode(_TOKENS, body).tokens, ())
+
+    def error_message(self, body: bytes) -> str:
+        """What an error body says."""
+        return error_message(body)
 
 
 class Friendli:
@@ -63,6 +96,8 @@ class Friendli:
     name: str = "friendli"
     variables: tuple[str, ...] = ("FRIENDLI_TOKEN", "FRIENDLI_TEAM")
     path: str = "completions"
+    wants_text: bool = False
+    tokenize_route: Dialect | None = FriendliTokenize()
 
     def build(self, request: ScoreRequest, model: str | None) -> bytes:
         """The body that asks for a score.

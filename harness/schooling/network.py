@@ -1,6 +1,6 @@
 """The reference model in torch: a Llama whose parameters bear the names of the Hugging Face layout.
 
-For training only; `harness.serving.llama` computes the same from the files that `folder.py` writes.
+For training only; `harness.serving.models.llama` computes the same from the files that `folder.py` writes.
 """
 
 from __future__ import annotations

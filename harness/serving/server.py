@@ -9,41 +9,98 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Generic, Literal
 
 from aiohttp import web
 
 from harness.errors import UsageError
-from harness.serving.adapters import Adapter, adapter_folders
-from harness.serving.app import CONTAINER, GRACE, create_app
-from harness.serving.llama import LlamaModel, load_llama
+from harness.serving.app import CONTAINER, GRACE, Service, create_app
+from harness.serving.faults.plan import Faults
+from harness.serving.lifecycle import Lifecycle
+from harness.serving.models.adapters import Adapter, adapter_folders
+from harness.serving.models.config import read_kind
+from harness.serving.models.llama import load_llama
+from harness.serving.models.seam import Model, P
+from harness.serving.prefixes import MAX_BYTES, MAX_TOKENS, PrefixCache
 from harness.tokenizing import Tokenizer, load_tokenizer
 
 _CUT_AFTER = 2 * GRACE
 """Seconds after which connections still open are cut; by then the application has answered them."""
 
 
+Backend = Literal["auto", "numpy", "transformers"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a model is served; all but the defaults of `serve`'s flags."""
+
+    token: str | None = None
+    """Bearer token to ask for."""
+    team: str | None = None
+    """Team id to ask for in `X-Friendli-Team`."""
+    cache_tokens: int = MAX_TOKENS
+    """Tokens of contexts to keep; 0: none."""
+    cache_bytes: int = MAX_BYTES
+    faults: Faults = Faults()
+    startup: float = 0.0
+    """Seconds that waking up takes."""
+    sleep_after: float = 0.0
+    """Seconds without a request until it falls asleep; 0: never."""
+    asleep: bool = False
+    """It begins asleep."""
+
+
 @dataclass(frozen=True, slots=True)
-class Served:
+class Served(Generic[P]):
     """What a model folder holds."""
 
-    model: LlamaModel
+    model: Model[P]
     tokenizer: Tokenizer
     name: str
     """The folder's own name."""
-    adapters: Mapping[str, LlamaModel] = field(default_factory=dict)
+    adapters: Mapping[str, Model[P]] = field(default_factory=dict)
     """By route."""
 
-    def app(self, *, token: str | None = None) -> web.Application:
+    def app(self, options: Options = Options()) -> web.Application:
         """A fresh application that serves it."""
-        return create_app(self.model, self.tokenizer, name=self.name, adapters=self.adapters, token=token)
+        cached = options.cache_tokens and options.cache_bytes
+        now = time.monotonic()
+        return create_app(
+            Service(
+                model=self.model,
+                tokenizer=self.tokenizer,
+                name=self.name,
+                adapters=self.adapters,
+                token=options.token,
+                team=options.team,
+                cache=PrefixCache(max_tokens=options.cache_tokens, max_bytes=options.cache_bytes)
+                if cached
+                else None,
+                faults=options.faults,
+                lifecycle=Lifecycle(
+                    now, startup=options.startup, sleep_after=options.sleep_after, asleep=options.asleep
+                ),
+            )
+        )
 
 
-def load(folder: Path, adapters: Path | None = None) -> Served:
+def load(
+    folder: Path, adapters: Path | None = None, *, backend: Backend = "auto", device: Device = "auto"
+) -> Served[Any]:
     """Model and tokenizer of a Hugging Face folder, and the adapters of another, named by their folders.
+
+    Args:
+        folder: of the model.
+        adapters: of the adapters.
+        backend: what computes; auto: numpy where it can, else transformers.
+        device: where transformers computes; auto: on a GPU where there is one.
 
     Raises:
         UsageError: one of its files is missing, broken, or of a kind that is not served; named in the text.
@@ -52,14 +109,17 @@ def load(folder: Path, adapters: Path | None = None) -> Served:
         raise UsageError(f"--model {folder}: no such folder")
     if not (folder / "tokenizer.json").is_file():
         raise UsageError(f"--model {folder}: no tokenizer.json in this folder")
-    model = load_llama(folder)
     routes = {} if adapters is None else adapter_folders(adapters)
-    return Served(
-        model,
-        load_tokenizer(str(folder)),
-        folder.resolve().name,
-        {route: model.adapted(Adapter(found)) for route, found in routes.items()},
-    )
+    model: Any
+    if backend == "numpy" or (backend == "auto" and read_kind(folder) == "llama"):
+        model = load_llama(folder)
+        adapted = {route: model.adapted(Adapter(found)) for route, found in routes.items()}
+    else:
+        from harness.serving.models.transformers_model import load_transformers
+
+        model = load_transformers(folder, device=device)
+        adapted = {route: model.adapted(found) for route, found in routes.items()}
+    return Served(model, load_tokenizer(str(folder)), folder.resolve().name, adapted)
 
 
 @asynccontextmanager
@@ -82,38 +142,35 @@ async def listening(app: web.Application, *, host: str = "127.0.0.1", port: int 
 
 
 async def serve(
-    folder: Path,
+    served: Served[Any],
     *,
     host: str,
     port: int,
-    adapters: Path | None = None,
-    token: str | None = None,
+    options: Options = Options(),
     until_eof: bool = False,
 ) -> None:
-    """Serve a model folder until SIGTERM, or until the task is cancelled (as Ctrl-C does under asyncio).
+    """Serve until SIGTERM, or until the task is cancelled (as Ctrl-C does under asyncio).
 
     Writes two lines to stdout once requests are taken: the base URL alone, and an example request.
 
     Args:
-        folder: of the model.
+        served: the model and its adapters.
         host: address to listen on.
         port: port to listen on, 0 for a free one.
-        adapters: folder of adapters.
-        token: bearer token to ask for.
+        options: how it is served.
         until_eof: end also when standard input does, as it does when whoever holds its other end is gone.
 
     Raises:
-        UsageError: the folder cannot be served, or the address not listened on.
+        UsageError: the address cannot be listened on.
     """
-    served = load(folder, adapters)
     loop = asyncio.get_running_loop()
     terminated = asyncio.Event()
-    async with listening(served.app(token=token), host=host, port=port) as url:
+    async with listening(served.app(options), host=host, port=port) as url:
         loop.add_signal_handler(signal.SIGTERM, terminated.set)
         if until_eof:
             _at_eof(lambda: loop.call_soon_threadsafe(terminated.set))
         try:
-            sys.stdout.write(f"{url}\n{_example(url, with_token=token is not None)}\n")
+            sys.stdout.write(f"{url}\n{_example(url, with_token=options.token is not None)}\n")
             sys.stdout.flush()
             await terminated.wait()
         finally:

@@ -1,55 +1,34 @@
 """What crosses the wire: requests, replies and error bodies; it knows no model and no HTTP library.
 
-A request is checked here as far as its own fields go. What is not honoured is refused by name and never
-ignored; a null is a field that was not given.
+What is not honoured is refused by name and never ignored; a null is a field that was not given. The fields of
+a completion are in `asking`.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-MAX_TOP = 100
-"""The most alternatives a position: a reply grows with them."""
-
 TokenId = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-SomeIds = Annotated[list[TokenId], msgspec.Meta(min_length=1)]
 
 
-class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a completion that are honoured."""
-
-    model: str | None = None
-    prompt: str | Annotated[list[TokenId | str | SomeIds], msgspec.Meta(min_length=1)] | None = None
-    """A text or the ids of one; or some of either, all alike."""
-    tokens: SomeIds | None = None
-    forced_output_tokens: SomeIds | None = None
-    logprobs: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOP)] | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
-    stream: bool | None = None
-    echo: bool | None = None
-    """The output begins with the prompt: the way in which OpenAI-style clients ask for its values."""
-
-
-class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
+class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A text to be encoded."""
 
     model: str | None = None
     prompt: str
 
 
-class DetokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
+class DetokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ids to be decoded."""
 
     model: str | None = None
     tokens: list[TokenId]
 
 
-AnyRequest = TypeVar("AnyRequest", CompletionRequest, TokenizeRequest, DetokenizeRequest)
+AnyRequest = TypeVar("AnyRequest", bound=msgspec.Struct)
 
 
 class Logprobs(msgspec.Struct, frozen=True):
@@ -95,8 +74,31 @@ class CompletionReply(msgspec.Struct, frozen=True):
     id: str
     object: Literal["text_completion"]
     model: str
-    choices: list[Choice]
+    choices: list[msgspec.Raw]
+    """Each a `Choice`, encoded by itself: encoding holds the interpreter, and a reply may be large."""
     usage: Usage
+
+
+class ChunkChoice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One token of a stream, or the end of an output."""
+
+    index: int
+    text: str
+    token: int | msgspec.UnsetType = msgspec.UNSET
+    logprobs: Logprobs | None = None
+    finish_reason: Literal["stop", "length"] | None = None
+
+
+class Chunk(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An event of a stream."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    """Seconds since 1970."""
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
 
 
 class TokenizeReply(msgspec.Struct, frozen=True):
@@ -155,21 +157,16 @@ def parse(kind: type[AnyRequest], body: bytes) -> AnyRequest:
     """The request in a body.
 
     Raises:
-        Refused: 400 where it is no JSON, 422 where a field is missing, wrong, or not honoured.
+        Refused: 400 where it is no JSON, 422 where a field is missing, wrong, or unknown.
     """
     try:
-        raw = msgspec.json.decode(body)
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.ValidationError as error:
+            msgspec.json.decode(body)  # what is no JSON further on is no JSON first of all
+            raise Refused(422, Problems([_problem(str(error))])) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise refused(400, f"the body is no JSON ({error})") from None
-    if not isinstance(raw, dict):
-        raise Refused(422, Problems([Problem(["body"], "a JSON object is expected", "type_error")]))
-    given: dict[str, Any] = {name: value for name, value in raw.items() if value is not None}
-    for name in sorted(given.keys() - set(kind.__struct_fields__)):
-        raise invalid(name, "this field is not honoured by this endpoint; leave it out", kind="unsupported")
-    try:
-        return msgspec.convert(given, kind)
-    except msgspec.ValidationError as error:
-        raise Refused(422, Problems([_problem(str(error))])) from None
 
 
 def _problem(text: str) -> Problem:
@@ -178,5 +175,9 @@ def _problem(text: str) -> Problem:
     missing = re.match(r"Object missing required field `(.+)`$", message)
     if missing:
         return Problem(["body", missing[1]], "this field is required", "missing")
+    unknown = re.match(r"Object contains unknown field `(.+)`$", message)
     field = re.match(r"\$\.(\w+)", path)
-    return Problem(["body", *([field[1]] if field else [])], message, "value_error")
+    place = ["body", *([field[1]] if field else []), *([unknown[1]] if unknown else [])]
+    if unknown:
+        return Problem(place, "there is no such field; leave it out", "unsupported")
+    return Problem(place, message, "value_error")

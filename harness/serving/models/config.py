@@ -105,6 +105,15 @@ class _GenerationFile(msgspec.Struct):
     eos_token_id: int | list[int] | None = None
 
 
+def read_kind(folder: Path) -> str:
+    """The `model_type` of the model in `folder`.
+
+    Raises:
+        UsageError: no readable `config.json`.
+    """
+    return _decode(folder / "config.json", _Kind).model_type
+
+
 def read_config(folder: Path) -> LlamaConfig:
     """The shape of the model in `folder`.
 
@@ -112,7 +121,7 @@ def read_config(folder: Path) -> LlamaConfig:
         UsageError: no readable `config.json`, or one of a model that is no plain Llama.
     """
     file = folder / "config.json"
-    _supported(file, "model_type", _decode(file, _Kind).model_type, ("llama",))
+    _supported(file, "model_type", read_kind(folder), ("llama",))
     raw = _decode(file, _ConfigFile)
     _supported(file, "hidden_act", raw.hidden_act, ("silu",))
     if raw.quantization_config:
@@ -134,8 +143,20 @@ def read_config(folder: Path) -> LlamaConfig:
         tied=raw.tie_word_embeddings,
         attention_bias=raw.attention_bias,
         mlp_bias=raw.mlp_bias,
-        eos_ids=_eos_ids(folder, raw),
+        eos_ids=end_ids(folder, raw.eos_token_id),
     )
+
+
+def end_ids(folder: Path, configured: int | list[int] | None) -> frozenset[int]:
+    """Ids that end a generated text: `generation_config.json` is asked first, as in transformers.
+
+    Raises:
+        UsageError: that file is there and broken.
+    """
+    file = folder / "generation_config.json"
+    given = _decode(file, _GenerationFile).eos_token_id if file.is_file() else None
+    ids = configured if given is None else given
+    return frozenset([ids] if isinstance(ids, int) else ids or [])
 
 
 def _decode(file: Path, kind: type[_T]) -> _T:
@@ -178,11 +199,3 @@ def _rope(file: Path, raw: _ConfigFile) -> Rope:
         high_freq_factor=given.high_freq_factor,
         original_length=given.original_max_position_embeddings,
     )
-
-
-def _eos_ids(folder: Path, raw: _ConfigFile) -> frozenset[int]:
-    """`generation_config.json` is asked first, as in transformers."""
-    file = folder / "generation_config.json"
-    given = _decode(file, _GenerationFile).eos_token_id if file.is_file() else None
-    ids = raw.eos_token_id if given is None else given
-    return frozenset([ids] if isinstance(ids, int) else ids or [])

@@ -1,0 +1,1 @@
+"""From a model's logits to output: scored, drawn, searched, stopped. No threads, no HTTP."""

@@ -1,0 +1,1 @@
+"""Language models to be served: what one must offer (`seam`), and those that do."""
