@@ -109,7 +109,9 @@ def test_ranges(field: str) -> None:
         assert getattr(asked(**{**base, field: value}), field) is not None
     for value in bad:
         assert refused(**{**base, field: value}) == field
-    assert getattr(asked(**base, **{field: None}), field) is None if field not in ("prompt", "tokens") else True
+    assert (
+        getattr(asked(**base, **{field: None}), field) is None if field not in ("prompt", "tokens") else True
+    )
 
 
 EXCLUSIONS: list[tuple[str, dict[str, Any]]] = [
@@ -151,7 +153,7 @@ EXCLUSIONS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("field", "fields"), EXCLUSIONS, ids=lambda each: json.dumps(each))
 def test_what_excludes_one_another_is_refused(field: str, fields: dict[str, Any]) -> None:
-    """Fields that exclude one another, that this endpoint does not serve, or that there are not: 422 by name."""
+    """Fields that exclude one another, are not served here, or do not exist: 422 by name."""
     assert refused(**fields) == field
 
 
@@ -169,7 +171,7 @@ def test_what_excludes_one_another_is_refused(field: str, fields: dict[str, Any]
     ids=json.dumps,
 )
 def test_what_goes_together_is_taken(fields: dict[str, Any]) -> None:
-    """What the rules do not forbid is no mistake: idle values beside beams, sampling fields beside forced ids."""
+    """What no rule forbids is no mistake: idle values beside beams, sampling fields beside forced ids."""
     asked(**fields)
 
 

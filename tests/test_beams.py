@@ -24,7 +24,7 @@ def lively(seed: int, *, scale: float = 1.5) -> Table:
 
     def logits(ids: Sequence[int]) -> list[float]:
         random = np.random.default_rng([seed, *ids])
-        return (scale * random.standard_normal(VOCABULARY)).tolist()
+        return [float(each) for each in scale * random.standard_normal(VOCABULARY)]
 
     return Table(logits)
 
@@ -160,7 +160,7 @@ def test_a_seed_fixes_the_search(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["NAIVE_SAMPLING", "STOCHASTIC"])
 def test_one_random_beam_draws_from_the_model(kind: str) -> None:
-    """A single stochastic beam is an exact sample; a single naive one is, as long as nothing ends it early."""
+    """A single stochastic beam is an exact sample; a single naive one the likelier of two."""
     model = Table(lambda ids: [0.5, 0.0, -1.0])
     job = [
         Job(context_ids=[0], max_tokens=1, seeds=[seed], beams=Beams(width=1, kind=kind))  # type: ignore[arg-type]

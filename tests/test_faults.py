@@ -836,13 +836,14 @@ async def test_impossible_values() -> None:
 
 
 async def test_one_less_and_one_more() -> None:
-    """Both come, and at different places in the reply other faults strike."""
-    async with stub(Faults(count=1.0, null=1.0)) as it:
+    """Both come; other faults strike at places that differ, and none undoes another."""
+    async with stub(Faults(count=1.0, positive=1.0, null=1.0)) as it:
         seen = [each.values for each in await it.ask([scored(n) for n in range(60)])]
     assert {len(values) for values in seen} == {2, 4}
     assert {values.index(None) for values in seen} == {0, 1, 2, 3}
     assert {values.count(None) for values in seen} == {1}
-    assert it.misbehaving.counts() == {"count": 60, "null": 60}
+    assert {sum(value is not None and value > 0 for value in values) for values in seen} == {1}
+    assert it.misbehaving.counts() == {"count": 60, "positive": 60, "null": 60}
 
 
 @pytest.mark.parametrize(

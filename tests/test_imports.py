@@ -125,16 +125,16 @@ SERVING = {
     "wire": {"msgspec"},
     "asking": {"msgspec"},
     "texts": set(),
+    "faults": {"aiohttp", "msgspec"},
     "jobs": {"numpy"},
     "lifecycle": set(),
     "management": {"aiohttp", "msgspec"},
     "completions": {"aiohttp", "msgspec"},
-    "faults": {"aiohttp", "msgspec"},
     "app": {"aiohttp", "msgspec"},
     "server": {"aiohttp"},
 }
-"""Modules of `harness.serving` and their libraries, in the order in which they may import one another; `faults`
-is a package of its own."""
+"""Modules of `harness.serving` and their libraries, in the order in which they may import one another;
+`faults` is a package of its own."""
 
 SCIENCE = {"numpy", "scipy"}
 EDGE_LIBRARIES = {

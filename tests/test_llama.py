@@ -15,16 +15,17 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from harness.errors import UsageError
-from harness.serving.prefixes import PrefixCache
 from harness.serving.decoding.completing import Job, complete
 from harness.serving.models.config import read_config
 from harness.serving.models.llama import BLOCK, KeysValues, LlamaModel, load_llama
+from harness.serving.models.seam import Ids, Segment, Span, fork, start
+from harness.serving.models.weights import Floats, Tensors
+from harness.serving.prefixes import PrefixCache
 from harness.serving.server import load
-from harness.serving.models.weights import Tensors
 from harness.tokenizing import Tokenizer
 from tests.tiny_llama import NEWER, older, plain_logits, random_tensors, write_model
 
-IDS = np.random.default_rng(7).integers(0, NEWER["vocab_size"], 20).tolist()
+IDS = np.random.default_rng(7).integers(0, NEWER["vocab_size"], 20).astype(np.int32)
 
 ROUNDING = 1e-4
 """What float32 may move a logit of a few nats; a wrong position or head moves it by tenths."""
@@ -55,11 +56,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LlamaModel:
     return load_llama(write_model(tmp_path_factory.mktemp("model")))
 
 
-def read(model: LlamaModel, ids: list[int], *, block: int) -> tuple[np.ndarray[Any, Any], KeysValues]:
+def feed(model: LlamaModel, past: KeysValues, ids: Ids, rows: int | None = None) -> Floats:
+    """Logits after the last `rows` of some ids, after all of them by default."""
+    return model.feed([Segment(past, ids, len(ids) if rows is None else rows)])[0]
+
+
+def read(model: LlamaModel, ids: Ids, *, block: int) -> tuple[Floats, KeysValues]:
     """Logits after each id, read in blocks of this many tokens, and the past."""
-    past = model.start(0)
+    past = start(model)
     blocks = range(0, len(ids), block)
-    return np.concatenate([model.feed(past, ids[i : i + block], last_only=False) for i in blocks]), past
+    return np.concatenate([feed(model, past, ids[i : i + block]) for i in blocks]), past
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
@@ -67,7 +73,7 @@ def test_logits_equal_the_plain_computation(tmp_path: Path, changes: dict[str, A
     """Grouped, fused and blocked computation gives what head-by-head float64 gives."""
     config = {**NEWER, **changes}
     logits, _ = read(load_llama(write_model(tmp_path, config)), IDS, block=len(IDS))
-    assert np.abs(plain_logits(config, random_tensors(config), IDS) - logits).max() < ROUNDING
+    assert np.abs(plain_logits(config, random_tensors(config), IDS.tolist()) - logits).max() < ROUNDING
 
 
 @pytest.mark.parametrize("rope", ["untied", "linear", "llama3"])
@@ -87,31 +93,69 @@ def test_older_spelling_is_the_same_model(tmp_path: Path, rope: str) -> None:
 def test_blocks_and_kept_keys_change_nothing(model: LlamaModel, cuts: list[int]) -> None:
     """However a sequence is cut into blocks over kept keys and values, its logits are those of one pass."""
     whole, _ = read(model, IDS, block=len(IDS))
-    past = model.start(0)
+    past = start(model)
     edges = [0, *cuts, len(IDS)]
-    parts = [model.feed(past, IDS[a:b], last_only=False) for a, b in pairwise(edges)]
+    parts = [feed(model, past, IDS[a:b]) for a, b in pairwise(edges)]
     assert past.length == len(IDS)
     assert np.abs(whole - np.concatenate(parts)).max() < ROUNDING
 
 
-def test_only_the_last_logits_where_only_they_are_asked(model: LlamaModel) -> None:
-    """`last_only` gives the last row and reads the same past."""
+def test_only_the_logits_that_are_asked_for(model: LlamaModel) -> None:
+    """A segment says of how many of its last tokens it wants logits; the past grows by all of them."""
     whole, _ = read(model, IDS, block=len(IDS))
-    last = model.feed(model.start(len(IDS)), IDS, last_only=True)
-    assert last.shape == (1, model.vocab_size)
-    assert np.abs(whole[-1] - last[0]).max() < ROUNDING
+    for rows in (0, 1, 7, len(IDS)):
+        past = start(model, len(IDS))
+        last = feed(model, past, IDS, rows)
+        assert last.shape == (rows, model.vocab_size)
+        assert past.length == len(IDS)
+        assert np.allclose(whole[len(IDS) - rows :], last, rtol=0, atol=ROUNDING)
 
 
-def test_a_branch_leaves_its_origin_alone(model: LlamaModel) -> None:
-    """What is read on a branch of a past is not seen by the past."""
+def test_a_copy_leaves_its_origin_alone(model: LlamaModel) -> None:
+    """What is read on a copy of part of a past is not seen by the past."""
     whole, past = read(model, IDS, block=5)
     kept = past.keys[:, :, : past.length].copy()
-    branch = past.branch(10, room=3)
-    model.feed(branch, IDS[::-1], last_only=True)
-    assert (past.length, branch.length) == (20, 30)
+    copy = model.join([Span(past, 0, 10)], 3)
+    feed(model, copy, IDS[::-1], 1)
+    assert (past.length, copy.length) == (20, 30)
     assert np.array_equal(kept, past.keys[:, :, : past.length])
-    again = model.feed(past.branch(10, room=10), IDS[10:], last_only=False)
+    again = feed(model, model.join([Span(past, 0, 10)], 10), IDS[10:])
     assert np.abs(whole[10:] - again).max() < ROUNDING
+
+
+def test_spans_are_joined_in_their_order(model: LlamaModel) -> None:
+    """A past made of pieces of others is that of the tokens of the pieces."""
+    whole, past = read(model, IDS, block=len(IDS))
+    joined = model.join([Span(past, 0, 4), Span(past, 4, 5), Span(past, 5, 12)], 0)
+    assert joined.length == 12
+    assert np.abs(whole[12:] - feed(model, joined, IDS[12:])).max() < ROUNDING
+    whole_again, origin = fork(model, past), fork(model, past)
+    for each in (whole_again, origin):
+        feed(model, each, IDS[:3])
+    assert np.array_equal(whole_again.keys[:, :, :23], origin.keys[:, :, :23])
+
+
+@settings(max_examples=25, deadline=None)
+@given(cuts=st.lists(st.tuples(st.integers(0, 15), st.integers(1, 5)), min_size=2, max_size=6))
+def test_a_batch_changes_nothing_to_the_bit(model: LlamaModel, cuts: list[tuple[int, int]]) -> None:
+    """Segments read together get the very numbers that each gets by itself."""
+    pasts = [read(model, IDS[:known], block=8)[1] if known else start(model) for known, _ in cuts]
+    copies = [fork(model, past) for past in pasts]
+    parts = [IDS[known : known + count] for known, count in cuts]
+    batch = model.feed([Segment(past, ids, len(ids)) for past, ids in zip(pasts, parts, strict=True)])
+    for past, ids, logits in zip(copies, parts, batch, strict=True):
+        assert np.array_equal(feed(model, past, ids), logits)
+
+
+def test_vectors_stand_in_for_tokens(model: LlamaModel) -> None:
+    """The embedding of another token, given as a vector, reads as that token, whoever else is read with it."""
+    whole, _ = read(model, IDS, block=len(IDS))
+    blank = IDS.copy()
+    blank[[3, 9]] = 2
+    vectors = {int(at): model._embedding.weight[IDS[at]] for at in (3, 9)}
+    segments = [Segment(start(model), IDS[::-1], 1), Segment(start(model), blank, len(IDS), vectors)]
+    assert np.abs(whole - model.feed(segments)[1]).max() < ROUNDING
+    assert np.abs(whole - read(model, blank, block=len(IDS))[0]).max() > 0.1
 
 
 def test_a_long_prompt_stays_small(tmp_path: Path) -> None:

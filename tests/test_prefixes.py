@@ -1,4 +1,4 @@
-"""What is kept of contexts: a tree of pages, exact to the token, bounded, the least recently used gone first."""
+"""What is kept of contexts: a tree of pages, exact to the token, bounded, least recently used gone first."""
 
 from __future__ import annotations
 

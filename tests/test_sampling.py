@@ -128,11 +128,14 @@ def test_where_nothing_is_left_nothing_is_drawn() -> None:
 def bent(row: Sequence[float], context: Sequence[int], output: Sequence[int], **how: object) -> list[float]:
     """The logits after steering."""
     steering = Steering(**how)  # type: ignore[arg-type]
-    return steer(np.asarray(row, np.float32), np.asarray(context, np.int32), output, steering).tolist()
+    found: list[float] = steer(
+        np.asarray(row, np.float32), np.asarray(context, np.int32), output, steering
+    ).tolist()
+    return found
 
 
 def test_penalties() -> None:
-    """Repetition divides or multiplies what was read or said; frequency and presence take off what was said."""
+    """Repetition divides or multiplies what was read or said; the others take off what was said."""
     row = [4.0, -4.0, 2.0, 1.0]
     assert bent(row, [0, 1], [2], repetition_penalty=2.0) == [2.0, -8.0, 1.0, 1.0]
     assert bent(row, [0, 1], [2, 2, 3], frequency_penalty=0.5) == [4.0, -4.0, 1.0, 0.5]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.serving.decoding.job import Completion, Job
-from harness.serving.models.llama import LlamaModel, load_llama
+from harness.serving.models.llama import KeysValues, LlamaModel, load_llama
 from harness.serving.models.seam import Segment
 from harness.serving.models.weights import Floats
 from harness.serving.prefixes import PrefixCache
@@ -53,7 +52,7 @@ TREE = [
     "shots",
     "else",
 ]
-"""A prefix tree by hand: s-h-o-t-s 5, o-n-e 3, q-u-e-s-t-i-o-n 8, a 1, b 1, o-t-h-e-r 5, t-w-o 3, e-l-s-e 4."""
+"""A prefix tree by hand: shots 5, one 3, question 8, a 1, b 1, other 5, two 3, else 4."""
 DISTINCT = 5 + 3 + 8 + 1 + 1 + 5 + 3 + 4
 
 
@@ -80,7 +79,7 @@ def test_computed_positions_are_the_nodes_of_the_tree(contexts: list[str]) -> No
 
 def test_without_a_cache_everything_is_read() -> None:
     """Switched off, each context is computed for itself, and none waits for another."""
-    scheduler, tasks = scheduled([forced("context", "x") for _ in range(5)])
+    scheduler, _ = scheduled([forced("context", "x") for _ in range(5)])
     assert (scheduler.counts.prompt_computed, scheduler.counts.prompt_cached) == (35, 0)
     assert scheduler.counts.steps == 2
 
@@ -136,7 +135,7 @@ def test_company_changes_no_bit(llama: LlamaModel, asked: list[tuple[str, str, i
         for context, choice, top in asked
     ]
     scheduler = Scheduler({"": llama}, letters, PrefixCache())
-    tasks = [Task("", job) for job in jobs]
+    tasks: list[Task[KeysValues]] = [Task("", job) for job in jobs]
     for task in tasks:
         scheduler.add(task)
     while not scheduler.idle:

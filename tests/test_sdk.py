@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from friendli import AsyncFriendli
 from friendli.core.models import SDKError
-from friendli.core.utils import RetryConfig
+from friendli.core.utils import BackoffStrategy, RetryConfig
+from friendli.friendli import AsyncFriendli
 from httpx import AsyncClient
 
 from harness.serving.server import Options, load
@@ -34,21 +34,21 @@ async def client(folder: Path) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-async def asked(client: Client) -> AsyncIterator[AsyncFriendli]:
+async def asked(client: Client) -> AsyncIterator[Any]:
     """The vendor's client, sent to the endpoint; on its own it would try again for an hour."""
     async with AsyncClient() as connections:
         yield AsyncFriendli(
             token=TOKEN,
             server_url=client.host,
             async_client=connections,
-            retry_config=RetryConfig("none", None, False),
+            retry_config=RetryConfig("none", BackoffStrategy(0, 0, 0, 0), False),
         )
 
 
 FORCED = {"tokens": BASE, "forced_output_tokens": [5, 6], "logprobs": 2, "seed": 3}
 
 
-async def test_completions(client: Client, asked: AsyncFriendli) -> None:
+async def test_completions(client: Client, asked: Any) -> None:
     """A forced completion on each of the three paths: every field is read, log-probabilities among them."""
     replies = [
         await asked.dedicated.completions.complete(
@@ -73,7 +73,7 @@ async def test_completions(client: Client, asked: AsyncFriendli) -> None:
     assert replies[1].usage.prompt_tokens_details.cached_tokens == 4
 
 
-async def test_every_field_the_client_knows(asked: AsyncFriendli) -> None:
+async def test_every_field_the_client_knows(asked: Any) -> None:
     """Fields of the client's schema are sent, and honoured or refused by name."""
     reply = await asked.dedicated.completions.complete(
         dedicated_completions_body={
@@ -114,7 +114,7 @@ async def test_every_field_the_client_knows(asked: AsyncFriendli) -> None:
         )
 
 
-async def test_a_stream(asked: AsyncFriendli) -> None:
+async def test_a_stream(asked: Any) -> None:
     """Chunk by chunk the client reads tokens, texts and the end, and the usage last."""
     body: dict[str, Any] = {
         "model": "ep0",
@@ -136,7 +136,7 @@ async def test_a_stream(asked: AsyncFriendli) -> None:
     assert (usage.choices, usage.usage.completion_tokens) == ([], 5)
 
 
-async def test_tokenize_and_back(asked: AsyncFriendli) -> None:
+async def test_tokenize_and_back(asked: Any) -> None:
     """Text to ids with the beginning-of-text token, and back without it."""
     ids = (await asked.dedicated.token.tokenize(model="ep0", prompt="a b", x_friendli_team="mine")).tokens
     assert ids[0] == BOS
@@ -144,7 +144,7 @@ async def test_tokenize_and_back(asked: AsyncFriendli) -> None:
     assert text.text == "a b"
 
 
-async def test_the_life_of_an_endpoint(asked: AsyncFriendli) -> None:
+async def test_the_life_of_an_endpoint(asked: Any) -> None:
     """Status, sleep and wake, and what the endpoint states of itself."""
     endpoint = asked.dedicated.endpoint
     who = {"endpoint_id": "ep0", "x_friendli_team": "mine"}
@@ -154,7 +154,7 @@ async def test_the_life_of_an_endpoint(asked: AsyncFriendli) -> None:
     assert (await endpoint.get_spec(**who)).max_context_length == 512
 
 
-async def test_a_wrong_token_is_refused(asked: AsyncFriendli) -> None:
+async def test_a_wrong_token_is_refused(asked: Any) -> None:
     """401 reaches the client as its own error, which repeats no token."""
     with pytest.raises(SDKError) as caught:
         await asked.dedicated.token.tokenize(

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Generic
 
@@ -73,19 +73,19 @@ def create_app(service: Service[P]) -> web.Application:
     """An application that serves a model and its adapters; models are used from a thread of its own."""
     texts = Texts(service.tokenizer)
     engine = Engine({_BASE: service.model, **service.adapters}, texts.text, service.cache)
-    misbehaving = Misbehaving(service.faults, routes=frozenset(service.adapters), clock=service.clock)
+    misbehaving = Misbehaving(
+        service.faults,
+        routes=frozenset(service.adapters),
+        encode=service.tokenizer.encode,
+        vocab_size=service.model.vocab_size,
+        clock=service.clock,
+    )
     lifecycle = service.lifecycle or Lifecycle(service.clock())
     routes = _Routes(service, engine, texts, misbehaving, lifecycle)
     spec = EndpointSpec(service.name, service.model.max_length, MAX_RUNNING)
     management = Management(spec, lifecycle, service.clock)
-    middlewares = [_errors]
-    if service.token is not None:
-        middlewares.append(_bearer(service.token))
-    if service.team is not None:
-        middlewares.append(_team(service.team))
-    app = web.Application(
-        middlewares=[*middlewares, routes.awake, misbehaving.middleware], client_max_size=MAX_BODY
-    )
+    app = web.Application(middlewares=[_errors, *_checks(service), routes.awake], client_max_size=MAX_BODY)
+    misbehaving.attach(app)
     for prefix in PREFIXES:
         app.router.add_post(f"{prefix}/completions", routes.completions)
         app.router.add_post(f"{prefix}/tokenize", routes.tokenize)
@@ -107,6 +107,14 @@ def create_app(service: Service[P]) -> web.Application:
     return app
 
 
+def _checks(service: Service[P]) -> Iterator[Middleware]:
+    """Who may pass."""
+    if service.token is not None:
+        yield _bearer(service.token)
+    if service.team is not None:
+        yield _team(service.team)
+
+
 class _Routes(Generic[P]):
     """What each path does."""
 
@@ -125,11 +133,11 @@ class _Routes(Generic[P]):
         self._completions = Completions(engine, texts)
         limits = Limits(
             vocab_size=service.model.vocab_size,
-            max_length=min(service.model.max_length, service.faults.context or service.model.max_length),
+            max_length=service.model.max_length,
             hidden=service.model.hidden,
             eos_ids=service.model.eos_ids,
         )
-        self._jobs = Jobs(limits, service.tokenizer, moved=service.faults.moved_by_sampling)
+        self._jobs = Jobs(limits, service.tokenizer, service.faults, misbehaving.note)
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """Score forced tokens, or generate."""
@@ -165,7 +173,7 @@ class _Routes(Generic[P]):
 
     @property
     def awake(self) -> Middleware:
-        """A middleware: on the dedicated path, a request to an endpoint that sleeps wakes it, and gets 503."""
+        """A middleware: on the dedicated path a request wakes an endpoint that sleeps, and gets 503."""
 
         @web.middleware
         async def check(request: web.Request, handler: Handler) -> web.StreamResponse:

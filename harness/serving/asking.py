@@ -1,7 +1,7 @@
 """The fields of a completion: types, ranges, and which exclude one another. Pure; it knows no model.
 
-Fields and rules are those of the vendor's page for `POST /dedicated/v1/completions`, with `min_p` and `xtc_*` of
-its later schema, and `echo` of OpenAI-style clients. A null is a field that was not given.
+Fields and rules are those of the vendor's page for `POST /dedicated/v1/completions`, with `min_p` and `xtc_*`
+of its later schema, and `echo` of OpenAI-style clients. A null is a field that was not given.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ _RULES: tuple[_Rule, ...] = (
         "names an index twice",
     ),
 )
-"""Field to name, whether the rule is broken, and what is wrong with the field. The first that is broken counts."""
+"""The field, whether the rule is broken, and what is wrong with the field; the first broken one counts."""
 
 
 def check(asked: CompletionRequest) -> None:

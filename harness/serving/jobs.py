@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from harness.serving.asking import MAX_CHOICES, CompletionRequest, check
 from harness.serving.decoding.job import Beams, Ending, Job
 from harness.serving.decoding.sampling import Sampling
 from harness.serving.decoding.steering import Steering
+from harness.serving.faults.plan import Faults
 from harness.serving.models.weights import Floats
 from harness.serving.wire import invalid
 from harness.tokenizing import Tokenizer
@@ -33,11 +34,15 @@ class Limits:
 class Jobs:
     """Makes jobs for one model, its tokenizer beside it."""
 
-    def __init__(self, limits: Limits, tokenizer: Tokenizer, *, moved: bool = False) -> None:
-        """`moved`: reported log-probabilities are those after temperature."""
+    def __init__(
+        self, limits: Limits, tokenizer: Tokenizer, faults: Faults, note: Callable[[str], object]
+    ) -> None:
+        """Of the faults, those that only this side can inject; `note` is told which of them strike."""
         self._limits = limits
         self._tokenizer = tokenizer
-        self._moved = moved
+        self._max_length = min(limits.max_length, faults.context or limits.max_length)
+        self._moved = faults.moved_by_sampling
+        self._note = note
 
     async def of(self, asked: CompletionRequest) -> list[Job]:
         """A job for each prompt.
@@ -62,7 +67,7 @@ class Jobs:
         return [self._job(asked, context, bad) for context in contexts]
 
     async def encode(self, field: str, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of texts, with the tokenizer's leading special tokens; off the event loop, as it takes a while."""
+        """Ids of texts, with the tokenizer's leading special tokens; off the event loop: it takes a while."""
         return await asyncio.to_thread(self._tokenizer.encode, texts)
 
     def in_vocabulary(self, field: str, ids: Sequence[int]) -> None:
@@ -121,6 +126,9 @@ class Jobs:
         longest = self._max_tokens(asked, len(context_ids))
         least = self._min_tokens(asked, len(context_ids), longest)
         ending = self._ending(asked, least)
+        sampling = _sampling(asked)
+        if self._moved and sampling != Sampling():
+            self._note("moved_by_sampling")
         return Job(
             context_ids=context_ids,
             max_tokens=longest,
@@ -129,7 +137,7 @@ class Jobs:
             echo=bool(asked.echo),
             vectors=self._vectors(asked, context_ids),
             seeds=_seeds(asked),
-            sampling=_sampling(asked),
+            sampling=sampling,
             steering=_steering(asked, ending, bad),
             ending=ending,
             beams=_beams(asked),
@@ -139,7 +147,7 @@ class Jobs:
     def _max_tokens(self, asked: CompletionRequest, context_length: int) -> int:
         """The most tokens of output: as asked, else as many as are forced, else as the model has room for."""
         forced = len(asked.forced_output_tokens or ())
-        room = self._limits.max_length - context_length
+        room = self._max_length - context_length
         field = "max_tokens" if asked.max_total_tokens is None else "max_total_tokens"
         wanted = asked.max_tokens
         if asked.max_total_tokens is not None:
@@ -152,10 +160,12 @@ class Jobs:
         if forced > wanted:
             raise invalid(field, f"has no room for the {forced} forced_output_tokens")
         if wanted > room:
+            if context_length + wanted <= self._limits.max_length:
+                self._note("context")
             raise invalid(
                 field,
                 f"{context_length} tokens of input and {wanted} of output exceed the model's"
-                f" maximum length of {self._limits.max_length}",
+                f" maximum length of {self._max_length}",
             )
         return wanted
 

@@ -60,7 +60,7 @@ class _Page(Generic[P]):
         return self.below[at] if at < len(self.below) and self.below[at].key == key else None
 
     def shared(self, key: bytes) -> int:
-        """How many leading tokens some page below shares with these: one of the two neighbours shares most."""
+        """How many leading tokens some page below shares with these: a neighbour by key shares most."""
         at = bisect_left(self.below, key, key=_key)
         return max((_shared(page.key, key) for page in self.below[max(at - 1, 0) : at + 1]), default=0)
 

@@ -23,8 +23,7 @@ from harness.serving.prefixes import PrefixCache, shared_ids
 MAX_RUNNING = 64
 """Completions that are being worked on; others wait."""
 MAX_STEP_TOKENS = 512
-"""Tokens that a step reads, unless a single completion wants more. Measured on the 260k-parameter model: 2,048
-are no faster, and a token of a stream waits four times as long."""
+"""Tokens that a step reads, unless a single completion wants more: a token of a stream waits for a step."""
 
 
 class Cancelled(Exception):

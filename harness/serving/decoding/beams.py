@@ -1,8 +1,8 @@
 """Beam search: deterministic, with sampling, and stochastic.
 
-Deterministic and naive sampling follow Hugging Face's `beam_search` and `beam_sample`. Stochastic: Kool et al.,
-"Stochastic Beams and Where to Find Them", 2019, arXiv:1903.06059, whose beams are a sample of outputs without
-replacement.
+Deterministic and naive sampling follow Hugging Face's `beam_search` and `beam_sample`. Stochastic: Kool et
+al., "Stochastic Beams and Where to Find Them", 2019, arXiv:1903.06059, whose beams are a sample of outputs
+without replacement.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def _sampled(
 def _stochastic(
     open_beams: Sequence[_Beam[P]], totals: Totals, width: int, random: np.random.Generator
 ) -> list[_Candidate]:
-    """The greatest by noise, which is drawn top-down so that each beam's greatest continuation has its own."""
+    """The greatest by noise, drawn top-down: the greatest of a beam's continuations has the beam's own."""
     noisy = totals + random.gumbel(size=totals.shape)
     for index, beam in enumerate(open_beams):
         if beam.hypothesis.tokens and np.isfinite(noisy[index]).any():

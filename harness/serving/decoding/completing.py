@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.serving.decoding.beams import search
 from harness.serving.decoding.job import Completion, Ending, Job, Output, Work, together
-from harness.serving.decoding.sampling import Scored, draw, log_softmax, score
+from harness.serving.decoding.sampling import Scored, candidates, draw, log_softmax, score
 from harness.serving.decoding.spelling import Spell
 from harness.serving.decoding.steering import steer
 from harness.serving.decoding.writing import Writing
@@ -142,6 +142,10 @@ def _watch(job: Job, outputs: Sequence[Output], spell: Spell) -> None:
 
 def _reported(logits: Floats, job: Job) -> Floats:
     """Log-probabilities as a reply reports them: before everything that steers the drawing."""
-    if job.moved and job.sampling.temperature > 0:
-        logits = logits / np.float32(job.sampling.temperature)
-    return log_softmax(logits)
+    if not job.moved or job.sampling.temperature == 0:
+        return log_softmax(logits)
+    always = replace(job.sampling, xtc_probability=0.0)
+    rows = [candidates(row, always, np.random.default_rng(0)) for row in logits]
+    return np.asarray(
+        [plain if row is None else row for row, plain in zip(rows, logits, strict=True)], np.float32
+    )

@@ -85,7 +85,7 @@ class Job:
     beams: Beams | None = None
     """Then there is one output."""
     moved: bool = False
-    """Report log-probabilities after temperature, which an honest endpoint does not."""
+    """Report log-probabilities after temperature, top-k, top-p and min-p, as an honest endpoint does not."""
     emit: Callable[[Piece], object] | None = None
     """Told of each token as soon as nothing can take it back."""
 

@@ -97,7 +97,7 @@ class Faults:
     ] = False
     context: Annotated[int | None, COUNT, "the model's length is N tokens, whatever is stated"] = None
     moved_by_sampling: Annotated[
-        bool, SWITCH, "log-probabilities are those after temperature and the other sampling fields"
+        bool, SWITCH, "log-probabilities are those after temperature, top-k, top-p and min-p"
     ] = False
     drift: Annotated[
         Drift | None,

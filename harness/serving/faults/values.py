@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from copy import copy
 from typing import Any
 
 from harness.serving.faults.draws import Draw
@@ -81,7 +82,7 @@ def _count(logprobs: Logprobs, draw: Draw) -> None:
     less = draw.pick("count", 2) == 0
     for values in logprobs.values():
         if isinstance(values, list) and values:
-            values[:] = values[:-1] if less else [*values, values[-1]]
+            values[:] = values[:-1] if less else [*values, copy(values[-1])]
 
 
 def _positive(logprobs: Logprobs, draw: Draw) -> None:
