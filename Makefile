@@ -2,7 +2,9 @@
 # make test    installs into .venv and runs the tests
 # make check   formatting, lint, types
 # make real    serves a real tiny model and runs all items of the shared data through it
+# make local   installs the extra `local` and tests models through transformers
 # make bench   how long a comparison of 60,000 items on four endpoints takes, and how much memory
+# make soak    64 clients on the embedded endpoint for two minutes
 # make school  writes the samples anew and trains the reference model and its adapters (an hour, torch)
 # make lock    renews the tested versions in requirements.lock
 
@@ -12,7 +14,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHARED ?= ../shared
 
-.PHONY: eval test check real bench school lock install clean
+.PHONY: eval test check real local bench soak school lock install clean
 
 eval: install
 	$(BIN)/forced-choice run --tasks sample_mmlu:cloze,sample_hellaswag \
@@ -29,8 +31,15 @@ check: install
 real: install
 	$(BIN)/python -m tests.real --shared $(SHARED)
 
+local: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,local]'
+	$(BIN)/python -m pytest tests/local
+
 bench: install
 	$(BIN)/python -m tests.bench.comparing
+
+soak: install
+	$(BIN)/python -m tests.bench.serving
 
 school: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train]'

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from harness.errors import UsageError
-from harness.serving.models.adapters import Adapter
 from harness.serving.app import PREFIXES
-from harness.serving.prefixes import PrefixCache
-from harness.serving.decoding.completing import Job, complete
-from harness.serving.models.llama import KeysValues, LlamaModel, load_llama
+from harness.serving.decoding.job import Job
+from harness.serving.models.adapters import Adapter
+from harness.serving.models.llama import LlamaModel, load_llama
+from harness.serving.models.seam import Model, Segment, start
 from harness.serving.server import Served, load
+from tests.decoded import run
 from tests.tiny_endpoint import Client, client_of
 from tests.tiny_llama import BOS, NEWER, write_model
 
@@ -37,7 +37,7 @@ MODULES = (
     "model.layers.1.mlp.down_proj",
 )
 """Some of the modules: of the stacked ones never all that are stacked together."""
-IDS = np.random.default_rng(7).integers(0, NEWER["vocab_size"], 20).tolist()
+IDS = np.random.default_rng(7).integers(0, NEWER["vocab_size"], 20).astype(np.int32)
 ROUNDING = 1e-4
 CONTEXT, FORCED = [BOS, *range(60, 130)], [70, 71]
 """A context of more than one block, so that its first block could be shared."""
@@ -94,11 +94,9 @@ def merged(model: Path, matrices: Matrices, folder: Path, *, scale: float) -> Pa
 
 def logits(model: LlamaModel, *, block: int = 8) -> npt.NDArray[np.float32]:
     """Logits after each of some ids, read block by block."""
-    past = model.start(0)
-    parts = [
-        model.feed(past, IDS[start : start + block], last_only=False) for start in range(0, len(IDS), block)
-    ]
-    return np.concatenate(parts)
+    past = start(model)
+    blocks = [IDS[at : at + block] for at in range(0, len(IDS), block)]
+    return np.concatenate([model.feed([Segment(past, ids, len(ids))])[0] for ids in blocks])
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +106,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Served:
+def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Served[Any]:
     """The tiny model with two adapters, `geo` and `law`."""
     adapters = tmp_path_factory.mktemp("adapters")
     write_adapter(adapters / "geo", random_adapter(model, seed=1))
@@ -118,7 +116,7 @@ def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Served:
 
 
 @pytest.fixture
-async def client(served: Served) -> AsyncIterator[Client]:
+async def client(served: Served[Any]) -> AsyncIterator[Client]:
     """A client of the tiny model and its adapters."""
     async with client_of(served) as client:
         yield client
@@ -172,15 +170,33 @@ def test_the_base_is_left_alone_and_shared(model: Path, tmp_path: Path) -> None:
     adapted = base.adapted(Adapter(write_adapter(tmp_path / "geo", random_adapter(model))))
     logits(adapted)
     assert np.array_equal(before, logits(base))
-    assert adapted._embedding is base._embedding
-    assert adapted._head is base._head
+    assert adapted._embedding.weight is base._embedding.weight
+    assert adapted._head.weights[0] is base._head.weights[0]
     for own, shared in zip(adapted._layers, base._layers, strict=True):
         for field in ("query_key_value", "output", "gate_up", "down"):
-            assert getattr(own, field).weight is getattr(shared, field).weight
+            assert getattr(own, field).weights[0] is getattr(shared, field).weights[0]
             assert getattr(shared, field).low_rank is None
 
 
-def test_folders_are_routes(served: Served) -> None:
+def test_a_module_that_is_replaced_leaves_its_neighbours_shared(model: Path, tmp_path: Path) -> None:
+    """Of projections that are stacked into one, those that an adapter leaves alone are still the base's."""
+    base = load_llama(model)
+    module = "model.layers.0.self_attn.k_proj"
+    whole = {f"{PREFIX}{module}.weight": load_file(model / "model.safetensors")[f"{module}.weight"] + 1}
+    same = {f"{PREFIX}lm_head.base_layer.weight": base._head.weights[0].copy()}
+    tensors = {**random_adapter(model, MODULES[3:4]), **whole, **same}
+    folder = write_adapter(tmp_path / "geo", tensors, modules_to_save=["layers.0.self_attn.k_proj"])
+    adapted = base.adapted(Adapter(folder))
+    stack = base._layers[0].query_key_value.weights[0]
+    query, key, value = adapted._layers[0].query_key_value.weights
+    assert np.shares_memory(query, stack)
+    assert np.shares_memory(value, stack)
+    assert not np.shares_memory(key, stack)
+    assert adapted._layers[1].query_key_value.weights[0] is base._layers[1].query_key_value.weights[0]
+    assert adapted._head.weights[0] is base._head.weights[0]
+
+
+def test_folders_are_routes(served: Served[Any]) -> None:
     """Each folder with an `adapter_config.json` is an adapter of its name; others are none."""
     assert sorted(served.adapters) == ["geo", "law"]
 
@@ -222,6 +238,26 @@ def for_the_embedding(matrices: Matrices) -> Matrices:
     return {**matrices, name: np.zeros((RANK, 16), np.float32)}
 
 
+def for_a_norm(matrices: Matrices) -> Matrices:
+    """With matrices for what is no matrix."""
+    return {**matrices, f"{PREFIX}model.norm.lora_A.weight": np.zeros((RANK, 16), np.float32)}
+
+
+def with_a_bias(matrices: Matrices) -> Matrices:
+    """With a bias that the model's projections do not have."""
+    return {**matrices, f"{PREFIX}{MODULES[0]}.bias": np.zeros(16, np.float32)}
+
+
+def too_many_ids(matrices: Matrices) -> Matrices:
+    """With the embedding of a model whose vocabulary was extended."""
+    return {**matrices, f"{PREFIX}model.embed_tokens.weight": np.zeros((300, 16), np.float32)}
+
+
+def with_a_magnitude(matrices: Matrices) -> Matrices:
+    """With DoRA's magnitudes, of which the configuration says nothing."""
+    return {**matrices, f"{PREFIX}{MODULES[0]}.lora_magnitude_vector": np.zeros(16, np.float32)}
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -230,7 +266,11 @@ def for_the_embedding(matrices: Matrices) -> Matrices:
         (too_wide, f"{MODULES[0]}: lora_A and lora_B have the shapes (3, 17) and (16, 3)"),
         (other_rank, MODULES[0]),
         (for_another_layer, f"no place for '{PREFIX}model.layers.2.self_attn.q_proj.lora_A.weight'"),
-        (for_the_embedding, f"no place for '{PREFIX}model.embed_tokens.lora_embedding_A'"),
+        (for_the_embedding, "model.embed_tokens has only one of lora_embedding_A and lora_embedding_B"),
+        (for_a_norm, f"no place for '{PREFIX}model.norm.lora_A.weight'"),
+        (with_a_bias, f"no place for '{PREFIX}{MODULES[0]}.bias'"),
+        (too_many_ids, "model.embed_tokens.weight has the shape (300, 16), the model's is (262, 16)"),
+        (with_a_magnitude, f"no place for '{PREFIX}{MODULES[0]}.lora_magnitude_vector'"),
     ],
 )
 def test_matrices_that_do_not_fit_are_named(
@@ -246,12 +286,16 @@ def test_matrices_that_do_not_fit_are_named(
     ("changes", "named"),
     [
         ({"peft_type": "IA3"}, "key 'peft_type' is 'IA3'; only 'LORA' is served"),
-        ({"use_dora": True}, "key 'use_dora'"),
-        ({"fan_in_fan_out": True}, "key 'fan_in_fan_out'"),
-        ({"modules_to_save": ["lm_head"]}, "key 'modules_to_save'"),
-        ({"rank_pattern": {"q_proj": 2}}, "key 'rank_pattern'"),
-        ({"alpha_pattern": {"q_proj": 2}}, "key 'alpha_pattern'"),
-        ({"bias": "lora_only"}, "key 'bias'"),
+        ({"alora_invocation_tokens": [5, 6]}, "key 'alora_invocation_tokens' asks for what is not served"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "key 'layer_replication'"),
+        ({"use_qalora": True}, "key 'use_qalora'"),
+        ({"use_bdlora": {"nblocks": 2}}, "key 'use_bdlora'"),
+        ({"kasa_config": {"beta": 1}}, "key 'kasa_config'"),
+        ({"init_lora_weights": "loftq"}, "key 'init_lora_weights' is 'loftq', which changed the base"),
+        ({"init_lora_weights": "pissa_niter_4"}, "path_initial_model_for_weight_conversion"),
+        ({"rank_pattern": {"q_proj": 0}}, "`$.rank_pattern[...]`"),
+        ({"rank_pattern": {"q_(": 2}}, "'q_(' is no regular expression"),
+        ({"trainable_token_indices": ["a"]}, "`$.trainable_token_indices"),
         ({"r": 0}, "`$.r`"),
         ({"lora_alpha": "much"}, "`$.lora_alpha`"),
         ({"peft_type": None}, "`$.peft_type`"),
@@ -260,10 +304,31 @@ def test_matrices_that_do_not_fit_are_named(
 def test_configurations_that_are_not_served_are_named(
     model: Path, tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
-    """Anything but plain LoRA is refused by file and key."""
+    """What is more than a LoRA, and what means nothing, is refused by file and key."""
     write_adapter(tmp_path / "geo", random_adapter(model), **changes)
     assert named in refusal(model, tmp_path)
     assert str(tmp_path / "geo/adapter_config.json") in refusal(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"use_dora": True}, f"lacks {MODULES[0]}.lora_magnitude_vector, which adapter_config.json asks for"),
+        ({"lora_bias": True}, f"lacks {MODULES[0]}.lora_B.bias, which adapter_config.json asks for"),
+        (
+            {"rank_pattern": {"q_proj": 2}},
+            f"{MODULES[0]}: lora_A and lora_B have the shapes (3, 16) and (16, 3)",
+        ),
+        ({"modules_to_save": ["lm_head"]}, "key 'modules_to_save' of adapter_config.json asks for lm_head"),
+    ],
+)
+def test_what_the_configuration_asks_for_must_be_there(
+    model: Path, tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    """A configuration that says more than the file holds is refused by folder and tensor."""
+    write_adapter(tmp_path / "geo", random_adapter(model), **changes)
+    assert named in refusal(model, tmp_path)
+    assert str(tmp_path / "geo") in refusal(model, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
@@ -301,10 +366,10 @@ def refusal(model: Path, adapters: Path) -> str:
 # ------------------------------------------------------------------------------------------- over HTTP
 
 
-def alone(model: LlamaModel) -> list[float]:
+def alone(model: Model[Any]) -> list[float]:
     """The forced output's log-probabilities, computed without HTTP or anything kept."""
-    job = Job(CONTEXT, len(FORCED), forced_ids=FORCED)
-    return [each.logprob for each in complete(model, PrefixCache[KeysValues](), job, Event()).output]
+    (output,) = run(model, Job(context_ids=CONTEXT, max_tokens=len(FORCED), forced_ids=FORCED)).outputs
+    return [each.logprob for each in output.tokens]
 
 
 async def ask(client: Client, path: str, **body: Any) -> tuple[list[float], dict[str, Any]]:
@@ -317,7 +382,7 @@ async def ask(client: Client, path: str, **body: Any) -> tuple[list[float], dict
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-async def test_a_route_picks_its_adapter(client: Client, served: Served, prefix: str) -> None:
+async def test_a_route_picks_its_adapter(client: Client, served: Served[Any], prefix: str) -> None:
     """`ENDPOINT_ID:ROUTE` is the adapter, the id alone the base, on each path; the reply names the id."""
     base, _ = await ask(client, prefix, model="ep0")
     assert base == alone(served.model)
@@ -327,7 +392,7 @@ async def test_a_route_picks_its_adapter(client: Client, served: Served, prefix:
         assert reply["model"] == "ep0"
 
 
-async def test_a_bare_route_is_one_on_the_container_s_path(client: Client, served: Served) -> None:
+async def test_a_bare_route_is_one_on_the_container_s_path(client: Client, served: Served[Any]) -> None:
     """On `/v1`, which knows no endpoint id, the route alone picks the adapter; elsewhere it is an id."""
     found, reply = await ask(client, "/v1", model="geo")
     assert (found, reply["model"]) == (alone(served.adapters["geo"]), "tiny")
@@ -360,7 +425,7 @@ async def test_text_to_ids_and_back_by_route(client: Client, prefix: str) -> Non
         assert await client.post(f"{prefix}/detokenize", asked) == (200, {"text": "a b"})
 
 
-async def test_adapters_keep_their_own_contexts(client: Client, served: Served) -> None:
+async def test_adapters_keep_their_own_contexts(client: Client, served: Served[Any]) -> None:
     """A context read by the base is read anew by an adapter, and kept for each: none is given to another."""
     models = {"ep0": served.model, **{f"ep0:{route}": each for route, each in served.adapters.items()}}
     for cached in (0, len(CONTEXT)):

@@ -5,7 +5,6 @@ import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from harness.errors import UsageError
-from harness.serving.decoding.completing import Job, complete
+from harness.serving.decoding.job import Job
 from harness.serving.models.config import read_config
 from harness.serving.models.llama import BLOCK, KeysValues, LlamaModel, load_llama
 from harness.serving.models.seam import Ids, Segment, Span, fork, start
@@ -23,6 +22,7 @@ from harness.serving.models.weights import Floats, Tensors
 from harness.serving.prefixes import PrefixCache
 from harness.serving.server import load
 from harness.tokenizing import Tokenizer
+from tests.decoded import run
 from tests.tiny_llama import NEWER, older, plain_logits, random_tensors, write_model
 
 IDS = np.random.default_rng(7).integers(0, NEWER["vocab_size"], 20).astype(np.int32)
@@ -148,7 +148,7 @@ def test_a_batch_changes_nothing_to_the_bit(model: LlamaModel, cuts: list[tuple[
 
 
 def test_vectors_stand_in_for_tokens(model: LlamaModel) -> None:
-    """The embedding of another token, given as a vector, reads as that token, whoever else is read with it."""
+    """The embedding of another token, given as a vector, reads as that token in any batch."""
     whole, _ = read(model, IDS, block=len(IDS))
     blank = IDS.copy()
     blank[[3, 9]] = 2
@@ -165,7 +165,7 @@ def test_a_long_prompt_stays_small(tmp_path: Path) -> None:
     cache = PrefixCache[KeysValues]()
     tracemalloc.start()
     try:
-        complete(model, cache, Job(ids, 1, forced_ids=[5]), Event())
+        run(model, Job(context_ids=ids, max_tokens=1, forced_ids=[5]), cache)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -297,8 +297,8 @@ def test_golden_scores(shared: Path) -> None:
             record["contexts"], record["continuations"], sums, strict=True
         ):
             context_ids, forced = split(served.tokenizer, context, continuation)
-            job = Job(context_ids, len(forced), forced_ids=forced)
-            done = complete(served.model, cache, job, Event())
-            assert abs(expected - sum(each.logprob for each in done.output)) < 1e-3
+            job = Job(context_ids=context_ids, max_tokens=len(forced), forced_ids=forced)
+            (output,) = run(served.model, job, cache).outputs
+            assert abs(expected - sum(each.logprob for each in output.tokens)) < 1e-3
             compared += 1
     assert compared == 4 * (25 + 3 * 57)

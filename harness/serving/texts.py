@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from harness.serving.decoding.job import Completion, Job, Output, Piece
 from harness.serving.decoding.sampling import Scored
-from harness.serving.decoding.spelling import Growth
+from harness.serving.decoding.spelling import Growth, Spell
 from harness.serving.wire import Choice, Logprobs
 from harness.tokenizing import Tokenizer
 
@@ -56,20 +56,24 @@ class Texts:
         ids = [each.token for each in output.tokens]
         text = output.text
         if job.echo:
-            text = None if text is None else self.text(job.context_ids) + text
+            before = self._tokenizer.decode(job.context_ids)
+            text = self._tokenizer.decode([*job.context_ids, *ids]) if text is None else before + text
             ids = [*job.context_ids, *ids]
             scored = [None, *echoed, *scored]
+        opening = self._tokenizer.decode if job.echo else None
         return Choice(
             index=index,
             text=self.text(ids) if text is None else text,
             seed=output.seed,
             finish_reason=output.finish_reason,
             tokens=ids,
-            logprobs=self._logprobs(ids, scored) if logprobs else None,
+            logprobs=self._logprobs(ids, scored, opening) if logprobs else None,
         )
 
-    def _logprobs(self, ids: Sequence[int], scored: Sequence[Scored | None]) -> Logprobs:
-        growth = Growth(self.text)
+    def _logprobs(
+        self, ids: Sequence[int], scored: Sequence[Scored | None], opening: Spell | None
+    ) -> Logprobs:
+        growth = Growth(self.text, opening=opening)
         for each in ids:
             growth.add(each)
         return Logprobs(

@@ -31,8 +31,8 @@ class Feature:
     """What float32 may move logits of up to 15 nats on weights this lively; more is a fault."""
 
 
-TIED = {"tie_word_embeddings": True}
-BIASED = {"attention_bias": True, "mlp_bias": True}
+TIED: dict[str, Any] = {"tie_word_embeddings": True}
+BIASED: dict[str, Any] = {"attention_bias": True, "mlp_bias": True}
 ENDS = {"target_modules": ["embed_tokens", "lm_head", "q_proj"]}
 TWO = {"embed_tokens": [5, 60], "lm_head": [9]}
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file, save_file
 
-pytest.importorskip("torch")
+pytest.importorskip("peft")  # which needs torch and transformers
 
 from harness.errors import UsageError
 from harness.serving.models.adapters import Adapter
@@ -100,7 +100,8 @@ def test_adapters_of_other_architectures(tmp_path: Path, kind: str, modules: Any
     base = load_transformers(folder)
     adapted = base.adapted(adapter)
     ids = np.asarray(IDS, np.int32) % VOCABULARY
-    read = [model.feed([Segment(start(model), ids, len(ids))])[0] for model in (base, adapted)]
+    both: list[Model[Any]] = [base, adapted]
+    read = [model.feed([Segment(start(model), ids, len(ids))])[0] for model in both]
     assert np.abs(computed(folder, adapter, ids.tolist()) - read[1]).max() < 5e-4
     assert np.abs(read[0] - read[1]).max() > 0.1
 

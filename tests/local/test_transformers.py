@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 pytest.importorskip("torch")
+pytest.importorskip("transformers")
 
 import torch
 
@@ -185,7 +186,7 @@ def test_numpy_and_transformers_are_the_same_model(shared: Path) -> None:
         plain.eos_ids,
     )
     tokenizer = load_tokenizer(str(folder))
-    for record, sums in list(golden_items(shared))[::4]:
+    for record, sums in list(golden_items(shared))[::12]:
         pairs = zip(record["contexts"], record["continuations"], strict=True)
         texts = [split(tokenizer, context, continuation) for context, continuation in pairs]
         scores = [scored(each, texts) for each in (model, plain)]

@@ -24,9 +24,15 @@ class Growth:
             character all start where it starts, and the last of them holds it. Ends are there once settled.
     """
 
-    def __init__(self, spell: Spell) -> None:
+    def __init__(self, spell: Spell, *, opening: Spell | None = None) -> None:
+        """Take what spells ids; `opening` spells all of them as long as they have no text yet.
+
+        For a text that begins with them: tokenizers drop a space in front of its first word.
+        """
         self._spell = spell
+        self._opening = opening
         self._open: list[int] = []
+        self._silent: list[int] = []
         self.text = ""
         self.starts: list[int] = []
         self.ends: list[int] = []
@@ -35,18 +41,25 @@ class Growth:
         """One more token."""
         self.starts.append(len(self.text))
         self._open.append(token)
-        added = self._spell(self._open)
+        added = self._added()
         if not added.endswith(_BROKEN) or len(self._open) == _MOST_FRAGMENTS:
             self._settle(added)
 
     def close(self) -> None:
         """No more tokens: what is broken stays so."""
         if self._open:
-            self._settle(self._spell(self._open))
+            self._settle(self._added())
+
+    def _added(self) -> str:
+        """What the ids that are not settled add to the text."""
+        if self._opening is None or self.text:
+            return self._spell(self._open)
+        return self._opening([*self._silent, *self._open])
 
     def _settle(self, added: str) -> None:
         self.ends += [len(self.text)] * (len(self._open) - 1)
         self.text += added
+        self._silent += self._open if not self.text else []
         self.ends.append(len(self.text))
         self._open = []
 
