@@ -19,7 +19,7 @@ from rich.console import Console
 from harness import __version__
 from harness.errors import EndpointRefused, HarnessError, StoreError, UsageError
 from harness.settings import CompareSettings, RunSettings, ServeSettings
-from harness.terminal import print_table, reader_may_leave, say, show_other_signs
+from harness.terminal import pairs_table, print_table, reader_may_leave, say, show_other_signs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,7 +98,9 @@ A model and its adapters, as an account would see them:
 An endpoint on a bad day: a tenth of all requests are refused for now, some
 connections break, and it sleeps until it is asked:
   forced-choice serve --faults 429=0.1,reset=0.01,seed=7 \\
-      --asleep --startup 60"""
+      --asleep --startup 60
+  forced-choice run --tasks hellaswag --tokenizer MODEL_DIR \\
+      --endpoint http://127.0.0.1:8000/dedicated/v1#ENDPOINT_ID"""
 
 
 @app.command(help_epilogue=_RUN_EXAMPLES)
@@ -178,10 +180,14 @@ def serve(settings: ServeSettings = _SERVE_DEFAULTS) -> int:
     # One thread for linear algebra: the matrices are small, and more threads only wait for one another.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from harness import reference
-    from harness.serving.faults.plan import read_faults
+    from harness.serving.faults.plan import read_faults, rows
     from harness.serving.server import Options, load
     from harness.serving.server import serve as serve_model
 
+    if "list" in settings.faults:
+        with reader_may_leave():
+            print_table(pairs_table((form, what) for _, form, what in rows()))
+        return 0
     shipped = settings.model is None
     options = Options(
         token=settings.token,

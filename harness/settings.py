@@ -202,10 +202,11 @@ that ships with the program, with its adapters."""
     cache_mib: Annotated[int, Parameter(group=KEPT)] = 256
     """Mebibytes that these may take; 0: none."""
     faults: Annotated[
-        tuple[str, ...], Parameter(group=FAULTS, negative="", consume_multiple=False, metavar="FAULTS")
+        tuple[str, ...],
+        Parameter(group=FAULTS, negative="", consume_multiple=False, metavar="FAULTS", show_default=False),
     ] = ()
-    """What goes wrong: a TOML file, or short forms such as 429=0.1,reset=0.01,seed=7. Repeatable. All of \
-them: harness/serving/README.md."""
+    """What goes wrong: a TOML file, or short forms such as 429=0.1,reset=0.01,seed=7. Repeatable. \
+--faults list prints them all."""
     startup: Annotated[float, Parameter(group=FAULTS)] = 0.0
     """Seconds that a sleeping endpoint takes to wake up, through the phases that the vendor names."""
     asleep: Annotated[bool, Parameter(group=FAULTS, negative="", show_default=False)] = False

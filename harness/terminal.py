@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def show_other_signs() -> None:
@@ -31,6 +32,15 @@ def print_table(table: Table) -> None:
         wide = out.options.update(width=10_000)
         out = Console(width=max(out.width, out.measure(table, options=wide).maximum))
     out.print(table)
+
+
+def pairs_table(pairs: Iterable[tuple[str, str]]) -> Table:
+    """Terms on the left, which are never cut, and what each means."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    for term, meaning in pairs:
+        table.add_row(Text(term), Text(meaning))
+    return table
 
 
 @contextmanager

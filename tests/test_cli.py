@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
+from harness.serving.faults.plan import rows
 
 ROOT = Path(__file__).parents[1]
 GOOD = {"--endpoint": "http://127.0.0.1:9/v1", "--tasks": "hellaswag", "--tokenizer": "{tokenizer}"}
@@ -133,3 +134,10 @@ def test_the_program_of_a_checkout() -> None:
     )
     for flag in ("--endpoint", "--tasks", "--tokenizer", "--shots", "--limit", "--rpm", "--tpm", "--out"):
         assert flag in shown.stdout
+
+
+def test_all_faults_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """`serve --faults list` prints every fault as it is written, and serves nothing."""
+    assert main(["serve", "--faults", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [form for _, form, _ in rows()]

@@ -150,6 +150,25 @@ def test_only_the_rows_that_are_asked_for(tiny: CachedModel) -> None:
     assert tiny.feed([Segment(start(tiny), some(4), 0)])[0].shape == (0, VOCABULARY)
 
 
+def test_what_is_read_again_waits_for_a_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all is read again, blocks of which no logits are wanted cost no pass at all."""
+    model = load_transformers(write(tmp_path, *REREAD["mamba"]))
+    assert isinstance(model, RereadingModel)
+    past, ids, passes = start(model), some(30), []
+    called = network.Network.__call__
+
+    def counting(self: network.Network, asked: network.Asked) -> Any:
+        passes.append(asked.inputs.shape)
+        return called(self, asked)
+
+    monkeypatch.setattr(network.Network, "__call__", counting)
+    assert model.feed([Segment(past, ids[:10], 0)])[0].shape == (0, VOCABULARY)
+    model.feed([Segment(past, ids[10:20], 0)])
+    last = model.feed([Segment(past, ids[20:], 3)])[0]
+    assert passes == [(1, 30)]
+    assert np.abs(alone(model, ids)[-3:] - last).max() < ROUNDING
+
+
 def test_many_long_sequences_are_read_in_several_passes(
     tiny: CachedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

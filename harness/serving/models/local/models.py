@@ -120,7 +120,8 @@ class RereadingModel(TorchModel):
         """Read each segment after its past; logits after its last tokens, (rows, vocabulary) each."""
         by_length: dict[int, list[int]] = {}
         for at, segment in enumerate(segments):
-            by_length.setdefault(segment.past.length + len(segment.ids), []).append(at)
+            if segment.rows:  # else there is nothing to compute yet
+                by_length.setdefault(segment.past.length + len(segment.ids), []).append(at)
         logits: dict[int, Floats] = {}
         self.network.adapters.use(self._adapter)
         with torch.inference_mode():
@@ -131,7 +132,8 @@ class RereadingModel(TorchModel):
                     logits |= zip(batch, self._read([segments[at] for at in batch]), strict=True)
         for segment in segments:
             segment.past.extend(segment.ids, segment.vectors)
-        return [logits[at] for at in range(len(segments))]
+        none = np.empty((0, self.vocab_size), np.float32)
+        return [logits.get(at, none) for at in range(len(segments))]
 
     def _read(self, segments: Sequence[Segment[ReadPast]]) -> list[Floats]:
         reads: list[Read] = []

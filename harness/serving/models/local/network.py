@@ -94,8 +94,8 @@ class Network:
 
 
 def to_floats(logits: Tensor) -> Floats:
-    """As an array of its own."""
-    floats: Floats = logits.float().cpu().numpy()
+    """As an array of its own, which does not keep those of the whole batch."""
+    floats: Floats = logits.float().cpu().numpy().copy()
     return floats
 
 
