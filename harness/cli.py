@@ -204,6 +204,7 @@ def serve(settings: ServeSettings = _SERVE_DEFAULTS) -> int:
         settings.adapters or (reference.ADAPTERS if shipped else None),
         backend=settings.backend,
         device=settings.device,
+        dtype=settings.dtype,
     )
     _run_async(
         serve_model(

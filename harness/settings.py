@@ -187,6 +187,8 @@ that ships with the program, with its adapters."""
 'forced-choice[local]'). auto: numpy where it can."""
     device: Annotated[Literal["auto", "cpu", "cuda"], Parameter(group=SERVED)] = "auto"
     """Where transformers computes; auto: on a GPU where there is one."""
+    dtype: Annotated[Literal["auto", "float32", "float16", "bfloat16"], Parameter(group=SERVED)] = "auto"
+    """What transformers computes in; auto: float32 on a processor, the checkpoint's own type on a GPU."""
     host: Annotated[str, Parameter(group=REACHED)] = "127.0.0.1"
     """Address to listen on."""
     port: Annotated[int, Parameter(group=REACHED)] = 8000

@@ -105,13 +105,25 @@ SCHOOLING = {
 }
 """Modules of `harness.schooling`, beside the rings, and their libraries; in the same kind of order."""
 
+LOCAL = {"msgspec", "numpy", "peft", "safetensors", "torch", "transformers"}
+"""Libraries of the extra `local`, and of those always there what goes between them."""
 SERVING = {
     "models.weights": {"msgspec", "numpy", "safetensors"},
     "models.seam": {"numpy"},
-    "models.adapters": {"msgspec", "numpy"},
+    "models.modules": {"numpy"},
     "models.config": {"msgspec"},
+    "models.adapters": {"msgspec", "numpy"},
+    "models.adapting": {"numpy"},
     "models.llama": {"numpy"},
-    "models.transformers_model": {"numpy", "peft", "torch", "transformers"},
+    "models.local.quiet": LOCAL,
+    "models.local.changes": LOCAL,
+    "models.local.adapters": LOCAL,
+    "models.local.network": LOCAL,
+    "models.local.pasts": LOCAL,
+    "models.local.batches": LOCAL,
+    "models.local.trying": LOCAL,
+    "models.local.models": LOCAL,
+    "models.transformers_model": set(),
     "decoding.spelling": set(),
     "decoding.sampling": {"numpy"},
     "decoding.steering": {"numpy"},
@@ -205,7 +217,7 @@ def allowed(module: str) -> tuple[set[str], set[str] | None]:
     seam = {"dialects", *(f"dialects.{f.stem}" for f in (ROOT / "harness/dialects").glob("*.py"))}
     if module in EDGES:
         return {*WHOLE_CORE, *seam, *EDGES[: EDGES.index(module)]}, EDGE_LIBRARIES[module]
-    if module in ("serving", "serving.models", "serving.decoding"):
+    if module in ("serving", "serving.models", "serving.models.local", "serving.decoding"):
         return set(), set()
     if module.startswith("serving."):
         name = module.removeprefix("serving.")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.serving.decoding.job import Completion, Job
+from harness.serving.decoding.job import Beams, Completion, Job
 from harness.serving.models.llama import KeysValues, LlamaModel, load_llama
 from harness.serving.models.seam import Segment
 from harness.serving.models.weights import Floats
@@ -160,6 +160,21 @@ def test_who_gives_up_stops_at_the_next_step_and_frees_who_waited() -> None:
         scheduler.step()
     assert isinstance(follower.result, Completion)
     assert scheduler.counts.prompt_computed == 12
+
+
+def test_outputs_have_places_not_requests() -> None:
+    """Many outputs of one request, or beams, take the places of many requests; more than all run alone."""
+    several = [Job(context_ids=[place], max_tokens=3, seeds=range(30)) for place in range(3)]
+    model = Table(flat)
+    scheduled(several, model)
+    assert max(model.batches) == 60
+    model = Table(flat)
+    wide = Job(context_ids=[9], max_tokens=3, seeds=range(100))
+    scheduled([wide, *(forced(letter, "xyz") for letter in "abc")], model)
+    assert model.batches == [1, 100, 100, 3, 3]
+    model = Table(flat)
+    scheduled([Job(context_ids=[place], max_tokens=3, beams=Beams(width=20)) for place in range(4)], model)
+    assert max(model.batches) == 60
 
 
 class Broken(Table):

@@ -100,6 +100,18 @@ async def test_who_gives_up_stops_the_model(folder: Path) -> None:
     assert model.fed == 1
 
 
+async def test_a_step_that_fails_answers_who_waits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of ours in the model's thread ends what waits with the error, and the next is served."""
+    engine: Engine[KeysValues] = Engine({"": load(folder).model}, letters)
+    job = Job(context_ids=BASE, max_tokens=1)
+    with monkeypatch.context() as broken:
+        broken.setattr("harness.serving.scheduler.Scheduler._chosen", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await engine.complete("", job)
+    assert (await engine.complete("", job)).outputs
+    await engine.close()
+
+
 async def test_stopping_answers_what_is_in_flight(
     folder: Path, served: Served[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

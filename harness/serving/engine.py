@@ -6,6 +6,7 @@ What a step ends goes back to the event loop in one call, so that a burst of res
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
@@ -17,6 +18,8 @@ from harness.serving.decoding.spelling import Spell
 from harness.serving.models.seam import Model, P
 from harness.serving.prefixes import PrefixCache
 from harness.serving.scheduler import Cancelled, Counts, Scheduler, Task
+
+logger = logging.getLogger(__name__)
 
 
 class Engine(Generic[P]):
@@ -116,7 +119,11 @@ class Engine(Generic[P]):
 
     def _run(self) -> None:
         while self._take_in():
-            ended = self._scheduler.step()
+            try:
+                ended = self._scheduler.step()
+            except Exception as error:  # a fault of ours: who waits must learn of it, and others be served
+                logger.exception("a step failed")
+                ended = self._scheduler.give_up(error)
             told, self._told = self._told, []
             if (ended or told) and self._loop is not None:
                 self._loop.call_soon_threadsafe(self._deliver, told, ended)

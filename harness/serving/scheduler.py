@@ -21,7 +21,7 @@ from harness.serving.models.weights import Floats
 from harness.serving.prefixes import PrefixCache, shared_ids
 
 MAX_RUNNING = 64
-"""Completions that are being worked on; others wait."""
+"""Outputs that are being made, unless a single request wants more; others wait. Memory follows them."""
 MAX_STEP_TOKENS = 512
 """Tokens that a step reads, unless a single completion wants more: a token of a stream waits for a step."""
 
@@ -67,6 +67,12 @@ class Task(Generic[P]):
         self.ids = np.asarray(self.job.context_ids, np.int32)
 
     @property
+    def outputs(self) -> int:
+        """How many outputs, or beginnings of one, it makes side by side."""
+        beams = self.job.beams
+        return len(self.job.seeds) if beams is None else beams.width
+
+    @property
     def tokens(self) -> int:
         """How many it wants read next."""
         return sum(len(segment.ids) for segment in self.wanted)
@@ -108,6 +114,15 @@ class Scheduler(Generic[P]):
         self._running = deque(task for task in self._running if id(task) not in gone)
         return ended
 
+    def give_up(self, error: Exception) -> list[Task[P]]:
+        """End all there is with an error."""
+        ended = [*self._waiting, *self._running]
+        for task in ended:
+            _end(task, error)
+        self._waiting.clear()
+        self._running.clear()
+        return ended
+
     def _drop_cancelled(self) -> list[Task[P]]:
         dropped = [task for task in (*self._waiting, *self._running) if task.cancelled]
         for task in dropped:
@@ -120,7 +135,7 @@ class Scheduler(Generic[P]):
         ended, left = list[Task[P]](), deque[Task[P]]()
         while self._waiting:
             task = self._waiting.popleft()
-            if len(self._running) >= MAX_RUNNING or self._must_wait(task):
+            if not self._has_place(task) or self._must_wait(task):
                 left.append(task)
                 continue
             task.reading = True
@@ -128,6 +143,10 @@ class Scheduler(Generic[P]):
             (ended if self._go_on(task, None) else self._running).append(task)
         self._waiting = left
         return ended
+
+    def _has_place(self, task: Task[P]) -> bool:
+        running = sum(each.outputs for each in self._running)
+        return not running or running + task.outputs <= MAX_RUNNING
 
     def _must_wait(self, task: Task[P]) -> bool:
         """Whether somebody ahead reads more of the same beginning than is kept."""

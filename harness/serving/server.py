@@ -23,7 +23,7 @@ from harness.serving.app import CONTAINER, GRACE, Service, create_app
 from harness.serving.faults.plan import Faults
 from harness.serving.lifecycle import Lifecycle
 from harness.serving.models.adapters import Adapter, adapter_folders
-from harness.serving.models.config import read_kind
+from harness.serving.models.config import is_plain_llama
 from harness.serving.models.llama import load_llama
 from harness.serving.models.seam import Model, P
 from harness.serving.prefixes import MAX_BYTES, MAX_TOKENS, PrefixCache
@@ -35,6 +35,7 @@ _CUT_AFTER = 2 * GRACE
 
 Backend = Literal["auto", "numpy", "transformers"]
 Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,12 @@ class Served(Generic[P]):
 
 
 def load(
-    folder: Path, adapters: Path | None = None, *, backend: Backend = "auto", device: Device = "auto"
+    folder: Path,
+    adapters: Path | None = None,
+    *,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> Served[Any]:
     """Model and tokenizer of a Hugging Face folder, and the adapters of another, named by their folders.
 
@@ -101,6 +107,7 @@ def load(
         adapters: of the adapters.
         backend: what computes; auto: numpy where it can, else transformers.
         device: where transformers computes; auto: on a GPU where there is one.
+        dtype: what transformers computes in; auto: float32 on a processor, the checkpoint's own on a GPU.
 
     Raises:
         UsageError: one of its files is missing, broken, or of a kind that is not served; named in the text.
@@ -111,13 +118,13 @@ def load(
         raise UsageError(f"--model {folder}: no tokenizer.json in this folder")
     routes = {} if adapters is None else adapter_folders(adapters)
     model: Any
-    if backend == "numpy" or (backend == "auto" and read_kind(folder) == "llama"):
+    if backend == "numpy" or (backend == "auto" and is_plain_llama(folder)):
         model = load_llama(folder)
         adapted = {route: model.adapted(Adapter(found)) for route, found in routes.items()}
     else:
         from harness.serving.models.transformers_model import load_transformers
 
-        model = load_transformers(folder, device=device)
+        model = load_transformers(folder, device=device, dtype=dtype)
         adapted = {route: model.adapted(found) for route, found in routes.items()}
     return Served(model, load_tokenizer(str(folder)), folder.resolve().name, adapted)
 

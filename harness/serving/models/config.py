@@ -105,6 +105,21 @@ class _GenerationFile(msgspec.Struct):
     eos_token_id: int | list[int] | None = None
 
 
+def is_plain_llama(folder: Path) -> bool:
+    """Whether the model in `folder` is one that `read_config` takes.
+
+    Raises:
+        UsageError: no readable `config.json`.
+    """
+    if read_kind(folder) != "llama":
+        return False
+    try:
+        read_config(folder)
+    except UsageError:
+        return False
+    return True
+
+
 def read_kind(folder: Path) -> str:
     """The `model_type` of the model in `folder`.
 
