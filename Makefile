@@ -55,8 +55,8 @@ $(STAMP): pyproject.toml requirements.lock
 
 lock:
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	$(BIN)/pip freeze --all --exclude-editable | grep -v '^pip==' > requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,local,train]'
+	$(BIN)/pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+cpu$$//' > requirements.lock
 	touch $(STAMP)
 
 clean:
