@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientPayloadError
 
-from harness.serving.app import Service, create_app
+from harness.serving.app import PREFIXES, Service, create_app
+from harness.serving.faults.plan import read_faults
 from harness.serving.lifecycle import Lifecycle
 from harness.serving.server import Options, Served, load
 from tests.tiny_endpoint import Client, client_of, client_of_app, events
@@ -313,3 +314,62 @@ async def test_an_end_of_text_has_no_text(client: Client) -> None:
     """The ending id is the last token, and adds nothing to the text."""
     (choice,) = await choices(client, temperature=0, max_tokens=3, forced_output_tokens=[70, EOS])
     assert (choice["tokens"], choice["text"]) == ([70, EOS], PIECES[70])
+
+
+# ------------------------------------------------------------------------- faults of the model's own side
+
+
+def faulty(*texts: str) -> Options:
+    """The endpoint with faults."""
+    return Options(faults=read_faults(texts))
+
+
+async def test_a_smaller_context_than_stated(served: Served[Any]) -> None:
+    """`context=N` refuses what the stated length would have room for, and counts it; beyond that it is right."""
+    async with client_of(served, faulty("context=10")) as client:
+        assert (await client.complete(tokens=BASE, forced_output_tokens=[5] * 6))[0] == 200
+        status, reply = await client.complete(tokens=BASE, forced_output_tokens=[5] * 7)
+        assert (status, reply["detail"][0]["loc"][1]) == (422, "forced_output_tokens")
+        assert (await client.complete(tokens=BASE, max_tokens=SHORT))[0] == 422
+        assert (await admin(client))["faults"] == {"context": 1}
+        async with client.session.get(f"{client.host}/dedicated/beta/endpoint/ep0") as spec:
+            assert (await spec.json())["maxContextLength"] == SHORT
+
+
+async def test_scores_that_sampling_moves(served: Served[Any]) -> None:
+    """`moved_by_sampling` reports what temperature, top-k and top-p leave; without such fields all is well."""
+    forced = {"tokens": BASE, "forced_output_tokens": [5, 6], "logprobs": 100}
+    async with client_of(served) as honest, client_of(served, faulty("moved_by_sampling")) as moved:
+
+        async def values(client: Client, **fields: Any) -> list[dict[str, float]]:
+            _, reply = await client.complete(**forced, **fields)
+            found: list[dict[str, float]] = reply["choices"][0]["logprobs"]["top_logprobs"]
+            return found
+
+        plain = await values(honest)
+        assert await values(honest, temperature=2, top_k=3) == plain
+        assert await values(moved) == plain
+        assert await values(moved, temperature=0) == plain
+        assert (await admin(moved))["faults"] == {"moved_by_sampling": 0}
+        hot = await values(moved, temperature=2)
+        for before, after in zip(plain, hot, strict=True):
+            a, b = sorted(before, key=lambda each: before[each])[-2:]
+            assert after[b] - after[a] == pytest.approx((before[b] - before[a]) / 2, abs=1e-4)
+        assert (await admin(moved))["faults"] == {"moved_by_sampling": 1}
+
+
+async def test_faults_reach_the_whole_service(served: Served[Any]) -> None:
+    """Faults strike on every path, and are told at the admin path, which they leave alone."""
+    async with client_of(served, faulty("503,rpm=6")) as client:
+        for path in [f"{prefix}/{route}" for prefix in PREFIXES for route in ("completions", "tokenize")]:
+            body = {"prompt": "a", "model": "ep0"}
+            async with client.session.post(client.host + path, json=body) as reply:
+                assert (reply.status, reply.headers["X-RateLimit-Limit-Requests"]) == (503, "6")
+        assert (await client.complete(prompt="a"))[0] == 429
+        assert (await admin(client))["faults"] == {"rpm": 1, "503": 6}
+    async with client_of(served, faulty("tokenizer")) as client:
+        _, reply = await client.post("/v1/tokenize", {"prompt": "a b"})
+        ids = reply["tokens"]
+        assert (await client.post("/v1/detokenize", {"tokens": ids}))[1] == {"text": "a b"}
+    async with client_of(served) as client:
+        assert (await client.post("/v1/tokenize", {"prompt": "a b"}))[1]["tokens"] != ids

@@ -127,7 +127,8 @@ class Jobs:
         least = self._min_tokens(asked, len(context_ids), longest)
         ending = self._ending(asked, least)
         sampling = _sampling(asked)
-        if self._moved and sampling != Sampling():
+        moved = self._moved and sampling.temperature > 0 and sampling != Sampling()
+        if moved:
             self._note("moved_by_sampling")
         return Job(
             context_ids=context_ids,
@@ -141,7 +142,7 @@ class Jobs:
             steering=_steering(asked, ending, bad),
             ending=ending,
             beams=_beams(asked),
-            moved=self._moved,
+            moved=moved,
         )
 
     def _max_tokens(self, asked: CompletionRequest, context_length: int) -> int:

@@ -142,7 +142,7 @@ def _watch(job: Job, outputs: Sequence[Output], spell: Spell) -> None:
 
 def _reported(logits: Floats, job: Job) -> Floats:
     """Log-probabilities as a reply reports them: before everything that steers the drawing."""
-    if not job.moved or job.sampling.temperature == 0:
+    if not job.moved:
         return log_softmax(logits)
     always = replace(job.sampling, xtc_probability=0.0)
     rows = [candidates(row, always, np.random.default_rng(0)) for row in logits]
