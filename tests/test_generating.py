@@ -325,7 +325,7 @@ def faulty(*texts: str) -> Options:
 
 
 async def test_a_smaller_context_than_stated(served: Served[Any]) -> None:
-    """`context=N` refuses what the stated length would have room for, and counts it; beyond that it is right."""
+    """`context=N` refuses what the stated length has room for, and counts that alone."""
     async with client_of(served, faulty("context=10")) as client:
         assert (await client.complete(tokens=BASE, forced_output_tokens=[5] * 6))[0] == 200
         status, reply = await client.complete(tokens=BASE, forced_output_tokens=[5] * 7)
@@ -337,7 +337,7 @@ async def test_a_smaller_context_than_stated(served: Served[Any]) -> None:
 
 
 async def test_scores_that_sampling_moves(served: Served[Any]) -> None:
-    """`moved_by_sampling` reports what temperature, top-k and top-p leave; without such fields all is well."""
+    """`moved_by_sampling` reports what temperature and top-k leave; without such fields all is well."""
     forced = {"tokens": BASE, "forced_output_tokens": [5, 6], "logprobs": 100}
     async with client_of(served) as honest, client_of(served, faulty("moved_by_sampling")) as moved:
 
