@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Before numpy is imported: with more threads the small matrices here only wait for one another.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 SHARED = Path(os.environ.get("FORCED_CHOICE_SHARED", Path(__file__).parents[2] / "shared"))
 
 
