@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.serving.decoding.completing import Kept, complete
+from harness.serving.decoding.completing import Reader, complete
 from harness.serving.decoding.job import Completion, Job, T, Work
 from harness.serving.models.seam import Model, P, Segment, Span
 from harness.serving.models.weights import Floats
@@ -32,7 +32,7 @@ def finish(model: Model[P], work: Work[P, T]) -> T:
 
 def run(model: Model[P], job: Job, cache: PrefixCache[P] | None = None) -> Completion:
     """The job's completion, by default with nothing kept."""
-    return finish(model, complete(model, None if cache is None else Kept(cache, ""), job, letters))
+    return finish(model, complete(Reader(model, cache), job, letters))
 
 
 @dataclass(slots=True)

@@ -23,14 +23,22 @@ SomeIds = Annotated[list[TokenId], msgspec.Meta(min_length=1)]
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-_Finite = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
-_Text = Annotated[str, msgspec.Meta(min_length=1)]
+_Number = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
+_Exponent = Annotated[float, msgspec.Meta(ge=-40, le=40)]
+"""Within these no length of an output overflows."""
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
+_Phrases = Annotated[list[_Text], msgspec.Meta(max_length=128)]
+"""Each is looked for with every token."""
+_FewIds = Annotated[list[TokenId], msgspec.Meta(max_length=1_024)]
 
 
 class TokenSequence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Ids, as the contract wraps them where it wants several sequences."""
 
-    tokens: list[TokenId] | None = None
+    tokens: _FewIds | None = None
+
+
+_Sequences = Annotated[list[TokenSequence], msgspec.Meta(max_length=1_024)]
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,7 +65,7 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=MAX_TOP)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    timeout_microseconds: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    timeout_microseconds: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)] | None = None
 
     temperature: Annotated[float, msgspec.Meta(ge=0)] | None = None
     top_k: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -69,22 +77,22 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     presence_penalty: _Penalty | None = None
     repetition_penalty: Annotated[float, msgspec.Meta(ge=1)] | None = None
     no_repeat_ngram: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    bad_words: list[_Text] | None = None
-    bad_word_tokens: list[TokenSequence] | None = None
+    bad_words: _Phrases | None = None
+    bad_word_tokens: _Sequences | None = None
 
-    stop: list[_Text] | None = None
-    stop_tokens: list[TokenSequence] | None = None
-    eos_token: list[TokenId] | None = None
+    stop: _Phrases | None = None
+    stop_tokens: _Sequences | None = None
+    eos_token: _FewIds | None = None
 
     num_beams: Annotated[int, msgspec.Meta(ge=1, le=31)] | None = None
     beam_search_type: BeamSearchType | None = None
-    length_penalty: _Finite | None = None
+    length_penalty: _Exponent | None = None
     early_stopping: bool | None = None
     beam_compat_pre_normalization: bool | None = None
     beam_compat_no_post_normalization: bool | None = None
 
     token_index_to_replace: list[Annotated[int, msgspec.Meta(ge=0)]] | None = None
-    embedding_to_replace: list[_Finite] | None = None
+    embedding_to_replace: list[_Number] | None = None
 
     encoder_repetition_penalty: Any = None
     encoder_no_repeat_ngram: Any = None

@@ -21,6 +21,9 @@ from harness.serving.scheduler import Cancelled, Counts, Scheduler, Task
 
 logger = logging.getLogger(__name__)
 
+_AT_ONCE = 500
+"""Tokens that the event loop is told of before it looks at anything else."""
+
 
 class Engine(Generic[P]):
     """Runs completions on some models, named by route; used from one event loop.
@@ -104,8 +107,11 @@ class Engine(Generic[P]):
         return replace(job, emit=tell)
 
     def _deliver(self, told: Sequence[Callable[[], object]], ended: Sequence[Task[P]]) -> None:
-        for tell in told:
+        for tell in told[:_AT_ONCE]:
             tell()
+        if len(told) > _AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._deliver, told[_AT_ONCE:], ended)
+            return
         for task in ended:
             future = self._waiting.get(task)
             if future is None or future.done():
@@ -124,9 +130,18 @@ class Engine(Generic[P]):
             except Exception as error:  # a fault of ours: who waits must learn of it, and others be served
                 logger.exception("a step failed")
                 ended = self._scheduler.give_up(error)
-            told, self._told = self._told, []
-            if (ended or told) and self._loop is not None:
-                self._loop.call_soon_threadsafe(self._deliver, told, ended)
+            self._pass_on(ended)
+        while not self._inbox.empty():
+            late = self._inbox.get()
+            if late is not None:
+                self._scheduler.add(late)
+        self._pass_on(self._scheduler.give_up(Cancelled()))
+
+    def _pass_on(self, ended: Sequence[Task[P]]) -> None:
+        """Let the event loop know what a step came to."""
+        told, self._told = self._told, []
+        if (ended or told) and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._deliver, told, ended)
 
     def _take_in(self) -> bool:
         """Take what has come, waiting where there is nothing else to do; whether to go on."""

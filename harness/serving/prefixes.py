@@ -86,12 +86,13 @@ class PrefixCache(Generic[P]):
     """Contexts of some models, each model's under a name of its own.
 
     Attributes:
+        max_tokens: how many tokens are kept at most.
         tokens: how many tokens are kept.
         nbytes: how many bytes they hold.
     """
 
     def __init__(self, *, max_tokens: int = MAX_TOKENS, max_bytes: int = MAX_BYTES) -> None:
-        self._max_tokens = max_tokens
+        self.max_tokens = max_tokens
         self._max_bytes = max_bytes
         self._roots: dict[Hashable, _Page[P]] = {}
         self._used: OrderedDict[_Page[P], None] = OrderedDict()
@@ -148,7 +149,7 @@ class PrefixCache(Generic[P]):
             page = page.above
 
     def _shrink(self) -> None:
-        while self.tokens > self._max_tokens or self.nbytes > self._max_bytes:
+        while self.tokens > self.max_tokens or self.nbytes > self._max_bytes:
             page, _ = self._used.popitem(last=False)
             self._count(page, -1)
             if page.above is not None:

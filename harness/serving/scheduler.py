@@ -13,8 +13,8 @@ from typing import Generic
 
 import numpy as np
 
-from harness.serving.decoding.completing import Kept, complete
-from harness.serving.decoding.job import Completion, Job, Work
+from harness.serving.decoding.completing import Reader, complete
+from harness.serving.decoding.job import Completion, Job, Tally, Work
 from harness.serving.decoding.spelling import Spell
 from harness.serving.models.seam import Ids, Model, P, Segment
 from harness.serving.models.weights import Floats
@@ -31,19 +31,16 @@ class Cancelled(Exception):
 
 
 @dataclass(slots=True)
-class Counts:
+class Counts(Tally):
     """What was done so far."""
 
-    prompt_computed: int = 0
-    """Positions of contexts whose keys and values were not kept from before."""
-    prompt_cached: int = 0
-    """Positions of contexts whose keys and values were kept, also where they were read again."""
     read: int = 0
     """Tokens read, of contexts and outputs."""
     steps: int = 0
     segments: int = 0
     """Stretches of tokens read; over `steps`, how many share a batch."""
     completions: int = 0
+    """That came to an end."""
 
 
 @dataclass(eq=False, slots=True)
@@ -125,31 +122,44 @@ class Scheduler(Generic[P]):
 
     def _drop_cancelled(self) -> list[Task[P]]:
         dropped = [task for task in (*self._waiting, *self._running) if task.cancelled]
+        if dropped:
+            self._waiting = deque(task for task in self._waiting if not task.cancelled)
+            self._running = deque(task for task in self._running if not task.cancelled)
         for task in dropped:
-            (self._running if task in self._running else self._waiting).remove(task)
             _end(task, Cancelled())
         return dropped
 
     def _admit(self) -> list[Task[P]]:
-        """Begin with tasks in their order, but for those that would read what another one is reading."""
-        ended, left = list[Task[P]](), deque[Task[P]]()
+        """Begin with tasks in their order, but for those that would read what another one is reading.
+
+        Who finds no place is not overtaken: else a request of many outputs would never find room.
+        """
+        ended, parked = list[Task[P]](), list[Task[P]]()
+        outputs = sum(task.outputs for task in self._running)
         while self._waiting:
-            task = self._waiting.popleft()
-            if not self._has_place(task) or self._must_wait(task):
-                left.append(task)
+            task = self._waiting[0]
+            if self._must_wait(task):
+                parked.append(self._waiting.popleft())
                 continue
-            task.reading = True
-            task.work = complete(self._models[task.route], self._kept(task.route), task.job, self._spell)
-            (ended if self._go_on(task, None) else self._running).append(task)
-        self._waiting = left
+            if self._running and outputs + task.outputs > MAX_RUNNING:
+                break
+            self._begin(self._waiting.popleft())
+            if task.result is None:
+                self._running.append(task)
+                outputs += task.outputs
+            else:
+                ended.append(task)
+        self._waiting.extendleft(reversed(parked))
         return ended
 
-    def _has_place(self, task: Task[P]) -> bool:
-        running = sum(each.outputs for each in self._running)
-        return not running or running + task.outputs <= MAX_RUNNING
+    def _begin(self, task: Task[P]) -> None:
+        model = self._models[task.route]
+        task.reading = True
+        task.work = complete(Reader(model, self.cache, task.route, self.counts), task.job, self._spell)
+        self._go_on(task, None)
 
     def _must_wait(self, task: Task[P]) -> bool:
-        """Whether somebody ahead reads more of the same beginning than is kept."""
+        """Whether somebody ahead reads more of the same beginning than is kept, and that will be kept."""
         if self.cache is None or task.job.vectors:
             return False
         if task.behind is not None and task.behind.reading and not task.behind.cancelled:
@@ -162,13 +172,13 @@ class Scheduler(Generic[P]):
         ]
         if readers:
             nearest = max(readers, key=lambda each: shared_ids(each.ids, task.ids))
-            block = self._models[task.route].block
-            if shared_ids(nearest.ids, task.ids) > self.cache.find(task.route, task.ids, block).known:
+            shared, block = shared_ids(nearest.ids, task.ids), self._models[task.route].block
+            if (
+                len(nearest.ids) <= self.cache.max_tokens
+                and shared > self.cache.find(task.route, task.ids, block).known
+            ):
                 task.behind = nearest
         return task.behind is not None
-
-    def _kept(self, route: str) -> Kept[P] | None:
-        return None if self.cache is None else Kept(self.cache, route)
 
     def _chosen(self) -> list[Task[P]]:
         """As many as fit into a step, those that waited longest first; they go to the end of the queue."""
@@ -218,8 +228,6 @@ class Scheduler(Generic[P]):
 
     def _finish(self, task: Task[P], completion: Completion) -> None:
         self.counts.completions += 1
-        self.counts.prompt_cached += completion.cached_tokens
-        self.counts.prompt_computed += len(task.ids) - completion.cached_tokens
         _end(task, completion)
 
 

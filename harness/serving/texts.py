@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from harness.serving.decoding.job import Completion, Job, Output, Piece
 from harness.serving.decoding.sampling import Scored
-from harness.serving.decoding.spelling import Growth, Spell
+from harness.serving.decoding.spelling import Growth
 from harness.serving.wire import Choice, Logprobs
 from harness.tokenizing import Tokenizer
 
@@ -52,32 +52,37 @@ class Texts:
         self, output: Output, echoed: Sequence[Scored], job: Job, index: int, *, logprobs: bool
     ) -> Choice:
         """An output, behind the context where that is echoed."""
-        scored: list[Scored | None] = [*output.tokens]
         ids = [each.token for each in output.tokens]
-        text = output.text
+        scored: list[Scored | None] = [*output.tokens]
         if job.echo:
-            before = self._tokenizer.decode(job.context_ids)
-            text = self._tokenizer.decode([*job.context_ids, *ids]) if text is None else before + text
             ids = [*job.context_ids, *ids]
             scored = [None, *echoed, *scored]
-        opening = self._tokenizer.decode if job.echo else None
+        growth = self._growth(ids, opening=job.echo)
+        text = growth.text
+        if output.text is not None:  # a stop phrase may end it within a token
+            begin = growth.starts[len(ids) - len(output.tokens)] if output.tokens else len(text)
+            text = text[:begin] + output.text
         return Choice(
             index=index,
-            text=self.text(ids) if text is None else text,
+            text=text,
             seed=output.seed,
             finish_reason=output.finish_reason,
             tokens=ids,
-            logprobs=self._logprobs(ids, scored, opening) if logprobs else None,
+            logprobs=self._logprobs(ids, growth.starts, scored) if logprobs else None,
         )
 
-    def _logprobs(
-        self, ids: Sequence[int], scored: Sequence[Scored | None], opening: Spell | None
-    ) -> Logprobs:
-        growth = Growth(self.text, opening=opening)
+    def _growth(self, ids: Sequence[int], *, opening: bool) -> Growth:
+        growth = Growth(self.text, opening=self._tokenizer.decode if opening else None)
         for each in ids:
             growth.add(each)
+        growth.close()
+        return growth
+
+    def _logprobs(
+        self, ids: Sequence[int], starts: Sequence[int], scored: Sequence[Scored | None]
+    ) -> Logprobs:
         return Logprobs(
-            text_offset=growth.starts,
+            text_offset=list(starts),
             token_logprobs=[None if each is None else each.logprob for each in scored],
             tokens=[self.token(each) for each in ids],
             top_logprobs=[None if each is None else self._alternatives(each) for each in scored],

@@ -151,7 +151,12 @@ def _perturbed(each: _Hypothesis) -> float:
 def _weighed(
     beam: _Beam[P], context: Ids, job: Job, beams: Beams, random: np.random.Generator
 ) -> Logprobs | None:
-    """Log-probabilities of a beam's next token, (vocabulary,); None where nothing may follow."""
+    """Log-probabilities of a beam's next token, (vocabulary,); None where nothing may follow.
+
+    Raises:
+        FloatingPointError: the logits are no numbers.
+    """
+    log_softmax(beam.row)
     bent = steer(beam.row, context, beam.hypothesis.ids, job.steering)
     return candidates(bent, _PLAIN if beams.kind == "DETERMINISTIC" else job.sampling, random)
 

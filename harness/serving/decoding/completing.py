@@ -7,14 +7,14 @@ are used. So the same numbers come out of the same operations, to the bit, whate
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Generic
 
 import numpy as np
 
 from harness.serving.decoding.beams import search
-from harness.serving.decoding.job import Completion, Ending, Job, Output, Work, together
+from harness.serving.decoding.job import Completion, Ending, Job, Output, Tally, Work, together
 from harness.serving.decoding.sampling import Scored, candidates, draw, log_softmax, score
 from harness.serving.decoding.spelling import Spell
 from harness.serving.decoding.steering import steer
@@ -25,12 +25,19 @@ from harness.serving.prefixes import Found, PrefixCache
 
 
 @dataclass(frozen=True, slots=True)
-class Kept(Generic[P]):
-    """Where contexts of one model are kept."""
+class Reader(Generic[P]):
+    """A model, where its contexts are kept, and the count of what is read of them."""
 
-    cache: PrefixCache[P]
-    name: Hashable
-    """The model's own."""
+    model: Model[P]
+    cache: PrefixCache[P] | None = None
+    """None: they are not kept."""
+    name: Hashable = ""
+    """The model's own, among those that share the cache."""
+    tally: Tally = field(default_factory=Tally)
+
+    def find(self, ids: Ids) -> Found[P]:
+        """What is known of a context."""
+        return Found(0) if self.cache is None else self.cache.find(self.name, ids, self.model.block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +54,10 @@ class Prompt(Generic[P]):
     echoed: Sequence[Scored] = ()
 
 
-def complete(model: Model[P], kept: Kept[P] | None, job: Job, spell: Spell) -> Work[P, Completion]:
+def complete(reader: Reader[P], job: Job, spell: Spell) -> Work[P, Completion]:
     """Score the forced output, or make one, with the context's own scores where they are to be echoed."""
-    prompt = yield from read(model, kept, job)
+    model = reader.model
+    prompt = yield from read(reader, job)
     if job.forced_ids:
         tokens = yield from _force(model, prompt, job)
         outputs = [Output(tokens, "length", seed) for seed in job.seeds]
@@ -66,15 +74,17 @@ def complete(model: Model[P], kept: Kept[P] | None, job: Job, spell: Spell) -> W
     return Completion(outputs, prompt.known, prompt.echoed)
 
 
-def read(model: Model[P], kept: Kept[P] | None, job: Job) -> Work[P, Prompt[P]]:
+def read(reader: Reader[P], job: Job) -> Work[P, Prompt[P]]:
     """Read a context, as far as it is not kept from before, and keep it.
 
     An echo reads all of it, as scores are not kept; a context with vectors of its own is not kept.
+
+    Raises:
+        FloatingPointError: the logits of what follows are no numbers; then it is not kept either.
     """
-    ids = np.asarray(job.context_ids, np.int32)
-    if job.vectors:
-        kept = None
-    found: Found[P] = Found(0) if kept is None else kept.cache.find(kept.name, ids, model.block)
+    ids, model, tally = np.asarray(job.context_ids, np.int32), reader.model, reader.tally
+    found: Found[P] = Found(0) if job.vectors else reader.find(ids)
+    tally.prompt_cached += found.known
     if found.row is not None and not job.echo:
         return Prompt(ids, found.spans, found.row, found.known)
     done = 0 if job.echo else min(len(found.pages) * model.block, len(ids) - 1)
@@ -87,12 +97,14 @@ def read(model: Model[P], kept: Kept[P] | None, job: Job) -> Work[P, Prompt[P]]:
         rows = len(block) if job.echo else int(last)
         vectors = {place - at: job.vectors[place] for place in job.vectors if 0 <= place - at < len(block)}
         (logits,) = yield [Segment(past, block, rows, vectors)]
+        tally.prompt_computed += max(0, at + len(block) - max(at, found.known))
         if job.echo:
             following = ids[at + 1 : at + 1 + len(block)]
             echoed += score(_reported(logits[: len(following)], job), following, job.top)
     row = logits[-1].copy()
-    if kept is not None:
-        kept.cache.add(kept.name, ids, model, past, row)
+    log_softmax(row)
+    if reader.cache is not None and not job.vectors:
+        reader.cache.add(reader.name, ids, model, past, row)
     return Prompt(ids, [Span(past, 0, len(ids))], row, found.known, tuple(echoed))
 
 
@@ -116,11 +128,11 @@ def _generate(model: Model[P], prompt: Prompt[P], job: Job, index: int, spell: S
     past = model.join(prompt.spans, min(job.max_tokens, model.block))
     writing, row = Writing(job, index, spell), prompt.row
     while True:
-        bent = steer(row, prompt.ids, writing.ids, job.steering)
-        token = draw(bent, job.sampling, random)
+        reported = _reported(row[None], job)
+        token = draw(steer(row, prompt.ids, writing.ids, job.steering), job.sampling, random)
         if token is None:
             return writing.end("stop")
-        (scored,) = score(_reported(row[None], job), np.asarray([token], np.int32), job.top)
+        (scored,) = score(reported, np.asarray([token], np.int32), job.top)
         output = writing.add(scored)
         if output is not None:
             return output

@@ -90,6 +90,16 @@ class Job:
     """Told of each token as soon as nothing can take it back."""
 
 
+@dataclass(slots=True)
+class Tally:
+    """Positions of contexts, counted as they are read."""
+
+    prompt_computed: int = 0
+    """Positions whose keys and values were not kept from before."""
+    prompt_cached: int = 0
+    """Positions whose keys and values were kept, also where they were read again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """One output."""

@@ -71,11 +71,11 @@ class Phrases:
         self._phrases = phrases
         self._searched = 0
 
-    def find(self, text: str, *, heeded: bool) -> int | None:
-        """Where a phrase that is new in the text begins; one that is not heeded now never ends anything."""
-        found = [at for phrase in self._phrases if (at := self._new(text, phrase)) >= 0]
+    def find(self, text: str, *, least: int = 0) -> int | None:
+        """Where a phrase that is new in the text begins, after `least` characters; one before never counts."""
+        found = [at for phrase in self._phrases if (at := self._new(text, phrase, least)) >= 0]
         self._searched = len(text)
-        return min(found) if found and heeded else None
+        return min(found, default=None)
 
     def held(self, text: str) -> int:
         """Characters at the end of the text that may be the beginning of a phrase."""
@@ -89,6 +89,6 @@ class Phrases:
             0,
         )
 
-    def _new(self, text: str, phrase: str) -> int:
+    def _new(self, text: str, phrase: str, least: int) -> int:
         """Where the phrase begins for the first time, among those that end in the new part of the text."""
-        return text.find(phrase, max(0, self._searched - len(phrase) + 1))
+        return text.find(phrase, max(least, self._searched - len(phrase) + 1))

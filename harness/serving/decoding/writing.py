@@ -30,27 +30,32 @@ class Writing:
         self._tokens.append(scored)
         self.ids.append(scored.token)
         ending = self._job.ending
-        may_end = len(self.ids) >= ending.min_tokens
         if self._growth is not None:
             self._growth.add(scored.token)
-            cut = self._phrases.find(self._growth.text, heeded=may_end)
+            cut = self._found(self._growth)
             if cut is not None:
                 return self._cut(self._growth, cut)
             self._emit(self._growth, len(self._growth.text) - self._phrases.held(self._growth.text))
-        if may_end and scored.token in ending.tokens | ending.stop_tokens:
+        if len(self.ids) >= ending.min_tokens and scored.token in ending.tokens | ending.stop_tokens:
             return self.end("stop")
         return self.end("length") if len(self.ids) == self._job.max_tokens else None
 
     def end(self, reason: FinishReason) -> Output:
         """The output as it is."""
-        cut = None
         if self._growth is not None:
             self._growth.close()
-            cut = self._phrases.find(self._growth.text, heeded=len(self.ids) >= self._job.ending.min_tokens)
+            cut = self._found(self._growth)
             if cut is not None:
                 return self._cut(self._growth, cut)
             self._emit(self._growth, len(self._growth.text))
         return Output(self._tokens, reason, self._job.seeds[self._index])
+
+    def _found(self, growth: Growth) -> int | None:
+        """Where a stop phrase begins that leaves the least number of tokens in front of it."""
+        least = self._job.ending.min_tokens
+        if len(growth.starts) < least:
+            return None
+        return self._phrases.find(growth.text, least=growth.starts[least - 1] + 1 if least else 0)
 
     def _cut(self, growth: Growth, at: int) -> Output:
         """The output in front of a stop phrase: the tokens that begin in front of it."""
