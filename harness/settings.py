@@ -214,7 +214,7 @@ that ships with the program, with its adapters."""
     asleep: Annotated[bool, Parameter(group=FAULTS, negative="", show_default=False)] = False
     """Begin asleep: the first request on /dedicated/v1 wakes it, and gets 503 until it is up."""
     sleep_after: Annotated[float, Parameter(group=FAULTS)] = 0.0
-    """Seconds without a request after which it falls asleep; 0: never."""
+    """Seconds with no request to answer after which it falls asleep; 0: never."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""

@@ -141,7 +141,8 @@ SERVING = {
     "jobs": {"numpy"},
     "lifecycle": set(),
     "management": {"aiohttp", "msgspec"},
-    "completions": {"aiohttp", "msgspec"},
+    "completions": {"msgspec"},
+    "streaming": {"aiohttp", "msgspec"},
     "app": {"aiohttp", "msgspec"},
     "server": {"aiohttp"},
 }

@@ -13,10 +13,11 @@ from typing import Generic
 import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Middleware
+from aiohttp.web import RequestPayloadError
 
 from harness.serving import wire
 from harness.serving.asking import CompletionRequest
-from harness.serving.completions import Asked, Completions
+from harness.serving.completions import Asked, Completions, deadline_of, in_time
 from harness.serving.engine import Engine
 from harness.serving.faults.misbehaving import Misbehaving
 from harness.serving.faults.plan import Faults
@@ -26,6 +27,7 @@ from harness.serving.management import BETA, EndpointSpec, Management
 from harness.serving.models.seam import Model, P
 from harness.serving.prefixes import PrefixCache
 from harness.serving.scheduler import MAX_RUNNING
+from harness.serving.streaming import stream
 from harness.serving.texts import Texts
 from harness.tokenizing import Tokenizer
 
@@ -37,6 +39,8 @@ PREFIXES = (CONTAINER, DEDICATED, "/serverless/v1")
 ADMIN = "/admin"
 MAX_BODY = 4 * 2**20
 """Bytes of a request's body."""
+MAX_IDS = 2**17
+"""Ids to be decoded at once."""
 GRACE = 1.0
 """Seconds that completions in flight get once the endpoint is told to stop; the rest is answered with 503."""
 
@@ -143,22 +147,26 @@ class _Routes(Generic[P]):
         """Score forced tokens, or generate."""
         asked = wire.parse(CompletionRequest, await _body(request))
         model, route = self._addressed(request, asked.model)
-        work = Asked(asked, await self._jobs.of(asked), route, model)
-        if asked.stream:
-            return await self._completions.stream(work, request)
-        return _whole(await self._completions.reply(work))
+        deadline = deadline_of(asked)
+        async with in_time(deadline):
+            work = Asked(asked, await self._jobs.of(asked), route, model, deadline)
+            if not asked.stream:
+                return _whole(await self._completions.reply(work))
+        return await stream(self._completions, work, request)
 
     async def tokenize(self, request: web.Request) -> web.Response:
         """Text to ids, with the tokenizer's leading special tokens."""
         asked = wire.parse(wire.TokenizeRequest, await _body(request))
         self._addressed(request, asked.model)
-        (ids,) = await self._jobs.encode("prompt", [asked.prompt])
+        (ids,) = await self._jobs.encode([asked.prompt])
         return _json(wire.TokenizeReply(ids))
 
     async def detokenize(self, request: web.Request) -> web.Response:
         """Ids to text, without special tokens."""
         asked = wire.parse(wire.DetokenizeRequest, await _body(request))
         self._addressed(request, asked.model)
+        if len(asked.tokens) > MAX_IDS:
+            raise wire.invalid("tokens", f"{len(asked.tokens)} ids; at most {MAX_IDS} fit into a request")
         self._jobs.in_vocabulary("tokens", asked.tokens)
         return _json(
             wire.DetokenizeReply(await asyncio.to_thread(self._service.tokenizer.decode, asked.tokens))
@@ -177,12 +185,17 @@ class _Routes(Generic[P]):
 
         @web.middleware
         async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if request.path.startswith(f"{DEDICATED}/"):
-                status, phase = self._lifecycle.use(self._service.clock())
+            known = request.match_info.http_exception is None
+            if not known or not request.path.startswith(f"{DEDICATED}/"):
+                return await handler(request)
+            status, phase = self._lifecycle.come(self._service.clock())
+            try:
                 if status != "RUNNING":
                     doing = f" ({phase})" if phase else ""
                     raise wire.refused(503, f"the endpoint is {status}{doing}")
-            return await handler(request)
+                return await handler(request)
+            finally:
+                self._lifecycle.leave(self._service.clock())
 
         return check
 
@@ -237,6 +250,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if isinstance(error, web.HTTPMethodNotAllowed):
             reply.headers["Allow"] = error.headers["Allow"]
         return reply
+    except RequestPayloadError as error:  # such as a body that is not compressed as it says
+        return _json(wire.Message(f"the body cannot be read ({error})"), 400)
     except Exception as error:
         logger.exception("%s %s failed", request.method, request.path)
         return _json(wire.Message(f"internal error ({type(error).__name__}: {error})"), 500)

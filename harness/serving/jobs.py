@@ -18,6 +18,9 @@ from harness.serving.models.weights import Floats
 from harness.serving.wire import invalid
 from harness.tokenizing import Tokenizer
 
+MAX_TEXT = 2**20
+"""Characters of text in a request."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -66,8 +69,15 @@ class Jobs:
         bad = await self._bad(asked)
         return [self._job(asked, context, bad) for context in contexts]
 
-    async def encode(self, field: str, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of texts, with the tokenizer's leading special tokens; off the event loop: it takes a while."""
+    async def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of prompts, with the tokenizer's leading special tokens; off the event loop: it takes a while.
+
+        Raises:
+            Refused: 422, the texts are longer than what is served.
+        """
+        size = sum(map(len, texts))
+        if size > MAX_TEXT:
+            raise invalid("prompt", f"{size} characters; at most {MAX_TEXT} fit into a request")
         return await asyncio.to_thread(self._tokenizer.encode, texts)
 
     def in_vocabulary(self, field: str, ids: Sequence[int]) -> None:
@@ -96,10 +106,11 @@ class Jobs:
         lists = [each for each in given if isinstance(each, list)]
         if len(given) not in (len(texts), len(ids), len(lists)):
             raise invalid("prompt", "a list holds texts, or ids, or lists of ids, not some of each")
-        if len(texts) > MAX_CHOICES:
-            raise invalid("prompt", f"{len(texts)} prompts; at most {MAX_CHOICES} fit into a request")
+        count = len(texts) + len(lists)
+        if count > MAX_CHOICES:
+            raise invalid("prompt", f"{count} prompts; at most {MAX_CHOICES} fit into a request")
         if texts:
-            return list(await self.encode("prompt", texts))
+            return list(await self.encode(texts))
         return [ids] if ids else list(lists)
 
     def _vectors(self, asked: CompletionRequest, context_ids: Sequence[int]) -> dict[int, Floats]:

@@ -23,13 +23,14 @@ class Lifecycle:
         """Args:
         now: when it begins.
         startup: how long waking up takes, a third of it each phase.
-        sleep_after: without a request for so long it falls asleep; 0: never.
+        sleep_after: with no request to answer for so long it falls asleep; 0: never.
         asleep: it begins asleep.
         """
         self._startup = startup
         self._sleep_after = sleep_after
         self._awake_from: float | None = None if asleep else now
         self._used = now
+        self._busy = 0
         self.changed = now
         """When it was put to sleep or woken last."""
 
@@ -41,7 +42,7 @@ class Lifecycle:
             done = 1 - (self._awake_from - now) / self._startup
             return "AWAKING", _PHASES[min(int(done * len(_PHASES)), len(_PHASES) - 1)]
         idle_since = max(self._used, self._awake_from)
-        if self._sleep_after and now - idle_since >= self._sleep_after:
+        if self._sleep_after and not self._busy and now - idle_since >= self._sleep_after:
             self.sleep(now)
             return "SLEEPING", None
         return "RUNNING", None
@@ -58,9 +59,15 @@ class Lifecycle:
             self._awake_from = None
             self.changed = now
 
-    def use(self, now: float) -> tuple[Status, Phase | None]:
-        """A request has come: who sleeps is woken by it. What it finds."""
+    def come(self, now: float) -> tuple[Status, Phase | None]:
+        """A request has come: who sleeps is woken by it. What it finds; `leave` follows in any case."""
         self.wake(now)
         found = self.status(now)
         self._used = now
+        self._busy += 1
         return found
+
+    def leave(self, now: float) -> None:
+        """A request has been answered."""
+        self._used = now
+        self._busy -= 1

@@ -35,8 +35,12 @@ class Draw:
         return int(self.number(f"{name} detail") * n)
 
 
+_REMEMBERED = 2**20
+"""Different requests whose count is kept; the one that came first is forgotten first."""
+
+
 class Draws:
-    """Gives each request its draws; it remembers a number and a count of every different request."""
+    """Gives each request its draws; it remembers a number and a count of different requests."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -48,4 +52,6 @@ class Draws:
         key = int.from_bytes(digest)
         before = self._seen.get(key, 0)
         self._seen[key] = before + 1
+        if len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
         return Draw(self._seed, digest, before)

@@ -95,10 +95,10 @@ class Limits:
         for name, window in self._windows.items():
             if wait := window.wait(now, costs[name]):
                 return TurnedAway(name, wait)
-        for name, window in self._windows.items():
-            window.take(now, costs[name])
         if self._capacity is not None and others >= self._capacity:
             return TurnedAway("capacity")
+        for name, window in self._windows.items():
+            window.take(now, costs[name])
         return None
 
     def headers(self, now: float) -> Mapping[str, str]:
