@@ -94,6 +94,10 @@ RANGES: dict[str, tuple[list[Any], list[Any]]] = {
     "eos_token": ([[], [1]], [1, [-1]]),
     "num_beams": ([1, 31], [0, 32]),
     "beam_search_type": (["DETERMINISTIC", "NAIVE_SAMPLING", "STOCHASTIC"], ["GREEDY", 1]),
+    "length_penalty": ([-40, 0, 40], [-41, 41, "long"]),
+    "early_stopping": ([True, False], [1, "yes"]),
+    "beam_compat_pre_normalization": ([True, False], [1]),
+    "beam_compat_no_post_normalization": ([True, False], [1]),
     "token_index_to_replace": ([], [[-1], [0.5]]),
     "embedding_to_replace": ([], [["a"], [1e9]]),
 }
@@ -105,13 +109,23 @@ def test_ranges(field: str) -> None:
     """Values at the ends of a range are taken, those beyond are refused by the field's name."""
     good, bad = RANGES[field]
     base: dict[str, Any] = {"prompt": None} if field == "tokens" else {}
+    if field.startswith(("length_", "early_", "beam_compat_")):
+        base = {"num_beams": 2}
     for value in good:
         assert getattr(asked(**{**base, field: value}), field) is not None
     for value in bad:
         assert refused(**{**base, field: value}) == field
-    assert (
-        getattr(asked(**base, **{field: None}), field) is None if field not in ("prompt", "tokens") else True
-    )
+
+
+def test_a_null_is_a_field_that_was_not_given() -> None:
+    """Every field may be null, and then does nothing."""
+    assert asked(**dict.fromkeys(FIELDS - {"prompt"})) == asked()
+
+
+def test_no_field_is_left_out() -> None:
+    """Each field's values are tried here, but for those that have tests of their own."""
+    refusals = {"encoder_repetition_penalty", "encoder_no_repeat_ngram", "response_format"}
+    assert set(RANGES) | {"model", "stream_options"} | refusals == FIELDS
 
 
 EXCLUSIONS: list[tuple[str, dict[str, Any]]] = [

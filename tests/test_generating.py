@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+import socket
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from aiohttp import ClientPayloadError
+from aiohttp import ClientPayloadError, web
 
-from harness.serving.app import PREFIXES, Service, create_app
+from harness.serving.app import MAX_IDS, PREFIXES, Service, create_app
 from harness.serving.faults.plan import read_faults
+from harness.serving.jobs import MAX_TEXT
 from harness.serving.lifecycle import Lifecycle
+from harness.serving.models.config import read_config
+from harness.serving.models.llama import KeysValues, LlamaModel
+from harness.serving.models.seam import Segment
+from harness.serving.models.weights import Floats, Tensors
+from harness.serving.prefixes import PrefixCache
 from harness.serving.server import Options, Served, load
 from tests.tiny_endpoint import Client, client_of, client_of_app, events
 from tests.tiny_llama import BOS, EOS, NEWER, PIECES, random_tensors, write_model
@@ -373,3 +383,167 @@ async def test_faults_reach_the_whole_service(served: Served[Any]) -> None:
         assert (await client.post("/v1/detokenize", {"tokens": ids}))[1] == {"text": "a b"}
     async with client_of(served) as client:
         assert (await client.post("/v1/tokenize", {"prompt": "a b"}))[1]["tokens"] != ids
+
+
+# --------------------------------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize("penalty", [-40.0, 40.0])
+async def test_beams_at_the_ends_of_their_penalty(client: Client, penalty: float) -> None:
+    """The strongest length penalties that are taken are computed, however long the output."""
+    for compat in ({}, {"beam_compat_pre_normalization": True}):
+        (choice,) = await choices(
+            client, num_beams=3, length_penalty=penalty, max_tokens=SHORT - len(BASE), **compat
+        )
+        assert choice["tokens"]
+
+
+async def test_a_phrase_leaves_the_least_length_alone(client: Client) -> None:
+    """A stop phrase that would cut the output below `min_tokens` ends nothing; a later one does."""
+    plain = (await choices(client, temperature=0, eos_token=[], max_tokens=12))[0]
+    for least in range(1, 12):
+        (cut,) = await choices(
+            client, temperature=0, eos_token=[], max_tokens=12, min_tokens=least, stop=[plain["text"][3]]
+        )
+        assert len(cut["tokens"]) >= least
+
+
+class Unwell(LlamaModel):
+    """The tiny model, whose logits are no numbers, or whose memory ends after some batches."""
+
+    sound = 0
+    """Batches that it reads well."""
+    error: type[Exception] | None = None
+
+    def feed(self, segments: Sequence[Segment[KeysValues]]) -> list[Floats]:
+        """Read, and be unwell."""
+        logits = super().feed(segments)
+        self.sound -= 1
+        if self.sound < 0 and self.error is not None:
+            raise self.error("unwell")
+        return logits if self.sound >= 0 else [np.full_like(each, np.nan) for each in logits]
+
+
+def unwell(
+    folder: Path, served: Served[Any], sound: int, error: type[Exception] | None = None
+) -> web.Application:
+    """An application with such a model."""
+    model = Unwell(read_config(folder), Tensors(folder))
+    model.sound, model.error = sound, error
+    service = Service(model=model, tokenizer=served.tokenizer, name="unwell", cache=PrefixCache())
+    return create_app(service)
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"temperature": 0}, {"num_beams": 2}, {"forced_output_tokens": [5]}, {"n": 3}], ids=str
+)
+@pytest.mark.parametrize("sound", [0, 2])
+async def test_broken_logits_are_an_error(
+    tmp_path: Path, served: Served[Any], caplog: pytest.LogCaptureFixture, body: dict[str, Any], sound: int
+) -> None:
+    """Logits that are no numbers are 500, at once or later, never an output; and no context of theirs is kept."""
+    async with client_of_app(unwell(write_model(tmp_path), served, sound)) as client:
+        for _ in range(2):
+            status, reply = await client.complete(tokens=BASE, **{"max_tokens": 9, "eos_token": [], **body})
+            if sound and "forced_output_tokens" in body:
+                assert status == 200
+            else:
+                assert (status, "not finite" in reply["message"]) == (500, True)
+        kept = (await admin(client))["cache"]["tokens"]
+        assert kept == (len(BASE) if sound else 0)
+
+
+async def test_a_stream_that_breaks_says_so_and_has_no_done(
+    tmp_path: Path, served: Served[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error in mid-stream is the last event of a well-formed stream."""
+    app = unwell(write_model(tmp_path), served, 4, MemoryError)
+    async with client_of_app(app) as client:
+        body = {"tokens": BASE, "stream": True, "eos_token": [], "max_tokens": 40}
+        async with client.session.post(f"{client.host}/v1/completions", json=body) as reply:
+            said = (await reply.read()).decode().strip().split("\n\n")
+        assert reply.status == 200
+        assert all(line.startswith('data: {"id"') for line in said[:-1])
+        assert said[-1] == 'data: {"message":"internal error (MemoryError: unwell)"}'
+        assert "a stream failed" in caplog.text
+
+
+async def test_the_time_of_a_stream(client: Client) -> None:
+    """A stream whose time is over in the middle ends with the refusal, and without [DONE]."""
+    body = {"tokens": BASE, "stream": True, "eos_token": [], "n": 64, "timeout_microseconds": 60_000}
+    async with client.session.post(f"{client.host}/v1/completions", json=body) as reply:
+        said = (await reply.read()).decode().strip().split("\n\n")
+    if reply.status == 200:  # a fast machine, or a slow one
+        assert said[-1] in ('data: {"message":"timeout_microseconds elapsed"}', "data: [DONE]")
+    else:
+        assert reply.status == 429
+
+
+async def test_a_client_that_does_not_read_is_given_up(
+    served: Served[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever leaves a stream unread is cut off after a while, with no word in the log; others are served."""
+    monkeypatch.setattr("harness.serving.streaming.PATIENCE", 0.05)
+    async with client_of(served) as client:
+        host, port = client.host.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=2**10)
+        writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**10)
+        asked = {"tokens": BASE, "stream": True, "eos_token": [], "n": 128, "logprobs": 100}
+        body = json.dumps(asked).encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+        while (await admin(client))["counts"]["completions"] == 0:
+            assert (await client.complete(tokens=BASE, max_tokens=1))[0] == 200
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        async with asyncio.timeout(30):
+            while not writer.transport.is_closing():
+                await asyncio.sleep(0.01)
+                writer.write(b" ")
+        writer.close()
+        assert (await client.complete(tokens=BASE, max_tokens=1))[0] == 200
+    assert caplog.text == ""
+
+
+async def test_a_body_that_is_not_compressed_as_it_says(client: Client) -> None:
+    """A wrong Content-Encoding is the caller's mistake: 400."""
+    body = {"tokens": BASE, "max_tokens": 1}
+    status, reply = await client.post("/v1/completions", body, **{"Content-Encoding": "gzip"})
+    assert (status, list(reply)) == (400, ["message"])
+
+
+async def test_texts_and_ids_without_end_are_refused(client: Client) -> None:
+    """What could hold up everybody is refused by name before it is looked at."""
+    for field, value in (
+        ("prompt", "a" * (MAX_TEXT + 1)),
+        ("prompt", [[1]] * 10_000),
+        ("stop", ["a"] * 129),
+        ("bad_words", ["a"] * 129),
+        ("bad_word_tokens", [{"tokens": [1]}] * 1025),
+        ("stop_tokens", [{"tokens": [1] * 1025}]),
+    ):
+        tokens = {} if field == "prompt" else {"tokens": BASE}
+        status, reply = await client.complete(**{**tokens, field: value})
+        assert (status, reply["detail"][0]["loc"][1]) == (422, field)
+    status, reply = await client.post("/v1/detokenize", {"tokens": [1] * (MAX_IDS + 1)})
+    assert (status, reply["detail"][0]["loc"][1]) == (422, "tokens")
+
+
+async def test_an_endpoint_does_not_fall_asleep_at_work(served: Served[Any]) -> None:
+    """Who is answering is not idle, however long it takes; what is no route wakes nobody."""
+    clock = Clock()
+    life = Lifecycle(clock(), startup=5, sleep_after=10)
+    assert life.come(clock())[0] == "RUNNING"
+    clock.now += 100
+    assert life.status(clock())[0] == "RUNNING"
+    life.leave(clock())
+    clock.now += 9
+    assert life.status(clock())[0] == "RUNNING"
+    clock.now += 1
+    assert life.status(clock())[0] == "SLEEPING"
+    service = Service(
+        model=served.model, tokenizer=served.tokenizer, name="tiny", lifecycle=life, clock=clock
+    )
+    async with client_of_app(create_app(service)) as client:
+        assert (await client.post("/dedicated/v1/nowhere", {}))[0] == 404
+        assert life.status(clock())[0] == "SLEEPING"

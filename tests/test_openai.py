@@ -52,6 +52,14 @@ def test_build() -> None:
     assert json.loads(OPENAI.build(WITH_TOP, "m"))["logprobs"] == 3
 
 
+def test_a_start_token_does_not_make_up_for_the_generated_one() -> None:
+    """A server that adds a token and generates none has the right count, and is refused all the same."""
+    reply = truthful()
+    reply["usage"] = {"prompt_tokens": 5, "completion_tokens": 0}
+    with pytest.raises(ReplyError, match="generated no token"):
+        parse(reply)
+
+
 def test_the_continuation_is_cut_out() -> None:
     """Values are those of the forced positions: neither the context's nor the generated token's."""
     reply = parse(truthful())

@@ -177,6 +177,27 @@ def test_outputs_have_places_not_requests() -> None:
     assert max(model.batches) == 60
 
 
+def test_who_needs_much_room_is_not_overtaken_for_ever() -> None:
+    """However many small ones keep coming, a request of many outputs gets its turn."""
+    scheduler = Scheduler({"": Table(flat)}, letters, None)
+    wide: Task[Said] = Task("", Job(context_ids=[9], max_tokens=2, seeds=range(128)))
+    for turn in range(30):
+        scheduler.add(Task("", Job(context_ids=[turn], max_tokens=5, seeds=[0])))
+        if turn == 5:
+            scheduler.add(wide)
+        scheduler.step()
+    assert isinstance(wide.result, Completion)
+
+
+def test_nobody_waits_for_what_cannot_be_kept() -> None:
+    """With a cache smaller than the contexts they are read at once, as there is nothing to wait for."""
+    model = Table(flat)
+    scheduled(
+        [forced("aaaaaaaa" + letter, "x") for letter in "abcdefgh"], model, cache=PrefixCache(max_tokens=4)
+    )
+    assert model.batches == [8, 8, 8]
+
+
 class Broken(Table):
     """A model whose logits are no numbers where the last id is 25, and that runs out of memory at 24."""
 

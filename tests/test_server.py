@@ -21,6 +21,7 @@ from harness.serving.models.config import read_config
 from harness.serving.models.llama import KeysValues, LlamaModel
 from harness.serving.models.seam import Segment
 from harness.serving.models.weights import Floats, Tensors
+from harness.serving.scheduler import Cancelled
 from harness.serving.server import Options, Served, listening, load, serve
 from tests.decoded import letters, run
 from tests.tiny_endpoint import Client, client_of
@@ -98,6 +99,26 @@ async def test_who_gives_up_stops_the_model(folder: Path) -> None:
     model.release.set()
     await engine.close()
     assert model.fed == 1
+
+
+async def test_closing_answers_everybody(folder: Path) -> None:
+    """An engine that is closed leaves nobody waiting: what runs, what waits and what has just come."""
+    model = HeldModel(folder)
+    engine: Engine[KeysValues] = Engine({"": model}, letters)
+    jobs = [Job(context_ids=[BOS, 70 + place], max_tokens=100) for place in range(80)]
+    waiting = [asyncio.create_task(engine.complete("", job)) for job in jobs]
+    assert await asyncio.to_thread(model.entered.wait, 30)
+    late = asyncio.create_task(engine.complete("", jobs[0]))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(engine.close())
+    await asyncio.sleep(0)
+    model.release.set()
+    async with asyncio.timeout(30):
+        ended = await asyncio.gather(*waiting, late, return_exceptions=True)
+        await closing
+    assert {type(each) for each in ended} == {Cancelled}
+    with pytest.raises(Cancelled):
+        await engine.complete("", jobs[0])
 
 
 async def test_a_step_that_fails_answers_who_waits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

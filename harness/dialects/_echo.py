@@ -58,12 +58,19 @@ def build(prompt: Sequence[int] | str, top: int, model: str | None) -> bytes:
 
 
 def only_logprobs(completion: Completion[L]) -> L:
-    """The lists of the only choice; raises `ReplyError` where there is none, or another number of choices."""
+    """The lists of the only choice.
+
+    Raises:
+        ReplyError: there is none, or several, or the server says that it generated nothing: then the last
+            position is one of the prompt, whatever the count.
+    """
     if len(completion.choices) != 1:
         raise ReplyError(f"{len(completion.choices)} choices in a reply that must have one")
     logprobs = completion.choices[0].logprobs
     if logprobs is None:
         raise ReplyError("the reply has no log-probabilities, though they were asked for")
+    if completion.usage is not None and completion.usage.completion_tokens == 0:
+        raise ReplyError("the server generated no token, though one was asked for: the cut would be shifted")
     return logprobs
 
 

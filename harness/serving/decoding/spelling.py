@@ -72,7 +72,7 @@ class Phrases:
         self._searched = 0
 
     def find(self, text: str, *, least: int = 0) -> int | None:
-        """Where a phrase that is new in the text begins, after `least` characters; one before never counts."""
+        """Where a phrase begins that is new in the text, not within its first `least` characters."""
         found = [at for phrase in self._phrases if (at := self._new(text, phrase, least)) >= 0]
         self._searched = len(text)
         return min(found, default=None)

@@ -47,10 +47,10 @@ def steer(logits: Floats, context: Ids, output: Sequence[int], steering: Steerin
     said = np.asarray(output, np.int32)
     if steering.repetition_penalty != 1:
         seen = np.unique(np.concatenate([context, said]))
-        values = bent[seen]
-        bent[seen] = np.where(
-            values > 0, values / steering.repetition_penalty, values * steering.repetition_penalty
-        )
+        values = bent[seen].astype(np.float64)
+        penalty = steering.repetition_penalty
+        with np.errstate(over="ignore"):  # a penalty beyond all bounds rules a token out
+            bent[seen] = np.where(values > 0, values / penalty, values * penalty)
     if len(said) and (steering.frequency_penalty or steering.presence_penalty):
         tokens, counts = np.unique(said, return_counts=True)
         bent[tokens] -= (steering.frequency_penalty * counts + steering.presence_penalty).astype(np.float32)
