@@ -32,7 +32,7 @@ real: install
 	$(BIN)/python -m tests.real --shared $(SHARED)
 
 local: install
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,local]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,local,reference]'
 	$(BIN)/python -m pytest tests/local
 
 bench: install
@@ -55,7 +55,7 @@ $(STAMP): pyproject.toml requirements.lock
 
 lock:
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,local,train]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,local,reference,train]'
 	$(BIN)/pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+cpu$$//' > requirements.lock
 	touch $(STAMP)
 

@@ -122,7 +122,7 @@ def test_forced_scores_are_those_of_one_pass(model: CountingModel) -> None:
     assert output.finish_reason == "length"
     assert [each.token for each in output.tokens] == forced
     assert [each.logprob for each in output.tokens] == pytest.approx(rows[range(7), forced], abs=1e-4)
-    assert [each.top[0][0] for each in output.tokens] == rows.argmax(axis=1).tolist()
+    assert [each.likeliest[0] for each in output.tokens] == rows.argmax(axis=1).tolist()
 
 
 def test_an_echo_scores_the_context(model: CountingModel) -> None:
@@ -143,7 +143,7 @@ def test_greedy_generation_takes_the_likeliest(model: CountingModel) -> None:
     """At temperature 0 every token is the likeliest, and forcing the same text gives the same numbers."""
     job = Job(context_ids=[0, 30, 31], max_tokens=12, sampling=GREEDY, top=1)
     output = run(model, job).outputs[0].tokens
-    assert [each.token for each in output] == [each.top[0][0] for each in output]
+    assert [each.token for each in output] == [each.likeliest[0] for each in output]
     ids = [each.token for each in output]
     forced = run(model, Job(context_ids=[0, 30, 31], max_tokens=12, forced_ids=ids)).outputs[0].tokens
     assert [each.logprob for each in output] == pytest.approx([each.logprob for each in forced], abs=1e-4)

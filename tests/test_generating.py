@@ -441,7 +441,7 @@ def unwell(
 async def test_broken_logits_are_an_error(
     tmp_path: Path, served: Served[Any], caplog: pytest.LogCaptureFixture, body: dict[str, Any], sound: int
 ) -> None:
-    """Logits that are no numbers are 500, at once or later, never an output; and no context of theirs is kept."""
+    """Logits that are no numbers are 500, at once or later, never an output; no context of theirs is kept."""
     async with client_of_app(unwell(write_model(tmp_path), served, sound)) as client:
         for _ in range(2):
             status, reply = await client.complete(tokens=BASE, **{"max_tokens": 9, "eos_token": [], **body})

@@ -67,7 +67,7 @@ async def test_forced_completion_has_the_contract_s_shape(client: Client, served
     for place, found in enumerate(expected):
         top = logprobs["top_logprobs"][place]
         assert found.logprob == top[logprobs["tokens"][place]]
-        assert max(top.values()) == found.top[0][1]
+        assert max(top.values()) == found.logprobs[0]
         assert 2 <= len(top) <= 3
 
 

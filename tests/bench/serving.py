@@ -16,7 +16,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import uvloop
 from aiohttp import ClientSession, web
 
 from harness import reference
+from harness.serving.models.adapters import adapter_folders
 from harness.serving.scheduler import MAX_RUNNING
 from harness.serving.server import Options, listening, load
 
@@ -41,9 +42,14 @@ _TICK = 0.005
 # ------------------------------------------------------------------------------------------- the endpoint
 
 
+def adapters_of(folder: Path) -> Path | None:
+    """The adapters to serve with a model: the shipped one's are at hand."""
+    return reference.ADAPTERS if folder == reference.FOLDER else None
+
+
 async def endpoint(folder: Path) -> None:
     """Serve until standard input ends; first a line with the base URL."""
-    served = load(folder)
+    served = load(folder, adapters_of(folder))
     app = served.app(Options(cache_bytes=CACHE_MIB * 2**20, cache_tokens=10**9))
     longest = 0.0
 
@@ -93,31 +99,52 @@ async def started(folder: Path) -> AsyncIterator[tuple[str, int]]:
 # -------------------------------------------------------------------------------------------- the clients
 
 
-def body(chance: random.Random, vocabulary: int) -> dict[str, Any]:
+def body(chance: random.Random, vocabulary: int, routes: Sequence[str]) -> dict[str, Any]:
     """A request: mostly a choice scored after shots, a subject and a question, each shared by many."""
-    trunk = [random.Random(chance.randrange(20)).randrange(3, vocabulary) for _ in range(1)]
     shots = random.Random(chance.randrange(12))
-    context = [1, *trunk, *(shots.randrange(3, vocabulary) for _ in range(200))]
+    context = [1, 3 + chance.randrange(20), *(shots.randrange(3, vocabulary) for _ in range(200))]
     question = random.Random(chance.randrange(3000))
     context += [question.randrange(3, vocabulary) for _ in range(question.randrange(20, 120))]
+    model = {"model": chance.choice(["base", *(f"base:{route}" for route in routes)])}
     kind = chance.random()
-    if kind < 0.85:
+    if kind < 0.8:
         forced = [chance.randrange(3, vocabulary) for _ in range(chance.randrange(1, 40))]
-        return {"tokens": context, "forced_output_tokens": forced, "logprobs": chance.choice([0, 1, 20])}
+        return {
+            **model,
+            "tokens": context,
+            "forced_output_tokens": forced,
+            "logprobs": chance.choice([0, 1, 20, 100]),
+            "stream": chance.random() < 0.05,
+        }
+    if kind < 0.92:
+        return {
+            **model,
+            "tokens": context,
+            "max_tokens": 40,
+            "stream": chance.random() < 0.5,
+            "logprobs": chance.choice([None, 5]),
+            "n": chance.choice([1, 1, 8]),
+            "stop": ["the end", "."],
+        }
     if kind < 0.95:
-        return {"tokens": context, "max_tokens": 40, "stream": chance.random() < 0.5, "eos_token": []}
+        return {**model, "prompt": "Which of these is true? " * chance.randrange(1, 20), "max_tokens": 5}
     if kind < 0.98:
-        return {"prompt": context, "echo": True, "max_tokens": 1, "logprobs": 1}
-    return {"tokens": context, "max_tokens": 12, "num_beams": 4}
+        return {**model, "prompt": context, "echo": True, "max_tokens": 1, "logprobs": 1}
+    return {**model, "tokens": context, "max_tokens": 12, "num_beams": 4}
 
 
 async def client(
-    session: ClientSession, url: str, seed: int, vocabulary: int, until: float, seen: Counter[str]
+    session: ClientSession,
+    url: str,
+    seed: int,
+    served: tuple[int, Sequence[str]],
+    until: float,
+    seen: Counter[str],
 ) -> None:
     """Ask one thing after another, and read every reply to its end."""
     chance = random.Random(seed)
     while time.monotonic() < until:
-        asked = body(chance, vocabulary)
+        asked = body(chance, *served)
         async with session.post(f"{url}/completions", json=asked) as reply:
             said = await reply.read()
         whole = said.endswith(b"data: [DONE]\n\n") if asked.get("stream") else said.endswith(b"}")
@@ -132,15 +159,17 @@ async def soak(folder: Path, seconds: float) -> bool:
     token_bytes = 2 * 4 * config["num_hidden_layers"] * heads * size
     running = MAX_RUNNING * config["max_position_embeddings"] * token_bytes / 2**20
     seen: Counter[str] = Counter()
+    routes = adapters_of(folder)
     async with started(folder) as (url, pid), ClientSession() as session:
         host = url.removesuffix("/v1")
-        await client(session, url, -1, config["vocab_size"], time.monotonic() + 2, Counter())
+        of = (config["vocab_size"], () if routes is None else tuple(adapter_folders(routes)))
+        await client(session, url, -1, of, time.monotonic() + 2, Counter())
         before = most = resident(pid)
         async with session.get(f"{host}/blocked") as reply:
             await reply.read()
         until = time.monotonic() + seconds
         asking = [
-            asyncio.create_task(client(session, url, seed, config["vocab_size"], until, seen))
+            asyncio.create_task(client(session, url, seed, of, until, seen))
             for seed in range(CLIENTS)
         ]
         while not all(task.done() for task in asking):
@@ -163,7 +192,10 @@ async def soak(folder: Path, seconds: float) -> bool:
         f" cache {admin['cache']}"
     )
     print(f"segments a batch: {counts['segments'] / counts['steps']:.1f}")
-    print(f"memory: {before:.0f} MiB before, {most - before:.0f} more at most; bound {bound:.0f}")
+    print(
+        f"memory: {before:.0f} MiB before, {most - before:.0f} more at most; bound {bound:.0f}:"
+        f" cache {CACHE_MIB}, {MAX_RUNNING} contexts at full length {running:.0f}, beside {ALLOWANCE_MIB}"
+    )
     print(f"event loop: blocked for {1000 * blocked:.0f} ms at most; bound {1000 * LONGEST_BLOCK:.0f}")
     return not errors and most - before <= bound and blocked <= LONGEST_BLOCK
 

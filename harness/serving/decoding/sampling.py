@@ -8,6 +8,7 @@ Heat: Min-p Sampling", 2024, arXiv:2407.01082; exclude top choices (XTC): text-g
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +27,15 @@ class Scored:
 
     token: int
     logprob: float
-    top: tuple[tuple[int, float], ...] = ()
-    """The likeliest ids with their log-probabilities, likeliest first; as many as were asked for."""
+    likeliest: tuple[int, ...] = ()
+    """As many ids as were asked for, likeliest first."""
+    logprobs: tuple[float, ...] = ()
+    """Theirs. In two tuples, as the garbage collector has no work with tuples of numbers."""
+
+    @property
+    def top(self) -> Iterator[tuple[int, float]]:
+        """The likeliest ids with their log-probabilities."""
+        return zip(self.likeliest, self.logprobs, strict=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +77,7 @@ def score(rows: Floats, ids: Ids, top: int) -> list[Scored]:
     likeliest = _likeliest(rows, top)
     values = np.take_along_axis(rows, likeliest, axis=-1).tolist()
     return [
-        Scored(token, value, tuple(zip(names, logprobs, strict=True)))
+        Scored(token, value, tuple(names), tuple(logprobs))
         for token, value, names, logprobs in zip(
             ids.tolist(), chosen, likeliest.tolist(), values, strict=True
         )
