@@ -158,8 +158,9 @@ async def test_replaced_embeddings(client: Client) -> None:
         {"max_tokens": 9, "seed": 1, "n": 3, "logprobs": 2},
         {"max_tokens": 20, "temperature": 0, "stop": ["q", "ab"], "logprobs": 0},
         {"forced_output_tokens": [PIECES.index(piece) for piece in ("x", "â", "Ĥ", "¬", "y")], "logprobs": 1},
+        {"forced_output_tokens": [PIECES.index(piece) for piece in "âxĤ¬âĤâ¬yâ"], "logprobs": 1},
     ],
-    ids=["drawn", "several", "stopped", "forced"],
+    ids=["drawn", "several", "stopped", "forced", "broken characters"],
 )
 async def test_a_stream_says_what_the_reply_says(client: Client, body: dict[str, Any]) -> None:
     """Chunk by chunk the same tokens, texts and log-probabilities; then each end, the usage, and [DONE]."""

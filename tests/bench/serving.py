@@ -168,10 +168,7 @@ async def soak(folder: Path, seconds: float) -> bool:
         async with session.get(f"{host}/blocked") as reply:
             await reply.read()
         until = time.monotonic() + seconds
-        asking = [
-            asyncio.create_task(client(session, url, seed, of, until, seen))
-            for seed in range(CLIENTS)
-        ]
+        asking = [asyncio.create_task(client(session, url, seed, of, until, seen)) for seed in range(CLIENTS)]
         while not all(task.done() for task in asking):
             await asyncio.sleep(0.2)
             most = max(most, resident(pid))

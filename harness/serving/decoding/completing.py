@@ -14,9 +14,9 @@ from typing import Generic
 import numpy as np
 
 from harness.serving.decoding.beams import search
-from harness.serving.decoding.job import Completion, Ending, Job, Output, Tally, Work, together
+from harness.serving.decoding.job import Completion, Job, Output, Piece, Tally, Work, together
 from harness.serving.decoding.sampling import Scored, candidates, draw, log_softmax, score
-from harness.serving.decoding.spelling import Spell
+from harness.serving.decoding.spelling import Growth, Spell
 from harness.serving.decoding.steering import steer
 from harness.serving.decoding.writing import Writing
 from harness.serving.models.seam import Ids, Model, P, Segment, Span
@@ -144,12 +144,15 @@ def _watch(job: Job, outputs: Sequence[Output], spell: Spell) -> None:
     """Tell who watches of outputs that were not drawn."""
     if job.emit is None:
         return
-    plain = replace(job, max_tokens=len(outputs[0].tokens) + 1, ending=Ending())
     for index, output in enumerate(outputs):
-        writing = Writing(plain, index, spell)
+        growth = Growth(spell)
         for scored in output.tokens:
-            writing.add(scored)
-        writing.end("length")
+            growth.add(scored.token)
+        growth.close()
+        told = 0
+        for scored, start, end in zip(output.tokens, growth.starts, growth.ends, strict=True):
+            job.emit(Piece(output=index, scored=scored, text=growth.text[told:end], offset=start))
+            told = end
 
 
 def _reported(logits: Floats, job: Job) -> Floats:
