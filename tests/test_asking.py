@@ -117,6 +117,43 @@ def test_ranges(field: str) -> None:
         assert refused(**{**base, field: value}) == field
 
 
+def bounds() -> list[tuple[str, float | None, float | None]]:
+    """Fields of the README's table that take numbers, with the least and the greatest that it names."""
+    number = r"(-?\d+(?:\^\d+)?(?: - 1)?)"
+    found: list[tuple[str, float | None, float | None]] = []
+    for field, takes in table().items():
+        if between := re.match(f"{number} to {number}(?!\\w)", takes):
+            found.append((field, spelled(between[1]), spelled(between[2])))
+        elif least := re.match(f"{number} or more", takes):
+            found.append((field, spelled(least[1]), None))
+    return found
+
+
+def spelled(number: str) -> int:
+    """A number as the table writes it: 2^63 - 1."""
+    base, _, rest = number.partition("^")
+    power, _, _ = rest.partition(" - ")
+    return int(int(base) ** int(power or 1)) - number.endswith(" - 1")
+
+
+@pytest.mark.parametrize(("field", "least", "most"), bounds(), ids=[field for field, *_ in bounds()])
+def test_the_readme_s_bounds_are_those_of_the_struct(field: str, least: int, most: int | None) -> None:
+    """What the table names as the ends of a range is taken, and what lies beyond is not."""
+    base: dict[str, Any] = {"num_beams": 2} if field == "length_penalty" else {}
+    for value, beyond in ((least, least - 1), (most, None if most is None else most + 1)):
+        if value is not None:
+            assert getattr(asked(**{**base, field: value}), field) == value
+            assert refused(**{**base, field: beyond}) == field
+
+
+def test_bounds_are_read_from_the_table() -> None:
+    """The reading of the table finds the ranges that it has."""
+    assert {"logprobs", "seed", "n", "num_beams", "temperature", "length_penalty"} <= {
+        f for f, *_ in bounds()
+    }
+    assert ("seed", 0, 2**63 - 1) in bounds()
+
+
 def test_a_null_is_a_field_that_was_not_given() -> None:
     """Every field may be null, and then does nothing."""
     assert asked(**dict.fromkeys(FIELDS - {"prompt"})) == asked()
