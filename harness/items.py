@@ -10,7 +10,7 @@ import ast
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.errors import FieldError
@@ -119,6 +119,36 @@ class Row:
             except ValueError:
                 pass
         raise FieldError(field, f"expected an integer, found {_short(found)}")
+
+    def labelled(self, field: str, answer_field: str) -> tuple[tuple[str, ...], int]:
+        """Choices with labels, `{"text": [...], "label": ["A", ...]}`, and the position of the right one.
+
+        In a CSV cell the record is written as JSON.
+
+        Args:
+            field: the column of the choices.
+            answer_field: the column that holds the right one's label.
+        """
+        choices = self._within(field)
+        labels = choices.texts(f"{field}.label")
+        texts = choices.texts(f"{field}.text", exactly=len(labels))
+        answer = self.text(answer_field).strip()
+        if answer not in labels:
+            raise FieldError(answer_field, f"{answer!r} is none of the labels {', '.join(labels)}")
+        return texts, labels.index(answer)
+
+    def _within(self, field: str) -> Row:
+        """The fields of a record in a column, named "choices.text"."""
+        found = self.value(field)
+        if isinstance(found, str):
+            try:
+                found = json.loads(found)
+            except (ValueError, RecursionError):
+                found = None
+        if not isinstance(found, Mapping):
+            shown = _short(self.values[field])
+            raise FieldError(field, f'expected a record such as {{"text": [...]}}, found {shown}')
+        return replace(self, values={f"{field}.{name}": value for name, value in found.items()})
 
     def optional(self, field: str) -> str:
         """A value as text, empty where the column is missing or null: for ids and clusters."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 from harness.encoding import encode_prompts
-from harness.items import BadItem
+from harness.items import BadItem, Item
 from harness.prompts import Prompt, Selection
+from harness.registry import task_names
 from harness.suite import prepare_suite
 from harness.tokenizing import load_tokenizer
 
@@ -21,17 +23,30 @@ TOKENIZERS = {
     "openllama": "tokenizers/openllama",
     "stories260k": "models/stories260k",
 }
+PLAIN = (
+    "arc_challenge",
+    "arc_easy",
+    "boolq",
+    "commonsense_qa",
+    "copa",
+    "hellaswag",
+    "openbookqa",
+    "piqa",
+    "social_iqa",
+    "winogrande",
+)
+"""Tasks without subjects that the golden records have."""
 ITEMS_OF_EACH = 25
 """At most so many items of a task (or of a subject) stand in the golden records."""
 
 
 def records(file: Path) -> Iterator[tuple[tuple[str, str, int], dict[str, Any]]]:
-    """The HellaSwag and MMLU records of a golden file, with task, subject and shots."""
+    """The records of a golden file whose tasks there are, with task, subject and shots."""
     for line in file.read_text().splitlines():
         record = json.loads(line)
         name = record["task"]
-        if name == "hellaswag" or name.startswith("mmlu_"):
-            task, _, subject = name.partition("_")
+        task, subject = ("mmlu", name.removeprefix("mmlu_")) if name.startswith("mmlu_") else (name, "")
+        if task in task_names():
             yield (task, subject, record.get("shots", 0)), record
 
 
@@ -50,21 +65,30 @@ def prompts(shared: Path, task: str, shots: int) -> dict[tuple[str, int], Prompt
 
 
 def test_contexts_and_continuations(shared: Path) -> None:
-    """Every HellaSwag and MMLU record: the same contexts and continuations, character by character."""
-    compared = 0
+    """Every record: the same contexts, continuations and gold, character by character."""
+    compared: Counter[str] = Counter()
     for (task, subject, shots), record in records(shared / "golden/requests.jsonl"):
         prompt = prompts(shared, task, shots)[subject, record["doc_id"]]
         assert list(prompt.contexts()) == record["contexts"]
         assert [pair.continuation for pair in prompt.item.pairs] == record["continuations"]
-        compared += 1
-    assert compared == 25 + 2 * 171
+        assert is_gold(prompt.item, record["gold"])
+        compared[task] += 1
+    assert compared == {**dict.fromkeys(PLAIN, 25), "arc_challenge": 25 + 10, "mmlu": 2 * 171}
+
+
+def is_gold(item: Item, gold: int | str) -> bool:
+    """Whether an item's gold is the record's: an index, or the text that is right."""
+    (ours,) = item.gold
+    if isinstance(gold, int):
+        return ours == gold
+    return gold.strip() in (item.pairs[ours].choice.strip(), item.pairs[ours].continuation.strip())
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_token_splits(shared: Path, name: str) -> None:
-    """Every HellaSwag and MMLU record: the same ids of context and continuations, for each tokenizer."""
+    """Every record: the same ids of context and continuations, for each tokenizer."""
     tokenizer = load_tokenizer(str(shared / TOKENIZERS[name]))
-    compared = 0
+    compared: Counter[str] = Counter()
     for (task, subject, shots), record in records(shared / "golden/token_splits.jsonl"):
         if record["tokenizer"] != name:
             continue
@@ -78,5 +102,6 @@ def test_token_splits(shared: Path, name: str) -> None:
         assert [pair.context_ids for pair in item.pairs] == contexts
         assert [pair.forced_ids for pair in item.pairs] == record["continuation_ids"]
         assert not item.shifted
-        compared += 1
-    assert compared == 8 + 2 * 57
+        compared[task] += 1
+    assert set(compared) == {*PLAIN, "mmlu"}
+    assert (compared["hellaswag"], compared["mmlu"]) == (8, 2 * 57)

@@ -28,6 +28,35 @@ def problem(**changes: Any) -> str:
     return str(caught.value)
 
 
+CHOICES = {"text": ["yes", "no"], "label": ["A", "B"]}
+
+
+@pytest.mark.parametrize("choices", [CHOICES, json.dumps(CHOICES)], ids=["record", "CSV cell"])
+def test_labelled_choices(choices: object) -> None:
+    """Texts and the position of the labelled one, from a record or from JSON in a cell."""
+    assert row(choices=choices, key=" B ").labelled("choices", "key") == (("yes", "no"), 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"choices": CHOICES, "key": "C"}, "field 'key': 'C' is none of the labels A, B"),
+        (
+            {"choices": {**CHOICES, "label": ["A"]}, "key": "A"},
+            r"field 'choices.text': expected 1 texts, found 2",
+        ),
+        ({"choices": {"text": ["yes"]}, "key": "A"}, "field 'choices.label': missing"),
+        ({"choices": ["yes", "no"], "key": "A"}, "field 'choices': expected a record"),
+        ({"choices": "{yes", "key": "A"}, "field 'choices': expected a record"),
+        ({"choices": CHOICES}, "field 'key': missing"),
+    ],
+)
+def test_labelled_choices_that_are_none(values: dict[str, Any], says: str) -> None:
+    """What is no record, has no labels, or names none of them is said by field."""
+    with pytest.raises(FieldError, match=says):
+        row(**values).labelled("choices", "key")
+
+
 def test_item_takes_its_place_from_the_row() -> None:
     """An item knows its task, subject and index, and forces a space and the choice."""
     item = item_of(row(**GOOD))
