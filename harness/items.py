@@ -129,7 +129,7 @@ class Row:
             field: the column of the choices.
             answer_field: the column that holds the right one's label.
         """
-        choices = self._within(field)
+        choices = self.record(field)
         labels = choices.texts(f"{field}.label")
         texts = choices.texts(f"{field}.text", exactly=len(labels))
         answer = self.text(answer_field).strip()
@@ -137,8 +137,8 @@ class Row:
             raise FieldError(answer_field, f"{answer!r} is none of the labels {', '.join(labels)}")
         return texts, labels.index(answer)
 
-    def _within(self, field: str) -> Row:
-        """The fields of a record in a column, named "choices.text"."""
+    def record(self, field: str) -> Row:
+        """The fields of a record in a column, named "choices.text"; in a CSV cell it is written as JSON."""
         found = self.value(field)
         if isinstance(found, str):
             try:

@@ -112,7 +112,11 @@ def _prepare(
     if not found.rows:
         raise UsageError(f"--tasks {task.name}: no rows in {rows.name}")
     remarks = differences(task, task.split, found)
-    wanted = task.shots.default if shots is None else shots
+    wanted = task.shots.default if shots is None or task.shots.fixed else shots
+    if shots not in (None, wanted):
+        remarks.append(
+            f"{task.name} is asked with {wanted} shots, whatever --shots says: so its authors have it"
+        )
     pools: dict[str, list[Item]] = {}
     if wanted:
         pools, about_shots = _pools(task, data_dir)

@@ -46,6 +46,8 @@ class Shots:
     shots split nor a test split (HellaSwag), where the item cannot be among them: kept, as it changes
     which shots are drawn."""
     default: int = 0
+    fixed: bool = False
+    """The default is final, as the task's own prompt has its examples: `--shots` changes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

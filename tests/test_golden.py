@@ -33,6 +33,7 @@ PLAIN = (
     "openbookqa",
     "piqa",
     "social_iqa",
+    "truthfulqa_mc1",
     "winogrande",
 )
 """Tasks without subjects that the golden records have."""

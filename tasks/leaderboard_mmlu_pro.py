@@ -1,0 +1,55 @@
+"""MMLU-Pro, scored by log-probability: exam questions with up to ten lettered answers.
+
+Data: https://huggingface.co/datasets/TIGER-Lab/MMLU-Pro (MIT licence)
+Paper: Wang et al., "MMLU-Pro: A More Robust and Challenging Multi-Task Language Understanding Benchmark",
+  2024, arXiv:2406.01574
+Prompt and scoring: lm-evaluation-harness 0.4.13, task `leaderboard_mmlu_pro`, version 0.1: five shots, the
+first of the validation split, for all categories. (The paper's own form lets the model reason in writing.)
+"""
+
+from __future__ import annotations
+
+from harness import Dataset, FieldError, Item, Row, Shots, Split, Task
+
+LETTERS = "ABCDEFGHIJ"
+
+
+def item(row: Row) -> Item:
+    """The question with its lettered answers; what is forced is a letter."""
+    answers = row.texts("options")
+    if len(answers) > len(LETTERS):
+        raise FieldError("options", f"{len(answers)} answers; there are letters for {len(LETTERS)}")
+    letter = row.text("answer")
+    if letter not in LETTERS:
+        raise FieldError("answer", f"{letter!r} is none of the letters {LETTERS[: len(answers)]}")
+    return row.lettered(
+        question=row.text("question"),
+        answers=answers,
+        gold=LETTERS.index(letter),
+        gold_field="answer",
+        id=row.optional("question_id"),
+    )
+
+
+TASK = Task(
+    name="leaderboard_mmlu_pro",
+    version="0.1",
+    dataset=Dataset(
+        hub="TIGER-Lab/MMLU-Pro",
+        folder="mmlu_pro",
+        columns=("question", "options", "answer"),
+        splits={"test": Split(12_032)},
+    ),
+    split="test",
+    item=item,
+    metrics=("acc",),
+    shots=Shots(split="validation", draw="first_n", default=5),
+    example={
+        "question_id": 11,
+        "question": "A train covers 90 km in 45 minutes. What is its mean speed?",
+        "options": ["60 km/h", "75 km/h", "90 km/h", "105 km/h", "120 km/h", "135 km/h", "150 km/h"],
+        "answer": "E",
+        "answer_index": 4,
+        "category": "physics",
+    },
+)
