@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from harness import FieldError, Item, Row, Task
+from harness.prompts import Prompt, Selection
 from harness.registry import load_task, task_names
 from harness.rows import open_rows
+from harness.suite import prepare_suite
 from tasks.hellaswag import clean
 
 NAMES = [*task_names(), "sample_mmlu:cloze"]
@@ -216,3 +218,72 @@ def test_same_as_the_reference(shared: Path, name: str) -> None:
         assert [pair.continuation for pair in item.pairs] == record["continuations"]
         assert item.gold == (int(record["gold"]),)
     assert not wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "says"),
+    [
+        ("copa", {"question": "reason"}, "field 'question': 'reason' is neither 'cause' nor 'effect'"),
+        ("winogrande", {"sentence": "No gap here."}, "field 'sentence': has no gap"),
+        ("winogrande", {"answer": "3"}, "field 'answer': gold 2 is out of range for 2 choices"),
+        ("social_iqa", {"label": "0"}, "field 'label': gold -1 is out of range for 3 choices"),
+        ("arc_easy", {"answerKey": "E"}, "field 'answerKey': 'E' is none of the labels A, B, C, D"),
+        ("leaderboard_mmlu_pro", {"answer": "J"}, "field 'answer': gold 9 is out of range for 7 choices"),
+        ("leaderboard_mmlu_pro", {"answer": "x"}, "field 'answer': 'x' is none of the letters ABCDEFG"),
+        ("leaderboard_mmlu_pro", {"options": ["a"] * 11}, "field 'options': 11 answers"),
+        ("race", {"problems": "[{'question': 'a'}]"}, "field 'problems': expected a list of records"),
+        ("race", {"problems": "[]"}, "field 'problems': holds no question"),
+        ("race", {"problems": "[" * 9999}, "field 'problems': expected a list of records"),
+        (
+            "truthfulqa_mc1",
+            {"mc1_targets": {"choices": ["a", "b"], "labels": [0, 1]}},
+            r"field 'mc1_targets.labels': expected 1 for the first answer alone, found \[0, 1\]",
+        ),
+    ],
+)
+def test_rows_that_are_no_items(name: str, changes: dict[str, Any], says: str) -> None:
+    """What breaks a benchmark's own rules is said by field."""
+    with pytest.raises(FieldError, match=says):
+        example_item(load_task(name), **changes)
+
+
+def test_race_writes_earlier_answers_into_the_prompt() -> None:
+    """A sentence gets its gap filled, a question its answer below; the last one stands bare."""
+    task = load_task("race")
+    context = example_item(task).pairs[0].context
+    assert context.endswith("Mia waters the plants of three neighbours\nWhy does she keep a list?")
+    problems = str(task.example["problems"]).replace("of  _  .", "of whom?")
+    context = example_item(task, problems=problems).pairs[0].context
+    assert "\n\nQuestion: Mia waters the plants of whom?\nAnswer: three neighbours\nWhy" in context
+
+
+def test_mmlu_pro_is_the_reference_s(shared: Path) -> None:
+    """Every test row: the question and its options behind letters, as the reference has them."""
+    task = load_task("leaderboard_mmlu_pro")
+    rows = open_rows(task, "test", shared / "data")
+    count = 0
+    for row in rows:
+        options = "".join(
+            f"{letter}. {text}\n" for letter, text in zip("ABCDEFGHIJ", row.values["options"], strict=False)
+        )
+        item = task.item(row)
+        assert item.pairs[0].context == f"{row.values['question']}\n{options}Answer:"
+        assert item.pairs[item.gold[0]].choice == row.values["answer"]
+        count += 1
+    assert count == 12_032
+
+
+def test_fixed_shots_stay_as_they_are(shared: Path) -> None:
+    """A task whose prompt has its own examples gets no shots, whatever `--shots` says, and that is told."""
+    suite = prepare_suite(
+        ["truthfulqa_mc1"],
+        shots=5,
+        data_dir=shared / "data",
+        selection=Selection(limit=2),
+        skip_bad_rows=False,
+    )
+    (task,) = suite.tasks
+    assert task.shots == 0
+    assert any(remark.startswith("truthfulqa_mc1 is asked with 0 shots") for remark in task.remarks)
+    asked = [prompt for _, prompt in suite.prompts() if isinstance(prompt, Prompt)]
+    assert [prompt.contexts()[0].count("\nQ: ") for prompt in asked] == [6, 6]
