@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from harness import __version__
+from harness import __version__, examples
 from harness.errors import EndpointRefused, HarnessError, StoreError, UsageError
 from harness.settings import CompareSettings, RunSettings, ServeSettings
 from harness.terminal import pairs_table, print_table, reader_may_leave, say, show_other_signs
@@ -45,65 +45,9 @@ See it work, with no account:
 Every flag of a command, with examples:
   forced-choice run --help""",
 )
-_RUN_EXAMPLES = """\
-Examples
-
-Without an account, on the reference model and its adapters:
-  forced-choice run --tasks sample_mmlu:cloze \\
-      --endpoint embedded --endpoint embedded:geography
-
-Your endpoint and an adapter of it, side by side, first on 200 items:
-  export FRIENDLI_TOKEN=flp_...
-  forced-choice run --tasks hellaswag --limit 200 \\
-      --tokenizer meta-llama/Llama-3.1-8B \\
-      --endpoint base=dedicated:ENDPOINT_ID \\
-      --endpoint tuned=dedicated:ENDPOINT_ID:ADAPTER
-
-Five-shot MMLU from local files, on a server of your own:
-  forced-choice run --tasks mmlu --shots 5 --data-dir DIR \\
-      --tokenizer MODEL_DIR --endpoint http://127.0.0.1:8000/v1#MODEL"""
 
 
-_COMPARE_EXAMPLES = """\
-Examples
-
-The endpoints of one run, the first being the baseline:
-  forced-choice compare results/hellaswag-1a2b3c4d
-
-Two runs, of which only the items that both have:
-  forced-choice compare results/monday results/tuesday --common-only
-
-A release gate: exit 1 unless each endpoint is shown to be worse by less than
-a point:
-  forced-choice compare results/mmlu-1a2b3c4d --fail-if-worse-than 0.01 \\
-      --junit gate.xml --summary "$GITHUB_STEP_SUMMARY"
-
-A run against samples that lm-evaluation-harness logged:
-  forced-choice compare results/hellaswag-1a2b3c4d \\
-      lm-eval:samples_hellaswag.jsonl"""
-
-
-_SERVE_EXAMPLES = """\
-Examples
-
-The reference model, on a port of its own choice:
-  forced-choice serve --port 0
-
-A model and its adapters, as an account would see them:
-  FORCED_CHOICE_SERVE_TOKEN=flp_rehearsal forced-choice serve \\
-      --model MODEL_DIR --adapters ADAPTERS_DIR
-  forced-choice run --tasks hellaswag --tokenizer MODEL_DIR \\
-      --endpoint http://127.0.0.1:8000/v1#anything:ADAPTER
-
-An endpoint on a bad day: a tenth of all requests are refused for now, some
-connections break, and it sleeps until it is asked:
-  forced-choice serve --faults 429=0.1,reset=0.01,seed=7 \\
-      --asleep --startup 60
-  forced-choice run --tasks hellaswag --tokenizer MODEL_DIR \\
-      --endpoint http://127.0.0.1:8000/dedicated/v1#ENDPOINT_ID"""
-
-
-@app.command(help_epilogue=_RUN_EXAMPLES)
+@app.command(help_epilogue=examples.RUN)
 def run(settings: RunSettings) -> int:
     """Evaluate tasks on one or more endpoints; the same command continues where it stopped.
 
@@ -123,7 +67,7 @@ def run(settings: RunSettings) -> int:
     return int(result.exit)
 
 
-@app.command(help_epilogue=_COMPARE_EXAMPLES)
+@app.command(help_epilogue=examples.COMPARE)
 def compare(
     *source: Annotated[str, Parameter(metavar="SOURCE", show_default=False)],
     settings: CompareSettings = _COMPARE_DEFAULTS,
@@ -165,7 +109,7 @@ sample file of lm-evaluation-harness. The first endpoint is the baseline.
     return code
 
 
-@app.command(help_epilogue=_SERVE_EXAMPLES)
+@app.command(help_epilogue=examples.SERVE)
 def serve(settings: ServeSettings = _SERVE_DEFAULTS) -> int:
     """Serve a language model with Friendli's completions API, to rehearse on.
 

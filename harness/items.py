@@ -120,6 +120,15 @@ class Row:
                 pass
         raise FieldError(field, f"expected an integer, found {_short(found)}")
 
+    def letter(self, field: str) -> int:
+        """The position that a letter says: 0 for "A"."""
+        found = self.text(field)
+        if found not in tuple(LETTERS):
+            raise FieldError(
+                field, f"expected a letter from {LETTERS[0]} to {LETTERS[-1]}, found {_short(found)}"
+            )
+        return LETTERS.index(found)
+
     def labelled(self, field: str, answer_field: str) -> tuple[tuple[str, ...], int]:
         """Choices with labels, `{"text": [...], "label": ["A", ...]}`, and the position of the right one.
 
@@ -172,8 +181,10 @@ class Row:
         As MMLU has it: the question, a line "A. ..." an answer, and "Answer:".
 
         Raises:
-            FieldError: gold is out of range.
+            FieldError: gold is out of range, or there are more answers than letters.
         """
+        if len(answers) > len(LETTERS):
+            raise FieldError(gold_field, f"{len(answers)} answers; there are letters for {len(LETTERS)}")
         letters = LETTERS[: len(answers)]
         lines = (f"{letter}. {answer}" for letter, answer in zip(letters, answers, strict=True))
         return self.item(

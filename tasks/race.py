@@ -14,6 +14,7 @@ from typing import Any
 
 from harness import Dataset, FieldError, Item, Row, Shots, Split, Task
 
+LETTERS = ("A", "B", "C", "D")
 GAP = "  _  ."
 """How a question ends that is a sentence to be completed."""
 
@@ -24,7 +25,7 @@ def problems(row: Row) -> list[Mapping[str, Any]]:
     try:
         read = ast.literal_eval(found) if isinstance(found, str) else found
         for each in read:
-            each["question"], each["options"]["ABCD".index(each["answer"])]
+            each["question"], each["options"][LETTERS.index(each["answer"])]
     except (ValueError, SyntaxError, TypeError, KeyError, IndexError, RecursionError, MemoryError):
         wanted = "expected a list of records with question, options and answer (A to D)"
         raise FieldError("problems", wanted) from None
@@ -35,7 +36,7 @@ def problems(row: Row) -> list[Mapping[str, Any]]:
 
 def answered(problem: Mapping[str, Any]) -> str:
     """An earlier question with its answer: in the gap of its sentence, or below it."""
-    answer = problem["options"]["ABCD".index(problem["answer"])]
+    answer = problem["options"][LETTERS.index(problem["answer"])]
     question = problem["question"]
     if question.endswith(GAP):
         return f"{question[:-5]}{answer}\n"
@@ -51,7 +52,7 @@ def item(row: Row) -> Item:
     return row.item(
         context=f"Article: {row.text('article')}\n\n{before}{last['question']}",
         choices=tuple(last["options"]),
-        gold="ABCD".index(last["answer"]),
+        gold=LETTERS.index(last["answer"]),
         gold_field="problems",
     )
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from aiohttp import ClientPayloadError, web
 
-from harness.serving.app import MAX_IDS, PREFIXES, Service, create_app
+from harness.serving.app import PREFIXES, Service, create_app
 from harness.serving.faults.plan import read_faults
-from harness.serving.jobs import MAX_TEXT
+from harness.serving.jobs import MAX_IDS, MAX_TEXT
 from harness.serving.lifecycle import Lifecycle
 from harness.serving.models.config import read_config
 from harness.serving.models.llama import KeysValues, LlamaModel

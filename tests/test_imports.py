@@ -87,6 +87,7 @@ SHELL = (
     "compared",
     "showing",
     "terminal",
+    "examples",
     "cli",
 )
 """Modules of each ring, in the order in which they may import one another."""

@@ -220,6 +220,11 @@ def test_same_as_the_reference(shared: Path, name: str) -> None:
     assert not wanted
 
 
+def race_problem(answer: str) -> str:
+    """The questions of an article whose only one has this answer."""
+    return str([{"question": "Who?", "answer": answer, "options": ["a", "b", "c", "d"]}])
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "says"),
     [
@@ -229,10 +234,17 @@ def test_same_as_the_reference(shared: Path, name: str) -> None:
         ("social_iqa", {"label": "0"}, "field 'label': gold -1 is out of range for 3 choices"),
         ("arc_easy", {"answerKey": "E"}, "field 'answerKey': 'E' is none of the labels A, B, C, D"),
         ("leaderboard_mmlu_pro", {"answer": "J"}, "field 'answer': gold 9 is out of range for 7 choices"),
-        ("leaderboard_mmlu_pro", {"answer": "x"}, "field 'answer': 'x' is none of the letters ABCDEFG"),
-        ("leaderboard_mmlu_pro", {"options": ["a"] * 11}, "field 'options': 11 answers"),
+        ("leaderboard_mmlu_pro", {"answer": "x"}, "field 'answer': expected a letter from A to J, found 'x'"),
+        (
+            "leaderboard_mmlu_pro",
+            {"options": ["a"] * 11},
+            "field 'answer': 11 answers; there are letters for 10",
+        ),
         ("race", {"problems": "[{'question': 'a'}]"}, "field 'problems': expected a list of records"),
         ("race", {"problems": "[]"}, "field 'problems': holds no question"),
+        ("race", {"problems": race_problem("")}, "field 'problems': expected a list of records"),
+        ("race", {"problems": race_problem("AB")}, "field 'problems': expected a list of records"),
+        ("leaderboard_mmlu_pro", {"answer": "AB"}, "expected a letter from A to J, found 'AB'"),
         ("race", {"problems": "[" * 9999}, "field 'problems': expected a list of records"),
         (
             "truthfulqa_mc1",

@@ -21,7 +21,7 @@ from harness.serving.completions import Asked, Completions, deadline_of, in_time
 from harness.serving.engine import Engine
 from harness.serving.faults.misbehaving import Misbehaving
 from harness.serving.faults.plan import Faults
-from harness.serving.jobs import Jobs, Limits
+from harness.serving.jobs import Jobs
 from harness.serving.lifecycle import Lifecycle
 from harness.serving.management import BETA, EndpointSpec, Management
 from harness.serving.models.seam import Model, P
@@ -39,8 +39,6 @@ PREFIXES = (CONTAINER, DEDICATED, "/serverless/v1")
 ADMIN = "/admin"
 MAX_BODY = 4 * 2**20
 """Bytes of a request's body."""
-MAX_IDS = 2**17
-"""Ids to be decoded at once."""
 GRACE = 1.0
 """Seconds that completions in flight get once the endpoint is told to stop; the rest is answered with 503."""
 
@@ -135,13 +133,7 @@ class _Routes(Generic[P]):
         self._misbehaving = misbehaving
         self._lifecycle = lifecycle
         self._completions = Completions(engine, texts)
-        limits = Limits(
-            vocab_size=service.model.vocab_size,
-            max_length=service.model.max_length,
-            hidden=service.model.hidden,
-            eos_ids=service.model.eos_ids,
-        )
-        self._jobs = Jobs(limits, service.tokenizer, service.faults, misbehaving.note)
+        self._jobs = Jobs(service.model, service.tokenizer, service.faults, misbehaving.note)
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """Score forced tokens, or generate."""
@@ -165,12 +157,7 @@ class _Routes(Generic[P]):
         """Ids to text, without special tokens."""
         asked = wire.parse(wire.DetokenizeRequest, await _body(request))
         self._addressed(request, asked.model)
-        if len(asked.tokens) > MAX_IDS:
-            raise wire.invalid("tokens", f"{len(asked.tokens)} ids; at most {MAX_IDS} fit into a request")
-        self._jobs.in_vocabulary("tokens", asked.tokens)
-        return _json(
-            wire.DetokenizeReply(await asyncio.to_thread(self._service.tokenizer.decode, asked.tokens))
-        )
+        return _json(wire.DetokenizeReply(await self._jobs.decode(asked.tokens)))
 
     async def admin(self, request: web.Request) -> web.Response:
         """What was done, what is kept, and which faults were injected."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from harness.serving.decoding.job import Beams, Ending, Job
 from harness.serving.decoding.sampling import Sampling
 from harness.serving.decoding.steering import Steering
 from harness.serving.faults.plan import Faults
+from harness.serving.models.seam import Model, P
 from harness.serving.models.weights import Floats
 from harness.serving.wire import invalid
 from harness.tokenizing import Tokenizer
@@ -22,28 +22,23 @@ MAX_TEXT = 2**20
 """Characters of text in a request."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a request is held against."""
-
-    vocab_size: int
-    max_length: int
-    """Tokens of input and output together."""
-    hidden: int
-    """Numbers in an embedding."""
-    eos_ids: frozenset[int]
+MAX_IDS = 2**17
+"""Ids to be decoded at once."""
 
 
 class Jobs:
     """Makes jobs for one model, its tokenizer beside it."""
 
     def __init__(
-        self, limits: Limits, tokenizer: Tokenizer, faults: Faults, note: Callable[[str], object]
+        self, model: Model[P], tokenizer: Tokenizer, faults: Faults, note: Callable[[str], object]
     ) -> None:
         """Of the faults, those that only this side can inject; `note` is told which of them strike."""
-        self._limits = limits
+        self._vocab_size = model.vocab_size
+        self._hidden = model.hidden
+        self._eos_ids = model.eos_ids
+        self._stated_length = model.max_length
         self._tokenizer = tokenizer
-        self._max_length = min(limits.max_length, faults.context or limits.max_length)
+        self._max_length = min(model.max_length, faults.context or model.max_length)
         self._moved = faults.moved_by_sampling
         self._note = note
 
@@ -64,8 +59,8 @@ class Jobs:
             if len(contexts) > 1 and getattr(asked, field):
                 raise invalid(field, "goes with one prompt, not with several")
         self.in_vocabulary("forced_output_tokens", asked.forced_output_tokens or ())
-        if asked.top_k is not None and asked.top_k > self._limits.vocab_size:
-            raise invalid("top_k", f"is more than the vocabulary of {self._limits.vocab_size} ids")
+        if asked.top_k is not None and asked.top_k > self._vocab_size:
+            raise invalid("top_k", f"is more than the vocabulary of {self._vocab_size} ids")
         bad = await self._bad(asked)
         return [self._job(asked, context, bad) for context in contexts]
 
@@ -80,10 +75,21 @@ class Jobs:
             raise invalid("prompt", f"{size} characters; at most {MAX_TEXT} fit into a request")
         return await asyncio.to_thread(self._tokenizer.encode, texts)
 
+    async def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, without special tokens; likewise.
+
+        Raises:
+            Refused: 422, there are more than are served, or one is none of the model's.
+        """
+        if len(ids) > MAX_IDS:
+            raise invalid("tokens", f"{len(ids)} ids; at most {MAX_IDS} fit into a request")
+        self.in_vocabulary("tokens", ids)
+        return await asyncio.to_thread(self._tokenizer.decode, ids)
+
     def in_vocabulary(self, field: str, ids: Sequence[int]) -> None:
         """Raise `Refused` where an id is none of the model's."""
-        if ids and max(ids) >= self._limits.vocab_size:
-            raise invalid(field, f"id {max(ids)} is outside the vocabulary of {self._limits.vocab_size} ids")
+        if ids and max(ids) >= self._vocab_size:
+            raise invalid(field, f"id {max(ids)} is outside the vocabulary of {self._vocab_size} ids")
 
     # -------------------------------------------------------------------------------------------- input
 
@@ -116,7 +122,7 @@ class Jobs:
     def _vectors(self, asked: CompletionRequest, context_ids: Sequence[int]) -> dict[int, Floats]:
         """What is read in place of some tokens' embeddings, by position."""
         places, numbers = asked.token_index_to_replace or [], asked.embedding_to_replace or []
-        hidden = self._limits.hidden
+        hidden = self._hidden
         if places and max(places) >= len(context_ids):
             raise invalid(
                 "token_index_to_replace", f"{max(places)} is outside the {len(context_ids)} input tokens"
@@ -153,7 +159,7 @@ class Jobs:
             steering=_steering(asked, ending, bad),
             ending=ending,
             beams=_beams(asked),
-            moved=moved,
+            after=sampling if moved else None,
         )
 
     def _max_tokens(self, asked: CompletionRequest, context_length: int) -> int:
@@ -172,7 +178,7 @@ class Jobs:
         if forced > wanted:
             raise invalid(field, f"has no room for the {forced} forced_output_tokens")
         if wanted > room:
-            if context_length + wanted <= self._limits.max_length:
+            if context_length + wanted <= self._stated_length:
                 self._note("context")
             raise invalid(
                 field,
@@ -191,7 +197,7 @@ class Jobs:
         return least
 
     def _ending(self, asked: CompletionRequest, least: int) -> Ending:
-        eos = self._limits.eos_ids if asked.eos_token is None else frozenset(asked.eos_token)
+        eos = self._eos_ids if asked.eos_token is None else frozenset(asked.eos_token)
         stop = frozenset(token for each in asked.stop_tokens or () for token in each.tokens or ())
         self.in_vocabulary("eos_token", [*eos] if asked.eos_token is not None else ())
         self.in_vocabulary("stop_tokens", [*stop])

@@ -102,13 +102,12 @@ class Scheduler(Generic[P]):
 
     def step(self) -> list[Task[P]]:
         """Do a batch's work; the tasks that have ended, each with its result."""
-        ended = self._drop_cancelled()
-        ended += self._admit()
+        ended = [*self._drop_cancelled(), *self._admit()]
         chosen = self._chosen()
         for route in dict.fromkeys(task.route for task in chosen):
-            ended += self._feed(self._models[route], [task for task in chosen if task.route == route])
-        gone = set(map(id, ended))
-        self._running = deque(task for task in self._running if id(task) not in gone)
+            self._feed(self._models[route], [task for task in chosen if task.route == route])
+        ended += [task for task in self._running if task.result is not None]
+        self._running = deque(task for task in self._running if task.result is None)
         return ended
 
     def give_up(self, error: Exception) -> list[Task[P]]:
@@ -133,6 +132,9 @@ class Scheduler(Generic[P]):
         """Begin with tasks in their order, but for those that would read what another one is reading.
 
         Who finds no place is not overtaken: else a request of many outputs would never find room.
+
+        Returns:
+            Those that have ended at once, as nothing had to be read for them.
         """
         ended, parked = list[Task[P]](), list[Task[P]]()
         outputs = sum(task.outputs for task in self._running)
@@ -144,11 +146,11 @@ class Scheduler(Generic[P]):
             if self._running and outputs + task.outputs > MAX_RUNNING:
                 break
             self._begin(self._waiting.popleft())
-            if task.result is None:
-                self._running.append(task)
-                outputs += task.outputs
-            else:
+            if task.result is not None:
                 ended.append(task)
+                continue
+            self._running.append(task)
+            outputs += task.outputs
         self._waiting.extendleft(reversed(parked))
         return ended
 
@@ -165,18 +167,17 @@ class Scheduler(Generic[P]):
         if task.behind is not None and task.behind.reading and not task.behind.cancelled:
             return True
         task.behind = None
-        readers = [
-            each
+        ahead = [
+            (shared_ids(each.ids, task.ids), each)
             for each in self._running
-            if each.reading and each.route == task.route and not each.job.vectors
+            if each.reading
+            and each.route == task.route
+            and not each.job.vectors
+            and len(each.ids) <= self.cache.max_tokens
         ]
-        if readers:
-            nearest = max(readers, key=lambda each: shared_ids(each.ids, task.ids))
-            shared, block = shared_ids(nearest.ids, task.ids), self._models[task.route].block
-            if (
-                len(nearest.ids) <= self.cache.max_tokens
-                and shared > self.cache.find(task.route, task.ids, block).known
-            ):
+        if ahead:
+            shared, nearest = max(ahead, key=lambda each: each[0])
+            if shared > self.cache.find(task.route, task.ids, self._models[task.route].block).known:
                 task.behind = nearest
         return task.behind is not None
 
@@ -192,43 +193,36 @@ class Scheduler(Generic[P]):
             self._running.rotate(-1)
         return chosen
 
-    def _feed(self, model: Model[P], tasks: Sequence[Task[P]]) -> list[Task[P]]:
-        """Read what some tasks of one model want; those that have ended."""
+    def _feed(self, model: Model[P], tasks: Sequence[Task[P]]) -> None:
+        """Read what some tasks of one model want."""
         segments = [segment for task in tasks for segment in task.wanted]
         try:
             logits = model.feed(segments)
         except Exception as error:  # a fault of the model, such as memory: it is that of all who took part
             for task in tasks:
                 _end(task, error)
-            return list(tasks)
+            return
         self.counts.steps += 1
         self.counts.segments += len(segments)
         self.counts.read += sum(len(segment.ids) for segment in segments)
-        ended, at = [], 0
+        at = 0
         for task in tasks:
             count = len(task.wanted)
-            if self._go_on(task, logits[at : at + count]):
-                ended.append(task)
+            self._go_on(task, logits[at : at + count])
             at += count
-        return ended
 
-    def _go_on(self, task: Task[P], logits: Sequence[Floats] | None) -> bool:
-        """Let a task compute until it wants more read; whether it has ended."""
+    def _go_on(self, task: Task[P], logits: Sequence[Floats] | None) -> None:
+        """Let a task compute until it wants more read, or has ended."""
         assert task.work is not None
         try:
             task.wanted = next(task.work) if logits is None else task.work.send(logits)
         except StopIteration as end:
-            self._finish(task, end.value)
-            return True
+            self.counts.completions += 1
+            _end(task, end.value)
         except Exception as error:  # such as logits that are no numbers: it is this task's alone
             _end(task, error)
-            return True
-        task.reading = task.reading and task.wanted[0].past.length < len(task.ids)
-        return False
-
-    def _finish(self, task: Task[P], completion: Completion) -> None:
-        self.counts.completions += 1
-        _end(task, completion)
+        else:
+            task.reading = task.reading and task.wanted[0].past.length < len(task.ids)
 
 
 def _end(task: Task[P], result: Completion | BaseException) -> None:

@@ -40,7 +40,7 @@ Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a model is served; all but the defaults of `serve`'s flags."""
+    """How a model is served: what `serve`'s flags say beside the model and the address."""
 
     token: str | None = None
     """Bearer token to ask for."""
@@ -53,7 +53,7 @@ class Options:
     startup: float = 0.0
     """Seconds that waking up takes."""
     sleep_after: float = 0.0
-    """Seconds without a request until it falls asleep; 0: never."""
+    """Seconds with nothing to answer until it falls asleep; 0: never."""
     asleep: bool = False
     """It begins asleep."""
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.serving.decoding.job import Beams, Job, Output, Work
-from harness.serving.decoding.sampling import Logprobs, Sampling, Scored, candidates, log_softmax, score
+from harness.serving.decoding.sampling import Logprobs, Sampling, Scored, candidates, reported, score
 from harness.serving.decoding.steering import steer
 from harness.serving.models.seam import Ids, Model, P, Segment, fork
 from harness.serving.models.weights import Floats
@@ -47,6 +47,8 @@ class _Beam(Generic[P]):
     past: P
     row: Floats
     """Logits of the next token, (vocabulary,)."""
+    values: Floats
+    """Its log-probabilities as they are reported, (1, vocabulary)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +76,17 @@ def search(
     """
     random = np.random.default_rng(job.seeds[0])
     rank = _Ranking(beams)
-    open_beams = [_Beam(_Hypothesis(), begin(min(job.max_tokens, model.block)), row)]
+    past = begin(min(job.max_tokens, model.block))
+    open_beams = [_Beam(_Hypothesis(), past, row, reported(row[None], job.after))]
     ended: list[_Hypothesis] = []
     for length in range(1, job.max_tokens + 1):
         weighed = [_weighed(beam, context, job, beams, random) for beam in open_beams]
-        grown, finished = _grow(open_beams, weighed, ended, job, beams, random)
+        grown, finished = _grow(open_beams, weighed, job, beams, random)
         grown, ended = rank.compete(grown, [*ended, *finished])
         if not grown or rank.decided(grown, ended, length) or _all_stop(grown, job):
             break
         if length < job.max_tokens:
-            open_beams = yield from _read(model, open_beams, grown)
+            open_beams = yield from _read(model, open_beams, grown, job)
     found = ended if ended and rank.only_ended(grown, ended) else [*ended, *(each for each, _ in grown)]
     if not found:
         return Output((), "stop", job.seeds[0])
@@ -151,12 +154,7 @@ def _perturbed(each: _Hypothesis) -> float:
 def _weighed(
     beam: _Beam[P], context: Ids, job: Job, beams: Beams, random: np.random.Generator
 ) -> Logprobs | None:
-    """Log-probabilities of a beam's next token, (vocabulary,); None where nothing may follow.
-
-    Raises:
-        FloatingPointError: the logits are no numbers.
-    """
-    log_softmax(beam.row)
+    """Log-probabilities of a beam's next token, (vocabulary,); None where nothing may follow."""
     bent = steer(beam.row, context, beam.hypothesis.ids, job.steering)
     return candidates(bent, _PLAIN if beams.kind == "DETERMINISTIC" else job.sampling, random)
 
@@ -164,7 +162,6 @@ def _weighed(
 def _grow(
     open_beams: Sequence[_Beam[P]],
     weighed: Sequence[Logprobs | None],
-    ended: Sequence[_Hypothesis],
     job: Job,
     beams: Beams,
     random: np.random.Generator,
@@ -185,7 +182,7 @@ def _grow(
 
 def _extended(open_beams: Sequence[_Beam[P]], candidate: _Candidate, job: Job, *, ended: bool) -> _Hypothesis:
     beam = open_beams[candidate.beam]
-    (scored,) = score(log_softmax(beam.row[None]), np.asarray([candidate.token], np.int32), job.top)
+    (scored,) = score(beam.values, np.asarray([candidate.token], np.int32), job.top)
     return _Hypothesis((*beam.hypothesis.tokens, scored), candidate.total, candidate.perturbed, ended)
 
 
@@ -195,7 +192,7 @@ def _all_stop(grown: Sequence[_Grown], job: Job) -> bool:
 
 
 def _read(
-    model: Model[P], open_beams: Sequence[_Beam[P]], grown: Sequence[_Grown]
+    model: Model[P], open_beams: Sequence[_Beam[P]], grown: Sequence[_Grown], job: Job
 ) -> Work[P, list[_Beam[P]]]:
     """Read the last token of each: the last that continues a beam takes its past, others a copy."""
     last = {beam: index for index, (_, beam) in enumerate(grown)}
@@ -207,7 +204,10 @@ def _read(
         Segment(past, np.asarray([each.ids[-1]], np.int32), 1)
         for past, (each, _) in zip(pasts, grown, strict=True)
     ]
-    return [_Beam(each, past, row[-1]) for (each, _), past, row in zip(grown, pasts, logits, strict=True)]
+    return [
+        _Beam(each, past, rows[-1], reported(rows, job.after))
+        for (each, _), past, rows in zip(grown, pasts, logits, strict=True)
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- choosing

@@ -7,7 +7,7 @@ are used. So the same numbers come out of the same operations, to the bit, whate
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.serving.decoding.beams import search
 from harness.serving.decoding.job import Completion, Job, Output, Piece, Tally, Work, together
-from harness.serving.decoding.sampling import Scored, candidates, draw, log_softmax, score
+from harness.serving.decoding.sampling import Scored, draw, log_softmax, reported, score
 from harness.serving.decoding.spelling import Growth, Spell
 from harness.serving.decoding.steering import steer
 from harness.serving.decoding.writing import Writing
@@ -100,9 +100,9 @@ def read(reader: Reader[P], job: Job) -> Work[P, Prompt[P]]:
         tally.prompt_computed += max(0, at + len(block) - max(at, found.known))
         if job.echo:
             following = ids[at + 1 : at + 1 + len(block)]
-            echoed += score(_reported(logits[: len(following)], job), following, job.top)
+            echoed += score(reported(logits[: len(following)], job.after), following, job.top)
     row = logits[-1].copy()
-    log_softmax(row)
+    log_softmax(row)  # raises where they are no numbers: before they are kept
     if reader.cache is not None and not job.vectors:
         reader.cache.add(reader.name, ids, model, past, row)
     return Prompt(ids, [Span(past, 0, len(ids))], row, found.known, tuple(echoed))
@@ -111,14 +111,14 @@ def read(reader: Reader[P], job: Job) -> Work[P, Prompt[P]]:
 def _force(model: Model[P], prompt: Prompt[P], job: Job) -> Work[P, list[Scored]]:
     """Each forced token's log-probability; the last one is scored, and need not be read."""
     forced = np.asarray(job.forced_ids, np.int32)
-    tokens = score(_reported(prompt.row[None], job), forced[:1], job.top)
+    tokens = score(reported(prompt.row[None], job.after), forced[:1], job.top)
     if len(forced) == 1:
         return tokens
     past = model.join(prompt.spans, len(forced) - 1)
     for at in range(0, len(forced) - 1, model.block):
         block = forced[at : min(at + model.block, len(forced) - 1)]
         (logits,) = yield [Segment(past, block, len(block))]
-        tokens += score(_reported(logits, job), forced[at + 1 : at + 1 + len(block)], job.top)
+        tokens += score(reported(logits, job.after), forced[at + 1 : at + 1 + len(block)], job.top)
     return tokens
 
 
@@ -128,11 +128,11 @@ def _generate(model: Model[P], prompt: Prompt[P], job: Job, index: int, spell: S
     past = model.join(prompt.spans, min(job.max_tokens, model.block))
     writing, row = Writing(job, index, spell), prompt.row
     while True:
-        reported = _reported(row[None], job)
+        values = reported(row[None], job.after)
         token = draw(steer(row, prompt.ids, writing.ids, job.steering), job.sampling, random)
         if token is None:
             return writing.end("stop")
-        (scored,) = score(reported, np.asarray([token], np.int32), job.top)
+        (scored,) = score(values, np.asarray([token], np.int32), job.top)
         output = writing.add(scored)
         if output is not None:
             return output
@@ -153,14 +153,3 @@ def _watch(job: Job, outputs: Sequence[Output], spell: Spell) -> None:
         for scored, start, end in zip(output.tokens, growth.starts, growth.ends, strict=True):
             job.emit(Piece(output=index, scored=scored, text=growth.text[told:end], offset=start))
             told = end
-
-
-def _reported(logits: Floats, job: Job) -> Floats:
-    """Log-probabilities as a reply reports them: before everything that steers the drawing."""
-    if not job.moved:
-        return log_softmax(logits)
-    always = replace(job.sampling, xtc_probability=0.0)
-    rows = [candidates(row, always, np.random.default_rng(0)) for row in logits]
-    return np.asarray(
-        [plain if row is None else row for row, plain in zip(rows, logits, strict=True)], np.float32
-    )

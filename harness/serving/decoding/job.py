@@ -84,8 +84,8 @@ class Job:
     ending: Ending = Ending()
     beams: Beams | None = None
     """Then there is one output."""
-    moved: bool = False
-    """Report log-probabilities after temperature, top-k, top-p and min-p, as an honest endpoint does not."""
+    after: Sampling | None = None
+    """Report log-probabilities after this, as an honest endpoint does not."""
     emit: Callable[[Piece], object] | None = None
     """Told of each token as soon as nothing can take it back."""
 

@@ -9,7 +9,7 @@ Heat: Min-p Sampling", 2024, arXiv:2407.01082; exclude top choices (XTC): text-g
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,25 @@ def log_softmax(logits: Floats) -> Floats:
         raise FloatingPointError("the model's logits are not finite")
     logprobs: Floats = (shifted - np.log(sums)).astype(np.float32)
     return logprobs
+
+
+def reported(logits: Floats, after: Sampling | None) -> Floats:
+    """Log-probabilities of each row as a reply reports them: before everything that steers the drawing.
+
+    Args:
+        logits: (rows, vocabulary).
+        after: the temperature, top-k, top-p and min-p that they are taken after all the same, as an honest
+            endpoint does not. None: nothing.
+
+    Raises:
+        FloatingPointError: the logits are no numbers.
+    """
+    plain = log_softmax(logits)
+    if after is None:
+        return plain
+    always, chance = replace(after, xtc_probability=0.0), np.random.default_rng(0)
+    rows = [candidates(row, always, chance) for row in logits]
+    return np.asarray([own if row is None else row for row, own in zip(rows, plain, strict=True)], np.float32)
 
 
 def score(rows: Floats, ids: Ids, top: int) -> list[Scored]:
