@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.comparison.columns import Columns, Place, TaskFacts, Tokens
+from harness.comparison.columns import Columns, Place, TaskFacts, Tokens, compared_metrics
 from harness.comparison.ragged import Ragged
 from harness.errors import StoreError
 from harness.metrics import METRICS
@@ -29,7 +29,7 @@ _COLUMNS = (
 """Columns of the item table that a comparison needs, beside those of metrics."""
 _RECORD = (
     *("task", "subject", "shots", "index", "id", "gold", "cluster"),
-    *("prompt_hash", "context_sha256", "n_tokens", "n_chars", "n_bytes"),
+    *("prompt_hash", "context_sha256", "n_tokens", "n_chars", "n_bytes", "n_words"),
 )
 """Columns of the item table that are fields of `ItemRecord`."""
 
@@ -59,9 +59,11 @@ def columns_of(run: Run, label: str, *, called: str = "") -> Columns:
         StoreError: its tables or its journal cannot be read.
     """
     endpoint = run.endpoint(label)
-    metrics = [name for name in METRICS if any(name in task.metrics for task in task_facts(run))]
-    judged = [f"{part}_{name}" for name in metrics for part in ("prediction", "correct")]
-    table = run.item_table(label, (*_COLUMNS, *judged))
+    metrics = compared_metrics({name for task in task_facts(run) for name in task.metrics})
+    predicting = [name for name in metrics if METRICS[name].predicts]
+    values = {name: f"{'correct' if METRICS[name].predicts else 'value'}_{name}" for name in metrics}
+    predictions = {name: f"prediction_{name}" for name in predicting}
+    table = run.item_table(label, (*_COLUMNS, *values.values(), *predictions.values()))
     named = (table[name].to_pylist() for name in ("task", "shots", "subject", "index"))
     places = [Place(*each) for each in zip(*named, strict=True)]
     sums = _lists(table["sums"], np.float64)
@@ -77,8 +79,8 @@ def columns_of(run: Run, label: str, *, called: str = "") -> Columns:
         choice_bytes=_lists(table["n_bytes"], np.int64),
         scored=sums.lengths > 0,
         sums=sums,
-        predictions={name: _numbers(table[f"prediction_{name}"], -1).astype(np.int64) for name in metrics},
-        correct={name: _numbers(table[f"correct_{name}"], np.nan) for name in metrics},
+        predictions={name: _numbers(table[each], -1).astype(np.int64) for name, each in predictions.items()},
+        values={name: _numbers(table[each], np.nan) for name, each in values.items()},
         tokens=_tokens(run, label, places, sums),
     )
 
@@ -95,7 +97,7 @@ def records_of(run: Run, label: str) -> Iterator[ItemRecord]:
 
 def _tokens(run: Run, label: str, places: Sequence[Place], sums: Ragged[np.float64]) -> Tokens | None:
     """What the journal has of each forced token; None where it is gone, or lacks what the table has."""
-    with _journal(run, label) as journal:
+    with journal_of(run, label) as journal:
         if journal is None:
             return None
         planned = {
@@ -131,7 +133,7 @@ def _tokens_of(keys: bytes, journal: StoredReplies) -> Tokens | None:
 
 
 @contextmanager
-def _journal(run: Run, label: str) -> Iterator[StoredReplies | None]:
+def journal_of(run: Run, label: str) -> Iterator[StoredReplies | None]:
     """The endpoint's journal, or None where the run's folder has none of it any more."""
     endpoint = run.endpoint(label)
     wanted = {"identity": endpoint.identity, "replicate": str(endpoint.replicate)}

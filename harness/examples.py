@@ -16,6 +16,11 @@ Your endpoint and an adapter of it, side by side, first on 200 items:
       --endpoint base=dedicated:ENDPOINT_ID \\
       --endpoint tuned=dedicated:ENDPOINT_ID:ADAPTER
 
+How much of it is the order of the choices, and the letters' own likelihood:
+  forced-choice run --tasks mmlu --permute-choices cyclic \\
+      --metrics acc_pmi,letter_mass,position_bias --tokenizer MODEL_DIR \\
+      --endpoint http://127.0.0.1:8000/v1#MODEL
+
 Five-shot MMLU from local files, on a server of your own:
   forced-choice run --tasks mmlu --shots 5 --data-dir DIR \\
       --tokenizer MODEL_DIR --endpoint http://127.0.0.1:8000/v1#MODEL"""
@@ -37,6 +42,16 @@ a point:
 A run against samples that lm-evaluation-harness logged:
   forced-choice compare results/hellaswag-1a2b3c4d \\
       lm-eval:samples_hellaswag.jsonl"""
+
+RESCORE = """\
+Examples
+
+Everything that can be said without another request:
+  forced-choice rescore results/hellaswag-1a2b3c4d --metrics all
+
+Is it calibrated, and does it prefer long choices or early ones?
+  forced-choice rescore results/mmlu-1a2b3c4d \\
+      --metrics ece,brier_score,length_bias,position_bias"""
 
 SERVE = """\
 Examples

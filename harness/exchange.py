@@ -50,6 +50,8 @@ class Reply:
     top_logprobs: Sequence[Mapping[str, float]] | None = None
     """The likeliest alternatives a position, by text; only where `ScoreRequest.top` asked for them."""
     usage: Usage = Usage()
+    greedy: bool | None = None
+    """Whether each forced token is the likeliest of all; None where the endpoint did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,22 @@ def check_reply(request: ScoreRequest, reply: Reply) -> None:
             raise ReplyError(f"log-probability {value} at position {position} is not finite")
         if value > TOLERANCE:
             raise ReplyError(f"log-probability {value} at position {position} is above 0")
+
+
+def is_greedy(values: Sequence[float], top: Sequence[Mapping[str, float] | None] | None) -> bool | None:
+    """Whether each token is as likely as the likeliest alternative at its position.
+
+    Args:
+        values: log-probabilities of the forced tokens.
+        top: the alternatives that the endpoint names at each position, one at least; the forced token may be
+            among them.
+
+    Returns:
+        None where a position has none. Of level ones each counts as the likeliest.
+    """
+    if top is None or len(top) != len(values) or not all(top):
+        return None
+    return all(value >= max(each.values()) for value, each in zip(values, top, strict=True) if each)
 
 
 def _some(ids: Sequence[int]) -> str:

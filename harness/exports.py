@@ -203,7 +203,9 @@ def _cells(row: Row) -> tuple[str, ...]:
         _fraction(row.baseline_value),
         _fraction(row.value),
         f"{points(row.difference)}{interval}" if row.n else "-",
-        f"+{row.wrong_to_right or 0:,} \N{MINUS SIGN}{row.right_to_wrong or 0:,}",
+        "-"
+        if row.wrong_to_right is None
+        else f"+{row.wrong_to_right:,} \N{MINUS SIGN}{row.right_to_wrong or 0:,}",
         "-" if math.isnan(p_value) else p_number(p_value).removeprefix("= "),
         row.verdict or "-",
     )

@@ -72,6 +72,9 @@ class Row:
     task: str = ""
     subject: str = ""
     index: int = 0
+    shift: int = 0
+    """By how many places lettered choices stand later than the row has them, in a circle: 0 but where other
+    orders are asked too."""
 
     def value(self, field: str) -> Any:
         """The value as found, never null."""
@@ -166,6 +169,15 @@ class Row:
             found = int(found)  # integers of a column with nulls are often stored as floats
         return "" if found is None else str(found)
 
+    def ordered(self, answers: Sequence[str], gold: int | Sequence[int]) -> tuple[list[str], list[int]]:
+        """Answers and gold in the order in which they are to be asked: for prompts that list them."""
+        count = len(answers)
+        golds = (gold,) if isinstance(gold, int) else gold
+        if not count:
+            return [], list(golds)
+        moved = [answers[(at - self.shift) % count] for at in range(count)]
+        return moved, [(each + self.shift) % count if 0 <= each < count else each for each in golds]
+
     def lettered(
         self,
         *,
@@ -173,6 +185,8 @@ class Row:
         answers: Sequence[str],
         gold: int | Sequence[int],
         gold_field: str,
+        line: str = "{}. {}",
+        choice: str = "{}",
         id: str = "",
         cluster: str = "",
     ) -> Item:
@@ -180,16 +194,27 @@ class Row:
 
         As MMLU has it: the question, a line "A. ..." an answer, and "Answer:".
 
+        Args:
+            question: all that stands before the answers, without the line break.
+            answers: their texts, in the row's order.
+            gold: index or indices of the right ones.
+            gold_field: the column that gold was read from, named when it is out of range.
+            line: how a letter and its answer are written, as `str.format` takes it.
+            choice: how the letter is written that is forced.
+            id: the data set's own id of the row.
+            cluster: what makes items dependent on one another.
+
         Raises:
             FieldError: gold is out of range, or there are more answers than letters.
         """
         if len(answers) > len(LETTERS):
             raise FieldError(gold_field, f"{len(answers)} answers; there are letters for {len(LETTERS)}")
+        answers, gold = self.ordered(answers, gold)
         letters = LETTERS[: len(answers)]
-        lines = (f"{letter}. {answer}" for letter, answer in zip(letters, answers, strict=True))
+        lines = (line.format(letter, answer) for letter, answer in zip(letters, answers, strict=True))
         return self.item(
             context="\n".join([question, *lines, "Answer:"]),
-            choices=letters,
+            choices=[choice.format(letter) for letter in letters],
             gold=gold,
             gold_field=gold_field,
             id=id,

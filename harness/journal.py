@@ -30,7 +30,7 @@ milliseconds to get it back: row by row, a group would take seconds."""
 
 _PUT_REPLIES = """INSERT INTO replies VALUES {} ON CONFLICT (key) DO UPDATE SET
     forced_ids = excluded.forced_ids, sum = excluded.sum, token_logprobs = excluded.token_logprobs,
-    top_logprobs = excluded.top_logprobs, prompt_tokens = excluded.prompt_tokens,
+    top_logprobs = excluded.top_logprobs, greedy = excluded.greedy, prompt_tokens = excluded.prompt_tokens,
     completion_tokens = excluded.completion_tokens, cached_tokens = excluded.cached_tokens,
     latency_ms = excluded.latency_ms, attempts = excluded.attempts,
     reason = excluded.reason, detail = excluded.detail, status = excluded.status
@@ -40,7 +40,7 @@ _PUT_ITEMS = "INSERT OR REPLACE INTO items VALUES {}"
 _KEEP_PLANNED = "CREATE TEMP TABLE planned AS SELECT * FROM items WHERE prompt_hash != x''"
 _RESTORE_PLANNED = """UPDATE items SET prompt_hash = planned.prompt_hash,
     context_sha256 = planned.context_sha256, keys = planned.keys, n_tokens = planned.n_tokens,
-    problem = planned.problem
+    problem = planned.problem, asides = planned.asides
     FROM temp.planned WHERE items.problem = '' AND planned.task = items.task
     AND planned.subject = items.subject AND planned."index" = items."index" AND planned.shots = items.shots
     AND planned.id = items.id AND planned.gold = items.gold AND planned.n_bytes = items.n_bytes"""

@@ -21,7 +21,7 @@ from harness.comparison.columns import Columns, Place, columns_of_scores
 from harness.errors import UsageError, did_you_mean
 from harness.exchange import TOLERANCE
 from harness.items import BadItem
-from harness.metrics import METRICS
+from harness.metrics import acc
 from harness.plan import listed
 from harness.scores import ItemRecord, ItemScore
 
@@ -142,7 +142,7 @@ def _score(sample: Sample, place: Place, record: ItemRecord | None, where: str) 
     pairs = zip(contexts, record.context_sha256, strict=False)
     differing = [theirs for theirs, ours in pairs if theirs != ours]
     score = ItemScore(replace(record, prompt_hash=differing[0] if differing else prompt), sums)
-    if sample.acc in (0, 1) and METRICS["acc"].judge(score).correct != bool(sample.acc):
+    if choices > 1 and sample.acc in (0, 1) and acc(score).correct != bool(sample.acc):
         score = replace(score, record=replace(score.record, gold=()))  # right is something else there
     return score
 

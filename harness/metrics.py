@@ -1,37 +1,80 @@
-"""Metrics of scored items, and their estimates over many items; pure.
+"""Metrics of scored items; pure.
 
-A metric is one function and one line of `METRICS`. All of them read stored sums, none needs a request.
-Definitions: lm-evaluation-harness 0.4.13, `api/task.py`. This module does not know where scores come from.
+A metric is one function and one line of `METRICS`. It judges one scored item; the judgements of many become a
+number by one of the summaries of `harness.estimates`. All of them read stored sums. Most need no more than
+every run asks; the others name in `needs` what is asked beside it (`harness.asides`). This module does not
+know where scores come from.
+
+Sources: lm-evaluation-harness 0.4.13, `api/task.py` and `api/metrics.py` (acc, acc_norm, acc_bytes,
+acc_mutual_info, brier_score, perplexities, the mass of truthfulqa_mc2); Gu et al. 2024, "OLMES",
+arXiv:2406.08446 (acc_pmi); Zheng et al. 2024, arXiv:2309.03882 (orders of the choices).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
+from harness.errors import UsageError, did_you_mean
+from harness.estimates import BITS, EXP, Calibration, Ratio, Recalls, Summary, Tally
 from harness.scores import ItemScore
 
-CONFIDENCE = 0.95
+EMPTY, ANSWER, ORDERS = "empty", "answer", "orders"
+"""What is asked beside an item: its choices after nothing; after "Answer:"; in every cyclic order."""
+MOST_ORDERS = 26
+"""Of lettered choices: as many as there are letters."""
+
+
+def order_name(shift: int) -> str:
+    """What the cyclic order is called in which each choice stands `shift` places later."""
+    return f"order_{shift}"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a metric says of one scored item."""
 
-    prediction: int
-    """Index of the choice that scores highest; of equal ones the lowest."""
-    correct: bool
-    """Whether the prediction is among the gold."""
+    value: float
+    """Of right and wrong: 1 or 0. Else what the metric measures."""
+    prediction: int | None = None
+    """Index of the choice that scores highest, of level ones the lowest; None where nothing is predicted."""
+    tied: bool = False
+    """Whether another choice scores just as high."""
+    weight: float = 1.0
+    """What the value counts for, in summaries that weigh."""
+    group: int = 0
+
+    @property
+    def correct(self) -> bool:
+        """Whether it is right in full."""
+        return self.value == 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One metric: its name in files and on the terminal, the judgement of a scored item, its unit."""
+    """One metric."""
 
     name: str
-    judge: Callable[[ItemScore], Verdict]
-    unit: str
+    """In files and on the terminal."""
+    judge: Callable[[ItemScore], Verdict | None]
+    """Of a scored item; None where the metric does not apply to it."""
+    summary: Callable[[], Summary] = Tally
+    unit: str = "fraction"
+    needs: str = ""
+    """What it needs beside the item's own sums: "", "empty", "answer", "orders", or one order's name."""
+    predicts: bool = False
+    """Whether it says right or wrong of a choice; then tables show which choice, and whether it is right."""
+    per_item: bool = True
+    """Whether the value of a single item means something; then tables show it."""
+    compared: bool = False
+    """Whether endpoints are compared by it: between 0 and 1 for each item, and more is better."""
+
+    def missing(self, score: ItemScore) -> bool:
+        """Whether the item is scored but not all that the metric needs beside has come."""
+        names = _needed(self.needs, score)
+        return any(name not in score.asides or score.asides[name].unscored for name in names)
 
 
 def acc(score: ItemScore) -> Verdict:
@@ -54,114 +97,225 @@ def acc_token(score: ItemScore) -> Verdict:
     return _best(score, _per(score.sums, score.record.n_tokens))
 
 
+def acc_less(aside: str, score: ItemScore) -> Verdict:
+    """The choice whose log-probability the context raises most, over its unconditional one."""
+    without = score.asides[aside].sums
+    return _best(score, [own - bare for own, bare in zip(score.sums, without, strict=True)])
+
+
+def acc_order(shift: int, score: ItemScore) -> Verdict | None:
+    """The choice of the highest summed log-probability where all stand `shift` places later."""
+    name = order_name(shift)
+    return _best(score, score.asides[name].sums) if name in score.asides else None
+
+
+def acc_debiased(score: ItemScore) -> Verdict | None:
+    """The choice of the highest probability among the choices, averaged over every cyclic order."""
+    orders = _orders(score)
+    if len(orders) < 2:
+        return None
+    spread = [softmax(sums) for sums in orders]
+    return _best(score, [math.fsum(each) for each in zip(*spread, strict=True)])
+
+
+def acc_circular(score: ItemScore) -> Verdict | None:
+    """1 where the highest sum is right in every cyclic order."""
+    orders = _orders(score)
+    if len(orders) < 2:
+        return None
+    return Verdict(float(all(_best(score, sums).correct for sums in orders)))
+
+
+def acc_above_chance(score: ItemScore) -> Verdict | None:
+    """`acc`, 0 where it is that of chance and 1 where all is right: (acc - chance) / (1 - chance)."""
+    chance = len(set(score.record.gold)) / len(score.sums)
+    if chance == 1:
+        return None
+    verdict = acc(score)
+    return replace(verdict, value=verdict.value - chance, weight=1 - chance)
+
+
+def mc2(score: ItemScore) -> Verdict:
+    """The probability of the right choices among all choices, not normalised for length."""
+    spread = softmax(score.sums)
+    return Verdict(math.fsum(spread[each] for each in set(score.record.gold)))
+
+
+def brier_score(score: ItemScore) -> Verdict:
+    """Squared distance of the probabilities among the choices from the truth; several right ones share it."""
+    golds = set(score.record.gold)
+    truth = [1 / len(golds) if at in golds else 0.0 for at in range(len(score.sums))]
+    return Verdict(math.fsum((p - y) ** 2 for p, y in zip(softmax(score.sums), truth, strict=True)))
+
+
+def nll(score: ItemScore) -> Verdict:
+    """Negative log-likelihood of the right choice; of several, of any of them."""
+    return Verdict(-_log_sum([score.sums[each] for each in set(score.record.gold)]))
+
+
+def margin(score: ItemScore) -> Verdict | None:
+    """By how much the likeliest right choice is ahead of the likeliest wrong one."""
+    golds = set(score.record.gold)
+    wrong = [total for at, total in enumerate(score.sums) if at not in golds]
+    return Verdict(max(score.sums[each] for each in golds) - max(wrong)) if wrong else None
+
+
+def greedy(score: ItemScore) -> Verdict | None:
+    """1 where each token of a right choice is the likeliest of all tokens."""
+    known = [score.greedy[each] for each in score.record.gold] if score.greedy else []
+    return None if None in known or not known else Verdict(float(any(known)))
+
+
+def nll_per(lengths: Callable[[ItemScore], Sequence[int]], score: ItemScore) -> Verdict:
+    """Negative log-likelihood of the first right choice, and how long that is."""
+    first = score.record.gold[0]
+    return Verdict(-score.sums[first], weight=float(lengths(score)[first]))
+
+
+def confidence(score: ItemScore) -> Verdict:
+    """Right or wrong by `acc`, and the probability of the predicted choice among the choices."""
+    return replace(acc(score), weight=max(softmax(score.sums)))
+
+
+def letter_mass(score: ItemScore) -> Verdict | None:
+    """The probability of all choices together, where they follow one context; low: it says something else."""
+    if len(set(score.record.context_sha256)) > 1:
+        return None
+    distinct = dict(zip(score.record.keys or range(len(score.sums)), score.sums, strict=True))
+    return Verdict(min(1.0, math.fsum(map(math.exp, distinct.values()))))
+
+
+def length_bias(score: ItemScore) -> Verdict:
+    """Whether the longest choice is predicted by `acc`, less whether it is right; level ones all count."""
+    lengths, golds = score.record.n_chars, set(score.record.gold)
+    longest = {at for at, length in enumerate(lengths) if length == max(lengths)}
+    return Verdict((acc(score).prediction in longest) - len(golds & longest) / len(golds))
+
+
+def position_bias(score: ItemScore) -> Verdict:
+    """Right or wrong by `acc`, with the position of the right choice."""
+    return replace(acc(score), group=score.record.gold[0])
+
+
+def softmax(sums: Sequence[float]) -> list[float]:
+    """The probabilities among the choices; safe for sums far below 0."""
+    highest = max(sums)
+    raised = [math.exp(each - highest) for each in sums]
+    whole = math.fsum(raised)
+    return [each / whole for each in raised]
+
+
+_right_or_wrong = partial(Metric, predicts=True, compared=True)
+_nats = partial(Metric, unit="nats", summary=partial(Tally, lowest=-math.inf, highest=math.inf))
+_of_gold = partial(Metric, per_item=False)
+_DISTANCE = partial(Tally, lowest=-1.0)
+
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("acc", acc, "fraction"),
-        Metric("acc_norm", acc_norm, "fraction"),
-        Metric("acc_bytes", acc_bytes, "fraction"),
-        Metric("acc_token", acc_token, "fraction"),
+        _right_or_wrong(name="acc", judge=acc),
+        _right_or_wrong(name="acc_norm", judge=acc_norm),
+        _right_or_wrong(name="acc_bytes", judge=acc_bytes),
+        _right_or_wrong(name="acc_token", judge=acc_token),
+        _right_or_wrong(name="acc_mutual_info", judge=partial(acc_less, EMPTY), needs=EMPTY),
+        _right_or_wrong(name="acc_pmi", judge=partial(acc_less, ANSWER), needs=ANSWER),
+        _right_or_wrong(name="acc_debiased", judge=acc_debiased, needs=ORDERS),
+        Metric(name="acc_circular", judge=acc_circular, needs=ORDERS, compared=True),
+        *(
+            _right_or_wrong(
+                name=f"acc_order_{shift}", judge=partial(acc_order, shift), needs=order_name(shift)
+            )
+            for shift in range(1, MOST_ORDERS)
+        ),
+        Metric(name="acc_above_chance", judge=acc_above_chance, summary=Ratio, per_item=False),
+        Metric(name="mc2", judge=mc2, compared=True),
+        Metric(name="greedy", judge=greedy, compared=True),
+        Metric(name="brier_score", judge=brier_score, unit="squared", summary=partial(Tally, highest=2.0)),
+        _nats(name="nll", judge=nll),
+        _nats(name="margin", judge=margin),
+        _of_gold(
+            name="perplexity",
+            judge=nll,
+            unit="perplexity",
+            summary=partial(Tally, lowest=-math.inf, highest=math.inf, link=EXP),
+        ),
+        _of_gold(
+            name="word_perplexity",
+            judge=partial(nll_per, lambda score: score.record.n_words),
+            unit="perplexity",
+            summary=partial(Ratio, link=EXP),
+        ),
+        _of_gold(
+            name="byte_perplexity",
+            judge=partial(nll_per, lambda score: score.record.n_bytes),
+            unit="perplexity",
+            summary=partial(Ratio, link=EXP),
+        ),
+        _of_gold(
+            name="bits_per_byte",
+            judge=partial(nll_per, lambda score: score.record.n_bytes),
+            unit="bits",
+            summary=partial(Ratio, link=BITS),
+        ),
+        Metric(name="ece", judge=confidence, summary=Calibration, per_item=False),
+        Metric(name="letter_mass", judge=letter_mass),
+        Metric(name="length_bias", judge=length_bias, summary=_DISTANCE),
+        Metric(name="position_bias", judge=position_bias, summary=Recalls, per_item=False),
     )
 }
 """All metrics, in the order in which files list them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A mean over items, how sure it is, and what unscored items could still change."""
+def named_metrics(text: str) -> tuple[str, ...]:
+    """The metrics that a list separated by commas names; `all`: those that need no further request.
 
-    value: float | None
-    """Mean over the scored items; None where there are none."""
-    stderr: float | None
-    """Standard error of the mean; None below two scored items."""
-    ci_low: float | None
-    """95 % Wilson interval; None where there are no scored items, or values other than 0 and 1."""
-    ci_high: float | None
-    n: int
-    """Scored items."""
-    unscored: int
-    low_bound: float | None
-    """The mean if all unscored items were wrong; None where there are no items at all."""
-    high_bound: float | None
-    """The mean if all unscored items were right."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """A running count of values between 0 and 1.
-
-    Tallies of disjoint items pool into the tally of their union, so a group weighs its subjects by size.
-    Sums of 0 and 1 are exact: the order of items and of pooling does not matter.
+    Raises:
+        UsageError: one is unknown.
     """
-
-    n: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-    unscored: int = 0
-
-    def add(self, value: float) -> None:
-        """Count one scored item."""
-        self.n += 1
-        self.total += value
-        self.squares += value * value
-
-    def add_unscored(self) -> None:
-        """Count one item that has no score."""
-        self.unscored += 1
-
-    def estimate(self) -> Estimate:
-        """The mean with its standard error, interval and bounds.
-
-        Standard error: sqrt(sum (x - mean)^2 / (n - 1) / n) over all items of the tally (Miller 2024,
-        "Adding Error Bars to Evals", the CLT form). For groups the reference does otherwise: it pools the
-        variances *within* subjects and so leaves out how subjects differ; here a group is one set of items.
-        """
-        items = self.n + self.unscored
-        low, high = wilson(round(self.total), self.n) if self.squares == self.total else (None, None)
-        return Estimate(
-            value=self.total / self.n if self.n else None,
-            stderr=self._stderr(),
-            ci_low=low,
-            ci_high=high,
-            n=self.n,
-            unscored=self.unscored,
-            low_bound=self.total / items if items else None,
-            high_bound=(self.total + self.unscored) / items if items else None,
-        )
-
-    def _stderr(self) -> float | None:
-        if self.n < 2:
-            return None
-        deviations = max(0.0, self.squares - self.total * self.total / self.n)
-        return math.sqrt(deviations / (self.n - 1) / self.n)
+    names: list[str] = []
+    for name in filter(None, map(str.strip, text.split(","))):
+        if name == "all":
+            names += [metric.name for metric in METRICS.values() if not metric.needs]
+        elif name in METRICS:
+            names.append(name)
+        else:
+            raise UsageError(f"--metrics: no metric {name!r}. {did_you_mean(name, list(METRICS))}")
+    return tuple(dict.fromkeys(names))
 
 
-def pooled(tallies: Iterable[Tally]) -> Tally:
-    """The tally of all items of some tallies together."""
-    whole = Tally()
-    for each in tallies:
-        whole.n += each.n
-        whole.total += each.total
-        whole.squares += each.squares
-        whole.unscored += each.unscored
-    return whole
-
-
-def wilson(right: int, n: int) -> tuple[float, float] | tuple[None, None]:
-    """The 95 % interval of a proportion (Wilson 1927, score interval); none where n is 0."""
-    if n == 0:
-        return None, None
-    from scipy.stats import binomtest  # takes a second to import, which no other command should wait for
-
-    interval = binomtest(right, n).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
+def of_orders(choices: int) -> tuple[str, ...]:
+    """The metrics of every cyclic order of so many choices."""
+    return ("acc_debiased", "acc_circular", *(f"acc_{order_name(shift)}" for shift in range(1, choices)))
 
 
 def _best(score: ItemScore, values: Sequence[float]) -> Verdict:
-    prediction = max(range(len(values)), key=values.__getitem__)  # the first of equal ones
-    return Verdict(prediction, prediction in score.record.gold)
+    highest = max(values)
+    prediction = values.index(highest)  # the first of level ones
+    tied = highest in values[prediction + 1 :]
+    return Verdict(float(prediction in score.record.gold), prediction, tied)
 
 
 def _per(sums: Sequence[float], lengths: Sequence[int]) -> list[float]:
     """Sums over lengths; what has no length scores lowest."""
     return [total / length if length else -math.inf for total, length in zip(sums, lengths, strict=True)]
+
+
+def _log_sum(logs: Sequence[float]) -> float:
+    highest = max(logs)
+    return highest + math.log(math.fsum(math.exp(each - highest) for each in logs))
+
+
+def _orders(score: ItemScore) -> list[Sequence[float]]:
+    """The sums under every cyclic order, the item's own first; each in the order of the choices."""
+    others = [each.sums for name, each in score.asides.items() if name.startswith("order_")]
+    return [score.sums, *others]
+
+
+def _needed(needs: str, score: ItemScore) -> Sequence[str]:
+    """The asides of an item that a metric needs; of orders those that were planned."""
+    planned = [aside.name for aside in score.record.asides]
+    if needs == ORDERS:
+        return [name for name in planned if name.startswith("order_")]
+    if needs.startswith("order_"):
+        return [needs] if needs in planned else []
+    return [needs] if needs else []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b, sha256
 
@@ -17,11 +17,13 @@ from harness.encoding import EncodedItem
 from harness.exchange import ScoreRequest
 from harness.items import BadItem
 from harness.prompts import Prompt
-from harness.scores import ItemRecord
+from harness.scores import AsideRecord, ItemRecord
 
 KEY_VERSION = 1
 SCORING_MODE = "forced"
 """How a choice is scored: all of its tokens forced, in one request of its own."""
+
+NO_ASIDES: Mapping[str, EncodedItem] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,7 @@ class EndpointIdentity:
 
 @dataclass(frozen=True, slots=True)
 class PlannedItem:
-    """An item's record for the journal, and the requests it takes, one a choice, next to each other."""
+    """An item's record for the journal, and the requests it takes: one a choice, then those of its asides."""
 
     encoded: EncodedItem
     record: ItemRecord
@@ -78,20 +80,35 @@ class KeyMaker:
         return keys
 
 
-def plan_item(encoded: EncodedItem, ordinal: int, maker: KeyMaker) -> PlannedItem:
-    """The requests of an item, and the record that scores will be computed from."""
+def plan_item(
+    encoded: EncodedItem, ordinal: int, maker: KeyMaker, asides: Mapping[str, EncodedItem] = NO_ASIDES
+) -> PlannedItem:
+    """The requests of an item, and the record that scores will be computed from.
+
+    Args:
+        encoded: the item with its own prompt.
+        ordinal: its position in the run.
+        maker: of the endpoint that is asked.
+        asides: what is asked beside, by name.
+    """
     record = listed(encoded.prompt, ordinal)
     hashes = {context: sha256(context.encode()).hexdigest() for context in dict.fromkeys(encoded.contexts)}
     requests = () if encoded.problem else tuple(_requests(encoded, maker))
+    beside = {} if encoded.problem else {name: _requests(each, maker) for name, each in asides.items()}
     planned = replace(
         record,
-        prompt_hash=hashes[encoded.contexts[0]],
+        prompt_hash=sha256(encoded.prompt.first_context.encode()).hexdigest(),
         context_sha256=tuple(hashes[context] for context in encoded.contexts),
         keys=tuple(request.key for request in requests),
         n_tokens=tuple(len(request.forced_ids) for request in requests),
         problem=encoded.problem,
+        asides=tuple(
+            AsideRecord(name, tuple(request.key for request in each), asides[name].problem)
+            for name, each in beside.items()
+        ),
     )
-    return PlannedItem(encoded, planned, requests)
+    every = (*requests, *(request for each in beside.values() for request in each))
+    return PlannedItem(encoded, planned, every)
 
 
 def listed(prompt: Prompt | BadItem, ordinal: int, shots: int = 0) -> ItemRecord:
@@ -123,6 +140,7 @@ def listed(prompt: Prompt | BadItem, ordinal: int, shots: int = 0) -> ItemRecord
         cluster=item.cluster,
         n_chars=tuple(map(len, choices)),
         n_bytes=tuple(len(choice.encode()) for choice in choices),
+        n_words=tuple(max(1, len(choice.split())) for choice in choices),
     )
 
 

@@ -19,9 +19,9 @@ import msgspec
 
 from harness.errors import StoreError
 from harness.exchange import Failure, Outcome
-from harness.scores import Answer, ItemRecord, ItemScore, score_item, summed
+from harness.scores import Answer, Answered, AsideRecord, ItemRecord, ItemScore, score_item, summed
 
-SCHEMA = "1"
+SCHEMA = "2"
 """Of the tables below; a file of another one is refused."""
 
 TABLES = (
@@ -32,6 +32,7 @@ TABLES = (
         sum REAL,
         token_logprobs BLOB,
         top_logprobs BLOB,
+        greedy INTEGER,
         prompt_tokens INTEGER,
         completion_tokens INTEGER,
         cached_tokens INTEGER,
@@ -53,11 +54,13 @@ TABLES = (
         cluster TEXT NOT NULL,
         n_chars BLOB NOT NULL,
         n_bytes BLOB NOT NULL,
+        n_words BLOB NOT NULL,
         prompt_hash BLOB NOT NULL,
         context_sha256 BLOB NOT NULL,
         keys BLOB NOT NULL,
         n_tokens BLOB NOT NULL,
-        problem TEXT NOT NULL
+        problem TEXT NOT NULL,
+        asides BLOB NOT NULL
     )""",
 )
 
@@ -65,6 +68,8 @@ KEY_BYTES = 16
 _HASH_BYTES = 32
 _LOOKUP = 900
 """Keys a query: below the number of parameters that any SQLite allows."""
+_ANSWERS = "SELECT key, sum, greedy, reason, detail, status FROM replies WHERE key IN"
+_ASIDES = msgspec.msgpack.Decoder(list[tuple[str, bytes, str]])
 _BATCH = 256
 """Items read at a time: memory stays flat, queries stay few."""
 
@@ -132,7 +137,7 @@ class StoredReplies:
             items = connection.execute("SELECT * FROM items ORDER BY ordinal")
             while rows := items.fetchmany(_BATCH):
                 records = [item_record(row) for row in rows]
-                answers = _answers(connection, [key for record in records for key in record.keys])
+                answers = _answers(connection, [key for record in records for key in record.all_keys()])
                 for record in records:
                     yield score_item(record, answers)
 
@@ -141,6 +146,12 @@ class StoredReplies:
         query = 'SELECT task, shots, subject, "index", keys FROM items ORDER BY ordinal'
         with store_errors(self.path), closing(_open(self.path)) as connection:
             yield from connection.execute(query)
+
+    def asides(self) -> set[tuple[str, str]]:
+        """Task and name of everything that is asked beside items."""
+        with store_errors(self.path), closing(_open(self.path)) as connection:
+            rows = connection.execute("SELECT task, asides FROM items")
+            return {(task, name) for task, packed in rows for name, _, _ in _ASIDES.decode(packed)}
 
     def tokens(self) -> Iterator[tuple[bytes, bytes, bytes]]:
         """Key, forced ids and token log-probabilities of each reply, packed as stored, in any order."""
@@ -202,7 +213,7 @@ def reply_row(outcome: Outcome) -> tuple[object, ...]:
     ended = (outcome.latency * 1000, outcome.attempts)
     if outcome.failure is not None:
         failure = outcome.failure
-        return (*start, *(None,) * 6, *ended, _clean(failure.reason), _clean(failure.detail), failure.status)
+        return (*start, *(None,) * 7, *ended, _clean(failure.reason), _clean(failure.detail), failure.status)
     if outcome.reply is None:
         raise ValueError("an outcome has a reply or a failure")
     reply, usage = outcome.reply, outcome.reply.usage
@@ -210,7 +221,8 @@ def reply_row(outcome: Outcome) -> tuple[object, ...]:
     if reply.top_logprobs is not None:
         top = msgspec.msgpack.encode([dict(each) for each in reply.top_logprobs])
     counts = map(_count, (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens))
-    return (*start, summed(reply), _packed("d", reply.token_logprobs), top, *counts, *ended, None, None, None)
+    said = (summed(reply), _packed("d", reply.token_logprobs), top, reply.greedy)
+    return (*start, *said, *counts, *ended, None, None, None)
 
 
 def item_row(record: ItemRecord) -> tuple[object, ...]:
@@ -226,18 +238,22 @@ def item_row(record: ItemRecord) -> tuple[object, ...]:
         record.cluster,
         _packed("I", record.n_chars),
         _packed("I", record.n_bytes),
+        _packed("I", record.n_words),
         bytes.fromhex(record.prompt_hash),
         bytes.fromhex("".join(record.context_sha256)),
         b"".join(record.keys),
         _packed("I", record.n_tokens),
         record.problem,
+        msgspec.msgpack.encode(
+            [(aside.name, b"".join(aside.keys), aside.problem) for aside in record.asides]
+        ),
     )
 
 
 def item_record(row: Sequence[Any]) -> ItemRecord:
     """The record of a row of `items`."""
-    ordinal, task, subject, shots, index, id, gold, cluster, *packed, problem = row
-    n_chars, n_bytes, prompt_hash, context_sha256, keys, n_tokens = packed
+    ordinal, task, subject, shots, index, id, gold, cluster, *packed, problem, asides = row
+    n_chars, n_bytes, n_words, prompt_hash, context_sha256, keys, n_tokens = packed
     return ItemRecord(
         ordinal=ordinal,
         task=task,
@@ -249,19 +265,26 @@ def item_record(row: Sequence[Any]) -> ItemRecord:
         cluster=cluster,
         n_chars=_integers(n_chars),
         n_bytes=_integers(n_bytes),
+        n_words=_integers(n_words),
         prompt_hash=prompt_hash.hex(),
         context_sha256=tuple(each.hex() for each in _pieces(context_sha256, _HASH_BYTES)),
         keys=_pieces(keys, KEY_BYTES),
         n_tokens=_integers(n_tokens),
         problem=problem,
+        asides=tuple(
+            AsideRecord(name, _pieces(packed_keys, KEY_BYTES), why)
+            for name, packed_keys, why in _ASIDES.decode(asides)
+        ),
     )
 
 
 def _answers(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Answer]:
-    rows = _select(connection, "SELECT key, sum, reason, detail, status FROM replies WHERE key IN", keys)
+    rows = _select(connection, _ANSWERS, keys)
     return {
-        key: total if total is not None else Failure(reason, detail, status)
-        for key, total, reason, detail, status in rows
+        key: Failure(reason, detail, status)
+        if total is None
+        else Answered(total, None if greedy is None else bool(greedy))
+        for key, total, greedy, reason, detail, status in rows
     }
 
 

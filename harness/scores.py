@@ -7,8 +7,8 @@ nor tokenizer is needed again. This module does not know where records and repli
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from harness.exchange import Failure, Reply
 
@@ -18,8 +18,31 @@ NOT_TRIED = "not tried"
 _DETAIL = 200
 """Characters of a failure's detail that are kept in the reason of an item."""
 
-Answer = float | Failure
-"""What came of one request: the summed log-probability of its continuation in nats, or why there is none."""
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What an endpoint said of one continuation."""
+
+    total: float
+    """Its summed log-probability, nats."""
+    greedy: bool | None = None
+    """Whether each of its tokens is the likeliest of all; None where the endpoint did not say."""
+
+
+Answer = Answered | Failure
+"""What came of one request, or why nothing did."""
+
+
+@dataclass(frozen=True, slots=True)
+class AsideRecord:
+    """What a run asked beside an item's own prompt: its choices again, in another way."""
+
+    name: str
+    """As in `harness.asides`."""
+    keys: tuple[bytes, ...]
+    """The key of the request of each choice; empty where nothing can be asked."""
+    problem: str = ""
+    """Why nothing can be, or empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +62,8 @@ class ItemRecord:
     """Characters of each choice, the delimiter not counted."""
     n_bytes: tuple[int, ...]
     """UTF-8 bytes of each choice, the delimiter not counted."""
+    n_words: tuple[int, ...] = ()
+    """Words of each choice: runs of what is no white space, at least 1."""
     prompt_hash: str = ""
     """SHA-256 of the first context, hexadecimal."""
     context_sha256: tuple[str, ...] = ()
@@ -49,6 +74,20 @@ class ItemRecord:
     """Forced tokens of each choice."""
     problem: str = ""
     """Why it can never be scored ("bad row: ...", "longer than --max-length ..."), or empty."""
+    asides: tuple[AsideRecord, ...] = ()
+
+    def all_keys(self) -> list[bytes]:
+        """The keys of everything that is asked for the item, each once, its own choices first."""
+        beside = (key for aside in self.asides for key in aside.keys)
+        return list(dict.fromkeys((*self.keys, *beside)))
+
+
+@dataclass(frozen=True, slots=True)
+class AsideScore:
+    """What came of an aside: a sum for each choice, or the reason why there are none."""
+
+    sums: tuple[float, ...]
+    unscored: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +99,10 @@ class ItemScore:
     """Summed log-probability of each choice in nats; empty where the item is unscored."""
     unscored: str = ""
     """The reason; empty where the item is scored."""
+    greedy: tuple[bool | None, ...] = ()
+    """Whether each choice is the greedy continuation; None where the endpoint did not say."""
+    asides: Mapping[str, AsideScore] = field(default_factory=dict)
+    """By name; only those that were planned."""
 
 
 def summed(reply: Reply) -> float:
@@ -76,14 +119,32 @@ def score_item(record: ItemRecord, answers: Mapping[bytes, Answer]) -> ItemScore
     """
     if record.problem:
         return ItemScore(record, (), record.problem)
-    found = [answers.get(key) for key in record.keys]
+    found, unscored = _complete(record.keys, answers)
+    if unscored:
+        return ItemScore(record, (), unscored)
+    return ItemScore(
+        record,
+        tuple(each.total for each in found),
+        greedy=tuple(each.greedy for each in found),
+        asides={aside.name: _score_aside(aside, answers) for aside in record.asides},
+    )
+
+
+def _score_aside(aside: AsideRecord, answers: Mapping[bytes, Answer]) -> AsideScore:
+    if aside.problem:
+        return AsideScore((), aside.problem)
+    found, unscored = _complete(aside.keys, answers)
+    return AsideScore(() if unscored else tuple(each.total for each in found), unscored)
+
+
+def _complete(keys: Sequence[bytes], answers: Mapping[bytes, Answer]) -> tuple[list[Answered], str]:
+    """The answers to all of these, or why there are not all."""
+    found = [answers.get(key) for key in keys]
     for answer in found:
         if isinstance(answer, Failure):
-            return ItemScore(record, (), _reason(answer))
-    sums = tuple(answer for answer in found if isinstance(answer, float))
-    if not sums or len(sums) < len(found):
-        return ItemScore(record, (), NOT_TRIED)
-    return ItemScore(record, sums)
+            return [], _reason(answer)
+    told = [answer for answer in found if isinstance(answer, Answered)]
+    return (told, "") if told and len(told) == len(found) else ([], NOT_TRIED)
 
 
 def _reason(failure: Failure) -> str:

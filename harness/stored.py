@@ -32,6 +32,7 @@ class StoredTask(msgspec.Struct, frozen=True):
 
     metrics: tuple[str, ...] = ()
     """Empty where an earlier version made the run."""
+    shots: int = 0
     groups: dict[str, tuple[str, ...]] = {}
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 from harness.errors import BadRows, FieldError
-from harness.items import Row, list_from_text
+from harness.items import BadItem, Item, Row, list_from_text
+from harness.prompts import bad_item
 from harness.task import Task
 
 BAD_ROWS_KEPT = 20
@@ -41,6 +42,8 @@ class Survey:
     """The first `BAD_ROWS_KEPT` of the bad rows."""
     content_sha256: str
     """As `ContentHash` makes it."""
+    most_choices: int = 0
+    """Of any item."""
 
 
 class ContentHash:
@@ -70,27 +73,40 @@ class ContentHash:
         return sha256("".join(lines).encode(errors="surrogatepass")).hexdigest()
 
 
-def survey(task: Task, rows: Iterable[Row]) -> Survey:
-    """Make an item of every row, and tell what was found; nothing is kept but counts and problems."""
+def survey(
+    task: Task, rows: Iterable[Row], take: Callable[[Item | BadItem], None] | None = None
+) -> Survey:
+    """Make an item of every row, and tell what was found; nothing is kept but counts and problems.
+
+    Args:
+        task: the benchmark.
+        rows: of one split, in file order.
+        take: is given each item, or what stands for a bad row.
+    """
     counts: Counter[str] = Counter()
     content = ContentHash(task.dataset.columns)
     bad: list[BadRow] = []
-    n_bad = 0
+    n_bad = most_choices = 0
     for row in rows:
         counts[row.subject] += 1
         content.add(row)
         try:
-            task.item(row)
+            item: Item | BadItem = (made := task.item(row))
+            most_choices = max(most_choices, len(made.pairs))
         except FieldError as error:
+            item = bad_item(task, row, error)
             n_bad += 1
             if len(bad) < BAD_ROWS_KEPT:
                 bad.append(BadRow(row.place, str(error)))
+        if take is not None:
+            take(item)
     return Survey(
         rows=counts.total(),
         counts=dict(counts),
         n_bad=n_bad,
         bad=tuple(bad),
         content_sha256=content.hexdigest(),
+        most_choices=most_choices,
     )
 
 

@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.estimates import Summary, pooled
 from harness.files import ParquetFile, file_errors, replacing
-from harness.metrics import METRICS, Metric, Tally, Verdict, pooled
+from harness.metrics import METRICS, Metric, Verdict
 from harness.scores import ItemScore
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _FRACTIONS = ("value", "stderr", "ci_low", "ci_high", "low_bound", "high_bound")
 SCORE_COLUMNS = (
     *("endpoint", "task", "subject", "shots", "metric", "value", "unit", "stderr", "ci_low", "ci_high"),
-    *("n", "unscored", "low_bound", "high_bound"),
+    *("n", "unscored", "low_bound", "high_bound", "ties"),
 )
 SCORE_TEXTS = ("endpoint", "task", "subject", "metric", "unit")
 """Columns of the accuracy table that hold texts; the others hold numbers."""
@@ -44,9 +45,11 @@ ITEM_TYPES: Mapping[str, str] = {
     "n_tokens": "list<int32>",
     "n_chars": "list<int32>",
     "n_bytes": "list<int32>",
+    "n_words": "list<int32>",
+    "greedy": "list<int8>",
     "unscored": "string",
 }
-"""Columns of the item tables and their Parquet types; two more a metric follow (`item_types`)."""
+"""Columns of the item tables and their Parquet types; those of asides and metrics follow (`item_types`)."""
 _GROUP = 4096
 """Rows of a row group: some hundred bytes each."""
 
@@ -60,12 +63,18 @@ class TaskTable:
     metrics: tuple[str, ...]
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Named unions of subjects; each becomes a row, pooled over its items."""
+    asides: tuple[str, ...] = ()
+    """What was asked beside, by name (`harness.asides`)."""
 
 
-def item_types(metrics: Sequence[Metric]) -> dict[str, str]:
-    """All columns of the item tables of a run that reports these metrics, with their types."""
-    pairs = {f"{part}_{m.name}": "int32" for m in metrics for part in ("prediction", "correct")}
-    return {**ITEM_TYPES, **pairs}
+def item_types(metrics: Sequence[Metric], asides: Sequence[str] = ()) -> dict[str, str]:
+    """All columns of the item tables of a run that reports these metrics and asked these asides."""
+    types = dict(ITEM_TYPES)
+    for name in asides:
+        types |= {f"sums_{name}": "list<double>", f"unscored_{name}": "string"}
+    for metric in metrics:
+        types |= _metric_types(metric)
+    return types
 
 
 def write_results(
@@ -84,14 +93,16 @@ def write_results(
     reported = {task.name: [METRICS[name] for name in task.metrics] for task in tasks}
     metrics = [each for each in METRICS.values() if any(each.name in task.metrics for task in tasks)]
     rows: list[dict[str, Any]] = []
+    asides = list(dict.fromkeys(name for task in tasks for name in task.asides))
     with file_errors(folder), ExitStack() as files:
-        add_item = files.enter_context(_item_files(folder, metrics))
+        add_item = files.enter_context(_item_files(folder, item_types(metrics, asides)))
         for label, stream in scores.items():
-            tallies: _Tallies = defaultdict(lambda: defaultdict(Tally))
+            summaries: _Summaries = defaultdict(dict)
             for score in stream:
-                verdicts = _judge(score, reported[score.record.task], tallies)
-                add_item(_item_row(label, score, [verdicts.get(each.name) for each in metrics]))
-            rows += [row for task in tasks for row in _score_rows(label, task, tallies)]
+                verdicts = _judge(score, reported[score.record.task], summaries)
+                judged = [cell for each in metrics for cell in _metric_cells(each, verdicts.get(each.name))]
+                add_item([*_item_row(label, score), *_aside_cells(score, asides), *judged])
+            rows += [row for task in tasks for row in _score_rows(label, task, summaries)]
         frame = _frame(rows)
         path = files.enter_context(replacing(folder / "scores.csv"))
         frame.to_csv(path, index=False, float_format="%.10g", lineterminator="\n", encoding="utf-8")
@@ -117,14 +128,13 @@ def pivot(frame: pd.DataFrame, *, subjects: bool = False) -> pd.DataFrame:
     return pd.DataFrame([[cell.get(label, "") for label in labels] for cell in cells.values()], index, labels)
 
 
-_Tallies = defaultdict[tuple[str, str], defaultdict[str, Tally]]
+_Summaries = defaultdict[tuple[str, str], dict[str, Summary]]
 """By task and metric, then by subject."""
 
 
 @contextmanager
-def _item_files(folder: Path, metrics: Sequence[Metric]) -> Iterator[Callable[[Sequence[Any]], None]]:
+def _item_files(folder: Path, types: Mapping[str, str]) -> Iterator[Callable[[Sequence[Any]], None]]:
     """Both item tables, open for writing; what is given takes one row."""
-    types = item_types(metrics)
     with (
         replacing(folder / "items.parquet") as parquet_path,
         replacing(folder / "items.csv") as csv_path,
@@ -141,23 +151,25 @@ def _item_files(folder: Path, metrics: Sequence[Metric]) -> Iterator[Callable[[S
         yield add
 
 
-def _judge(score: ItemScore, metrics: Sequence[Metric], tallies: _Tallies) -> dict[str, Verdict]:
-    """The verdicts on one item, by metric, counted; none where it is unscored."""
+def _judge(score: ItemScore, metrics: Sequence[Metric], summaries: _Summaries) -> dict[str, Verdict]:
+    """The verdicts on one item, by metric, counted; none of metrics that have nothing to judge."""
     record = score.record
     verdicts: dict[str, Verdict] = {}
     for metric in metrics:
-        tally = tallies[record.task, metric.name][record.subject]
-        if score.unscored:
-            tally.add_unscored()
-        else:
-            verdicts[metric.name] = verdict = metric.judge(score)
-            tally.add(verdict.correct)
+        of_task = summaries[record.task, metric.name]
+        summary = of_task.get(record.subject) or of_task.setdefault(record.subject, metric.summary())
+        if score.unscored or metric.missing(score):
+            summary.unscored += 1
+        elif (verdict := metric.judge(score)) is not None:
+            verdicts[metric.name] = verdict
+            summary.add(verdict.value, verdict.weight, verdict.group)
+            summary.ties += verdict.tied
     return verdicts
 
 
-def _item_row(label: str, score: ItemScore, verdicts: Sequence[Verdict | None]) -> list[Any]:
+def _item_row(label: str, score: ItemScore) -> list[Any]:
+    """The cells of `ITEM_TYPES`."""
     record = score.record
-    judged = [(each.prediction, int(each.correct)) if each else (None, None) for each in verdicts]
     return [
         label,
         record.task,
@@ -173,14 +185,38 @@ def _item_row(label: str, score: ItemScore, verdicts: Sequence[Verdict | None]) 
         record.n_tokens,
         record.n_chars,
         record.n_bytes,
+        record.n_words,
+        tuple(None if each is None else int(each) for each in score.greedy),
         score.unscored or None,
-        *(cell for pair in judged for cell in pair),
     ]
 
 
-def _score_rows(label: str, task: TaskTable, tallies: _Tallies) -> Iterator[dict[str, Any]]:
+def _aside_cells(score: ItemScore, asides: Sequence[str]) -> list[Any]:
+    """Sums and reason of each aside; both empty where the item was not asked it."""
+    cells: list[Any] = []
+    for name in asides:
+        found = score.asides.get(name)
+        cells += [found.sums or None, found.unscored or None] if found else [None, None]
+    return cells
+
+
+def _metric_types(metric: Metric) -> dict[str, str]:
+    """The columns of the item tables that tell of a metric."""
+    if metric.predicts:
+        return {f"prediction_{metric.name}": "int32", f"correct_{metric.name}": "int32"}
+    return {f"value_{metric.name}": "double"} if metric.per_item else {}
+
+
+def _metric_cells(metric: Metric, verdict: Verdict | None) -> list[Any]:
+    """What stands there."""
+    if metric.predicts:
+        return [verdict.prediction, int(verdict.correct)] if verdict else [None, None]
+    return [verdict.value if verdict else None] if metric.per_item else []
+
+
+def _score_rows(label: str, task: TaskTable, summaries: _Summaries) -> Iterator[dict[str, Any]]:
     """The rows of one endpoint and task: the task, its groups, its subjects in alphabetical order."""
-    by_metric = {name: tallies[task.name, name] for name in task.metrics}
+    by_metric = {name: summaries[task.name, name] for name in task.metrics}
     subjects = sorted({subject for each in by_metric.values() for subject in each})
     groups = [(name, "", set(members) & set(subjects)) for name, members in task.groups.items()]
     parts = [
@@ -189,8 +225,8 @@ def _score_rows(label: str, task: TaskTable, tallies: _Tallies) -> Iterator[dict
         *((task.name, subject, {subject}) for subject in subjects if subject),
     ]
     for name, subject, members in parts:
-        for metric, tally in by_metric.items():
-            estimate = pooled(tally[member] for member in sorted(members)).estimate()
+        for metric, found in by_metric.items():
+            inside = (found[member] for member in sorted(members) if member in found)
             yield {
                 "endpoint": label,
                 "task": name,
@@ -198,7 +234,7 @@ def _score_rows(label: str, task: TaskTable, tallies: _Tallies) -> Iterator[dict
                 "shots": task.shots,
                 "metric": metric,
                 "unit": METRICS[metric].unit,
-                **asdict(estimate),
+                **asdict(pooled(inside, METRICS[metric].summary()).estimate()),
             }
 
 
@@ -210,7 +246,12 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def _cell(row: Mapping[Any, Any]) -> str:
     """Value and standard error of a row of `scores.csv`; NaN where there is none."""
-    text = f"{row['value']:.4f}" if row["value"] == row["value"] else "-"
+    text = _number(row["value"]) if row["value"] == row["value"] else "-"
     if row["stderr"] == row["stderr"]:
-        text += f" ± {row['stderr']:.4f}"
+        text += f" ± {_number(row['stderr'])}"
     return f"{text} ({row['unscored']:,} unscored)" if row["unscored"] else text
+
+
+def _number(value: float) -> str:
+    """Four decimals; of perplexities that fill the screen four digits."""
+    return f"{value:.4f}" if abs(value) < 100_000 else f"{value:.3e}"

@@ -101,8 +101,8 @@ def test_a_reply_comes_back_as_the_sum_of_its_tokens(journal: Journal) -> None:
 
 
 def test_every_column_of_a_reply_is_kept(journal: Journal, path: Path) -> None:
-    """Ids, log-probabilities, alternatives, usage, latency and attempts can be read back from the file."""
-    reply = Reply([7, 8], [-0.5, -0.25], [{" A": -0.5}, {"b": -0.25}], Usage(10, 2, 4))
+    """Ids, log-probabilities, alternatives, greediness, usage, latency and attempts can be read back from the file."""
+    reply = Reply([7, 8], [-0.5, -0.25], [{" A": -0.5}, {"b": -0.25}], Usage(10, 2, 4), greedy=False)
     journal.put(Outcome(ScoreRequest(key(0), [1], [7, 8], top=1), reply, latency=0.25, attempts=3))
     journal.flush()
     with closing(sqlite3.connect(path)) as reader:
@@ -114,6 +114,7 @@ def test_every_column_of_a_reply_is_kept(journal: Journal, path: Path) -> None:
         "forced_ids": bytes([7, 0, 0, 0, 8, 0, 0, 0]),
         "sum": -0.75,
         "token_logprobs": bytes([0, 0, 0, 0, 0, 0, 0xE0, 0xBF, 0, 0, 0, 0, 0, 0, 0xD0, 0xBF]),
+        "greedy": 0,
         "prompt_tokens": 10,
         "completion_tokens": 2,
         "cached_tokens": 4,
@@ -309,7 +310,7 @@ def test_a_closed_journal_is_one_plain_file(path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == [path.name]
     before = path.read_bytes()
     with closing(StoredReplies(path)) as reader:
-        assert reader.meta == {"schema": "1", **META}
+        assert reader.meta == {"schema": "2", **META}
         assert [score.sums for score in reader.scores()] == [(-1.0, -1.0)]
     assert path.read_bytes() == before
 
@@ -336,7 +337,7 @@ def test_another_schema_is_refused(journal: Journal, path: Path) -> None:
     with closing(sqlite3.connect(path)) as writer, writer:
         writer.execute("UPDATE meta SET value = '0' WHERE name = 'schema'")
     for opening in (partial(Journal, path, meta=META), partial(StoredReplies, path)):
-        with pytest.raises(StoreError, match="schema 0, this version reads 1"):
+        with pytest.raises(StoreError, match="schema 0, this version reads 2"):
             opening()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -12,12 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.metrics import METRICS, Tally, pooled, wilson
-from harness.scores import ItemRecord, ItemScore
+from harness.errors import UsageError
+from harness.estimates import Tally, pooled, wilson
+from harness.metrics import METRICS, Verdict, named_metrics, of_orders
+from harness.scores import AsideRecord, AsideScore, ItemRecord, ItemScore
 
 
 def scored(sums: tuple[float, ...], choices: tuple[str, ...], gold: tuple[int, ...] = (0,)) -> ItemScore:
-    """A scored item; tokens are counted as words."""
+    """A scored item; tokens are counted as words, and each choice has a request of its own."""
     record = ItemRecord(
         ordinal=0,
         task="t",
@@ -29,9 +32,25 @@ def scored(sums: tuple[float, ...], choices: tuple[str, ...], gold: tuple[int, .
         cluster="",
         n_chars=tuple(map(len, choices)),
         n_bytes=tuple(len(choice.encode()) for choice in choices),
+        n_words=tuple(len(choice.split()) for choice in choices),
         n_tokens=tuple(len(choice.split()) for choice in choices),
+        keys=tuple(bytes([at]) for at in range(len(choices))),
     )
     return ItemScore(record, sums)
+
+
+def beside(score: ItemScore, **asides: tuple[float, ...]) -> ItemScore:
+    """The same with asides; one without sums has failed."""
+    records = tuple(AsideRecord(name, score.record.keys) for name in asides)
+    scores = {name: AsideScore(sums, "" if sums else "500: busy") for name, sums in asides.items()}
+    return replace(score, record=replace(score.record, asides=records), asides=scores)
+
+
+def judged(name: str, score: ItemScore) -> Verdict:
+    """The verdict of a metric that has one."""
+    verdict = METRICS[name].judge(score)
+    assert verdict is not None
+    return verdict
 
 
 def tally(values: list[bool | None]) -> Tally:
@@ -39,12 +58,14 @@ def tally(values: list[bool | None]) -> Tally:
     counted = Tally()
     for value in values:
         if value is None:
-            counted.add_unscored()
+            counted.unscored += 1
         else:
             counted.add(value)
     return counted
 
 
+PLAIN = ("acc", "acc_norm", "acc_bytes", "acc_token")
+"""Metrics that predict from an item's own sums."""
 VALUES = st.lists(st.one_of(st.booleans(), st.none()), max_size=60)
 
 
@@ -55,7 +76,7 @@ def test_each_metric_divides_by_its_own_length() -> None:
     # bytes        2 -3   16 -0.5   9 -1        11 -0.909...
     # tokens       1 -6    1 -8     4 -2.25      2 -5
     score = scored((-6.0, -8.0, -9.0, -10.0), ("no", "éééééééé", "a b cd ef", "abcde fghij"))
-    assert {name: metric.judge(score).prediction for name, metric in METRICS.items()} == {
+    assert {name: judged(name, score).prediction for name in PLAIN} == {
         "acc": 0,
         "acc_norm": 3,
         "acc_bytes": 1,
@@ -63,29 +84,30 @@ def test_each_metric_divides_by_its_own_length() -> None:
     }
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", PLAIN)
 def test_of_equal_choices_the_first_is_predicted(metric: str) -> None:
     """Ties go to the lowest index, as numpy's argmax has it."""
-    verdict = METRICS[metric].judge(scored((-3.0, -2.0, -2.0), ("aa", "bb", "cc"), gold=(2,)))
-    assert (verdict.prediction, verdict.correct) == (1, False)
+    verdict = judged(metric, scored((-3.0, -2.0, -2.0), ("aa", "bb", "cc"), gold=(2,)))
+    assert (verdict.prediction, verdict.correct, verdict.tied) == (1, False, True)
+    assert not judged(metric, scored((-2.0, -3.0, -3.0), ("aa", "bb", "cc"))).tied
 
 
 def test_any_gold_counts() -> None:
     """Where several choices are right, predicting one of them is enough."""
     score = scored((-3.0, -2.0, -1.0), ("a", "b", "c"), gold=(0, 2))
-    assert METRICS["acc"].judge(score).correct
+    assert judged("acc", score).correct
 
 
 def test_a_choice_without_length_is_not_predicted() -> None:
     """Dividing by no characters neither fails nor wins."""
-    assert METRICS["acc_norm"].judge(scored((-0.5, -9.0), ("", "b"))).prediction == 1
+    assert judged("acc_norm", scored((-0.5, -9.0), ("", "b"))).prediction == 1
 
 
 @given(st.lists(st.floats(-1e3, 0.0), min_size=1, max_size=8))
 def test_choices_of_one_length_are_judged_alike_by_all_metrics(sums: list[float]) -> None:
     """Normalising by a length that all choices share changes nothing."""
     score = scored(tuple(sums), ("x",) * len(sums))
-    assert len({metric.judge(score) for metric in METRICS.values()}) == 1
+    assert len({judged(name, score) for name in PLAIN}) == 1
 
 
 def test_an_estimate_worked_out_by_hand() -> None:
@@ -116,14 +138,19 @@ def test_one_item_has_no_standard_error() -> None:
     assert estimate.ci_low == pytest.approx(0.2065, abs=1e-4)
 
 
-def test_values_between_0_and_1_have_no_wilson_interval() -> None:
-    """The interval is that of a proportion; for other values none is claimed."""
+def test_values_between_0_and_1_have_students_interval() -> None:
+    """Wilson's interval is that of a proportion; other means get Student's, within the possible range."""
     counted = Tally()
-    counted.add(0.5)
-    counted.add(1.0)
+    for value in (0.5, 0.7, 0.6):
+        counted.add(value)
     estimate = counted.estimate()
-    assert (estimate.value, estimate.ci_low, estimate.ci_high) == (0.75, None, None)
-    assert estimate.stderr == pytest.approx(0.25)
+    error = 0.1 / math.sqrt(3)
+    assert estimate.stderr == pytest.approx(error)
+    assert (estimate.ci_low, estimate.ci_high) == pytest.approx(
+        (0.6 - 4.302653 * error, 0.6 + 4.302653 * error)
+    )
+    counted.add(1.0)
+    assert counted.estimate().ci_high == 1.0
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (1, 3), (2904, 10042)])
@@ -154,8 +181,116 @@ def test_an_estimate_is_that_of_the_plain_formulas(values: list[bool | None]) ->
 def test_pooled_parts_equal_the_whole(parts: list[list[bool | None]]) -> None:
     """A group is its items: pooling weighs parts by size, and their order changes no bit."""
     whole = tally([value for part in parts for value in part])
-    assert pooled(map(tally, parts)) == whole == pooled(map(tally, reversed(parts)))
-    assert pooled(map(tally, parts)).estimate() == whole.estimate()
+    assert pooled(map(tally, parts), Tally()) == whole == pooled(map(tally, reversed(parts)), Tally())
+    assert pooled(map(tally, parts), Tally()).estimate() == whole.estimate()
+
+
+LOGS = tuple(math.log(p) for p in (0.5, 0.25, 0.05))
+"""Log-probabilities of three choices that together have 0.8: among themselves 0.625, 0.3125, 0.0625."""
+
+
+@pytest.mark.parametrize(
+    ("metric", "gold", "value"),
+    [
+        ("mc2", (1,), 0.3125),
+        ("mc2", (0, 2), 0.6875),
+        ("brier_score", (1,), 0.625**2 + 0.6875**2 + 0.0625**2),
+        ("brier_score", (0, 1), 0.125**2 + 0.1875**2 + 0.0625**2),
+        ("nll", (1,), -math.log(0.25)),
+        ("nll", (0, 1), -math.log(0.75)),
+        ("margin", (0,), math.log(2)),
+        ("margin", (1, 2), -math.log(2)),
+        ("perplexity", (2,), -math.log(0.05)),
+        ("letter_mass", (2,), 0.8),
+        ("length_bias", (0,), 0.0),
+        ("length_bias", (1,), -1.0),
+    ],
+)
+def test_values_worked_out_by_hand(metric: str, gold: tuple[int, ...], value: float) -> None:
+    """One item whose choices have probabilities 0.5, 0.25 and 0.05; the second is the longest."""
+    score = scored(LOGS, ("a", "bbb", "cc"), gold=gold)
+    assert judged(metric, score).value == pytest.approx(value)
+
+
+def test_the_mass_of_unlikely_choices_does_not_underflow() -> None:
+    """Sums far below what a float's exponent holds still have a distribution among themselves."""
+    score = scored((-5000.0, -5000.0 - math.log(3)), ("a", "b"))
+    assert judged("mc2", score).value == pytest.approx(0.75)
+    assert judged("letter_mass", score).value == 0.0
+
+
+def test_the_mass_of_letters_counts_equal_choices_once_and_needs_one_context() -> None:
+    """Two choices of one text are one event; choices after different contexts have no common mass."""
+    score = scored((math.log(0.25), math.log(0.25)), ("a", "a"))
+    twice = replace(score, record=replace(score.record, keys=(b"1", b"1")))
+    assert judged("letter_mass", twice).value == pytest.approx(0.25)
+    apart = replace(score, record=replace(score.record, context_sha256=("aa", "bb")))
+    assert METRICS["letter_mass"].judge(apart) is None
+
+
+def test_what_cannot_be_said_of_an_item_is_not_said() -> None:
+    """One choice alone has no margin and no chance to beat; greedy is unknown where nobody said so."""
+    score = scored((-1.0,), ("word",))
+    assert METRICS["margin"].judge(score) is None
+    assert METRICS["acc_above_chance"].judge(score) is None
+    assert METRICS["greedy"].judge(score) is None
+    assert METRICS["acc_debiased"].judge(score) is None
+    assert judged("greedy", replace(score, greedy=(True,))).value == 1.0
+    assert (
+        judged("greedy", replace(scored((-1.0, -2.0), ("a", "b"), (1,)), greedy=(True, False))).value == 0.0
+    )
+
+
+def test_accuracy_above_chance_is_0_at_chance_and_1_at_best() -> None:
+    """(acc - b) / (1 - b) over items of 4 and 2 choices: b is the mean chance, 3/8."""
+    four = [scored((-1.0, *(-2.0,) * 3), ("a",) * 4, (gold,)) for gold in (0, 1)]
+    two = [scored((-1.0, -2.0), ("a",) * 2, (gold,)) for gold in (0, 1)]
+    summary = METRICS["acc_above_chance"].summary()
+    for score in (*four, *two):
+        verdict = judged("acc_above_chance", score)
+        summary.add(verdict.value, verdict.weight)
+    assert summary.estimate().value == pytest.approx((0.5 - 0.375) / (1 - 0.375))
+
+
+def test_unconditional_log_probabilities_are_taken_off() -> None:
+    """What is likely anyway must be raised by the question; each metric has its own unconditional sums."""
+    score = beside(scored((-2.0, -3.0), ("a", "b"), (1,)), empty=(-1.0, -4.0), answer=(-5.0, -4.0))
+    assert judged("acc", score).prediction == 0
+    assert judged("acc_mutual_info", score).prediction == 1
+    assert judged("acc_pmi", score).prediction == 0
+
+
+def test_every_order_and_the_average_over_them() -> None:
+    """A model that prefers the first place: each order answers for itself, the average is right."""
+    score = beside(
+        scored(tuple(map(math.log, (0.5, 0.3, 0.2))), ("A", "B", "C"), (1,)),
+        order_1=tuple(map(math.log, (0.2, 0.3, 0.5))),
+        order_2=tuple(map(math.log, (0.2, 0.6, 0.2))),
+    )
+    assert judged("acc_order_1", score).prediction == 2
+    assert judged("acc_order_2", score).prediction == 1
+    assert (judged("acc_debiased", score).prediction, judged("acc_circular", score).value) == (1, 0.0)
+    assert METRICS["acc_order_3"].judge(score) is None
+    assert of_orders(3) == ("acc_debiased", "acc_circular", "acc_order_1", "acc_order_2")
+
+
+def test_an_aside_that_failed_leaves_its_metrics_unscored() -> None:
+    """A failed request is no answer: what needs it is missing, the others are not."""
+    score = beside(scored((-2.0, -3.0), ("a", "b")), empty=(), order_1=(-1.0, -2.0))
+    missing = [name for name, metric in METRICS.items() if metric.missing(score)]
+    assert missing == ["acc_mutual_info", "acc_pmi"]
+    failed = beside(scored((-2.0, -3.0), ("a", "b")), order_1=())
+    assert METRICS["acc_debiased"].missing(failed)
+    assert METRICS["acc_order_1"].missing(failed)
+
+
+def test_metrics_are_named_once_and_the_nearest_is_told() -> None:
+    """A list names metrics, "all" those that need no further request; a slip names what may be meant."""
+    assert named_metrics(" ece, mc2,ece ,") == ("ece", "mc2")
+    every = named_metrics("all,acc_pmi")
+    assert set(METRICS) - set(every) == {name for name in METRICS if METRICS[name].needs} - {"acc_pmi"}
+    with pytest.raises(UsageError, match=r"--metrics: no metric 'acc_nrom'. .*acc_norm"):
+        named_metrics("acc_nrom")
 
 
 @pytest.mark.shared
@@ -167,7 +302,7 @@ def test_items_are_judged_as_the_reference_does(shared: Path) -> None:
         if asked["shots"] == 0:
             texts = tuple(text.removeprefix(" ") for text in asked["continuations"])
             choices[asked["task"], asked["doc_id"]] = texts
-    judged = Counter[str]()
+    compared = Counter[str]()
     for line in (shared / "golden" / "scores_stories260k.jsonl").read_text().splitlines():
         found = json.loads(line)
         if "acc_norm" not in found or found["task"] == "winogrande":  # other metrics; choices not as forced
@@ -175,6 +310,6 @@ def test_items_are_judged_as_the_reference_does(shared: Path) -> None:
         texts = choices[found["task"], found["doc_id"]]
         score = scored(tuple(found["sums"]), texts, gold=(found["gold_index"],))
         for metric in ("acc", "acc_norm"):
-            assert METRICS[metric].judge(score).correct == bool(found[metric]), found
-        judged[found["task"].split("_")[0]] += 1
-    assert (judged["hellaswag"], judged["mmlu"]) == (25, 57 * 3)
+            assert judged(metric, score).correct == bool(found[metric]), found
+        compared[found["task"].split("_")[0]] += 1
+    assert (compared["hellaswag"], compared["mmlu"]) == (25, 57 * 3)

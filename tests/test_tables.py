@@ -17,7 +17,8 @@ import pytest
 from pyarrow import parquet
 
 from harness.errors import StoreError
-from harness.metrics import METRICS, Tally
+from harness.estimates import Tally
+from harness.metrics import METRICS
 from harness.replies import TABLES
 from harness.scores import ItemRecord, ItemScore
 from harness.tables import ITEM_TYPES, SCORE_COLUMNS, TaskTable, item_types, pivot, write_results
@@ -110,7 +111,7 @@ def test_unscored_items_are_counted_and_bounded(frame: pd.DataFrame) -> None:
 def test_a_task_without_a_score_has_empty_cells(frame: pd.DataFrame, tmp_path: Path) -> None:
     """Nothing scored is no accuracy of 0: the cells are empty and the bounds say that nothing is known."""
     lines = (tmp_path / "scores.csv").read_text().splitlines()
-    assert "one,mmlu,virology,5,acc,,fraction,,,,0,1,0,1" in lines
+    assert "one,mmlu,virology,5,acc,,fraction,,,,0,1,0,1,0" in lines
 
 
 def test_metrics_may_differ_on_an_item(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_numbers_have_ten_digits(tmp_path: Path) -> None:
     write_results(tmp_path, {"a,b": scores}, [TaskTable("hellaswag", 0, ("acc",))])
     assert (tmp_path / "scores.csv").read_text().splitlines()[1] == (
         '"a,b",hellaswag,,0,acc,0.3333333333,fraction,0.3333333333,0.06149194472,0.7923403992,3,0,'
-        "0.3333333333,0.3333333333"
+        "0.3333333333,0.3333333333,0"
     )
 
 
@@ -227,16 +228,18 @@ def test_readme_names_the_columns_of_the_accuracy_table() -> None:
     """All of them, in order, and all metrics."""
     text = section("`scores.csv`")
     assert tuple(table(text, "Column | Type | Meaning")) == SCORE_COLUMNS
-    assert list(table(text, "Metric | Sum divided by")) == list(METRICS)
+    named = table(text, "Metric | Of an item")
+    orders = [name for name in METRICS if name.startswith("acc_order_")]
+    assert list(named) == [each.replace(orders[0], "acc_order_<k>") for each in METRICS if each not in orders[1:]]
 
 
 def test_readme_names_the_columns_of_the_item_tables() -> None:
     """All of them, in order, with their types."""
     named = table(section("`items.parquet`, `items.csv`"), "Column | Parquet type | Meaning")
-    pair = {"prediction_<metric>": "int32", "correct_<metric>": "int32"}
-    assert list(named.items()) == list({**ITEM_TYPES, **pair}.items())
+    types = item_types([METRICS["acc_norm"], METRICS["mc2"]], ["empty"])
+    shown = {"acc_norm": "<metric>", "mc2": "<metric>", "_empty": "_<aside>"}
     written = {
-        name.replace("acc_norm", "<metric>"): kind for name, kind in item_types([METRICS["acc_norm"]]).items()
+        re.sub("|".join(shown), lambda found: shown[found[0]], name): kind for name, kind in types.items()
     }
     assert list(written.items()) == list(named.items())
 
@@ -286,10 +289,13 @@ def test_readme_excerpt_of_the_items_is_true(tmp_path: Path) -> None:
             gold=tuple(json.loads(each["gold"])),
             n_chars=tuple(json.loads(each["n_chars"])),
             n_bytes=tuple(json.loads(each["n_bytes"])),
+            n_words=tuple(json.loads(each["n_words"])),
             n_tokens=tuple(json.loads(each["n_tokens"])),
             context_sha256=tuple(json.loads(each["context_sha256"])),
         )
-        scores.append(ItemScore(record, tuple(json.loads(each["sums"]))))
-    tasks = [TaskTable("hellaswag", 0, tuple(METRICS)), TaskTable("mmlu", 0, ("acc",))]
+        greedy = tuple(map(bool, json.loads(each["greedy"])))
+        scores.append(ItemScore(record, tuple(json.loads(each["sums"])), greedy=greedy))
+    own = ("acc", "acc_norm", "acc_bytes", "acc_token")
+    tasks = [TaskTable("hellaswag", 0, own), TaskTable("mmlu", 0, ("acc",))]
     write_results(tmp_path, {each["endpoint"]: scores}, tasks)
     assert (tmp_path / "items.csv").read_text() == text.split("```csv\n", 1)[1].split("```", 1)[0]

@@ -6,7 +6,7 @@ What `ItemScore` is for one item, `Columns` is for tens of thousands, in arrays.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,9 +66,10 @@ class Columns:
     sums: Ragged[np.float64]
     """Summed log-probability of each choice in nats; an empty list where the item is unscored."""
     predictions: Mapping[str, NDArray[np.int64]]
-    """By metric: the predicted choice; -1 where there is none."""
-    correct: Mapping[str, NDArray[np.float64]]
-    """By metric: 1 right, 0 wrong; NaN where there is no prediction."""
+    """By metric: the predicted choice; -1 where there is none. Only of metrics that predict."""
+    values: Mapping[str, NDArray[np.float64]]
+    """By metric that endpoints are compared by, from 0 to 1: of right and wrong 1 or 0; NaN where the item
+    has none."""
     tokens: Tokens | None = None
     """None where only sums are known."""
 
@@ -82,6 +83,11 @@ class TaskFacts:
     """Those that the task reports; the first is its headline."""
     groups: Mapping[str, Sequence[str]]
     """Named unions of subjects."""
+
+
+def compared_metrics(names: Container[str]) -> list[str]:
+    """Those of some metrics that endpoints are compared by, in the order in which files list them."""
+    return [metric.name for metric in METRICS.values() if metric.compared and metric.name in names]
 
 
 def place_of(record: ItemRecord) -> Place:
@@ -100,7 +106,7 @@ def columns_of_scores(
         metrics: by task, those that it reports.
     """
     records = [each.record for each in scores]
-    names = [name for name in METRICS if any(name in told for told in metrics.values())]
+    names = compared_metrics({name for told in metrics.values() for name in told})
     judged = {name: [_judge(each, name, metrics) for each in scores] for name in names}
     return Columns(
         label=label,
@@ -115,9 +121,10 @@ def columns_of_scores(
         predictions={
             name: np.array([-1 if each is None else each.prediction for each in found], np.int64)
             for name, found in judged.items()
+            if METRICS[name].predicts
         },
-        correct={
-            name: np.array([math.nan if each is None else each.correct for each in found], np.float64)
+        values={
+            name: np.array([math.nan if each is None else each.value for each in found], np.float64)
             for name, found in judged.items()
         },
     )
@@ -126,4 +133,6 @@ def columns_of_scores(
 def _judge(score: ItemScore, metric: str, metrics: Mapping[str, Sequence[str]]) -> Verdict | None:
     """What a metric says of an item; None where it is unscored, or its task does not report the metric."""
     told = score.sums and metric in metrics.get(score.record.task, ())
-    return METRICS[metric].judge(score) if told else None
+    if not told or METRICS[metric].missing(score):
+        return None
+    return METRICS[metric].judge(score)

@@ -25,6 +25,7 @@ from harness.comparison.paired import (
     p_sign_flip,
 )
 from harness.comparison.parts import Part
+from harness.metrics import METRICS
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,8 @@ class Draft:
 
 def statistics(pair: Pair) -> list[Statistic]:
     """All that is compared: the metrics that both sides have, then the measures."""
-    there = [name for name in pair.baseline.columns.correct if name in pair.other.columns.correct]
-    metrics = [Statistic(name, "fraction", metric_values(pair, name), True, name) for name in there]
+    there = [name for name in pair.baseline.columns.values if name in pair.other.columns.values]
+    metrics = [Statistic(name, METRICS[name].unit, metric_values(pair, name), True, name) for name in there]
     return metrics + [Statistic(each.name, each.unit, each.values(pair), each.directed) for each in MEASURES]
 
 
@@ -115,7 +116,8 @@ def drafts(
         draft = _draft(pair, section, each, noise.get(each.name, math.nan))
         row = draft.row
         if each.metric:
-            row = _with_flips(row, count_flips(pair, each.metric, section.scored))
+            if METRICS[each.metric].predicts:
+                row = _with_flips(row, count_flips(pair, each.metric, section.scored))
             row = _with_bounds(row, pair, each.metric, section.matched)
             row = replace(row, margin=margin, p_equivalent=draft.error.p_within(margin))
         yield Draft(row, draft.error)
@@ -197,8 +199,8 @@ def _with_flips(row: Row, counts: FlipCounts) -> Row:
 
 def _with_bounds(row: Row, pair: Pair, metric: str, matched: NDArray[np.int64]) -> Row:
     """With what the difference were if unscored items fell out worst, or best, for the endpoint."""
-    before = pair.matched.baseline.correct[metric][pair.matched.at[matched]]
-    after = pair.matched.other.correct[metric][pair.matched.other_at[matched]]
+    before = pair.matched.baseline.values[metric][pair.matched.at[matched]]
+    after = pair.matched.other.values[metric][pair.matched.other_at[matched]]
     low = np.nan_to_num(after, nan=0.0) - np.nan_to_num(before, nan=1.0)
     high = np.nan_to_num(after, nan=1.0) - np.nan_to_num(before, nan=0.0)
     return replace(row, low_bound=float(low.mean()), high_bound=float(high.mean()))

@@ -104,8 +104,8 @@ def _predictions(pair: Pair, metric: str, members: NDArray[np.int64]) -> _Predic
     return _Predictions(
         baseline.predictions[metric][at],
         other.predictions[metric][other_at],
-        baseline.correct[metric][at] == 1,
-        other.correct[metric][other_at] == 1,
+        baseline.values[metric][at] == 1,
+        other.values[metric][other_at] == 1,
     )
 
 

@@ -29,7 +29,7 @@ def rankings(pairs: Sequence[Pair], all_parts: Sequence[Part], codes: Integers) 
     names = [pairs[0].baseline.columns.label, *(pair.other.columns.label for pair in pairs)]
     for part in all_parts:
         metric = part.task.metrics[0]
-        if part.level == "task" and all(metric in pair.other.columns.correct for pair in pairs):
+        if part.level == "task" and all(metric in pair.other.columns.values for pair in pairs):
             values = _values(pairs, part, metric)
             kept = ~np.isnan(values).any(axis=0)
             if kept.any():
@@ -39,10 +39,10 @@ def rankings(pairs: Sequence[Pair], all_parts: Sequence[Part], codes: Integers) 
 def _values(pairs: Sequence[Pair], part: Part, metric: str) -> Floats:
     """Each endpoint's values of the part's items, shape (endpoints, items); NaN where there is none."""
     baseline = pairs[0].baseline.columns
-    rows = [baseline.correct[metric][part.at]]
+    rows = [baseline.values[metric][part.at]]
     for pair in pairs:
         values = np.full(len(baseline.places), np.nan)
-        values[pair.matched.at] = pair.other.columns.correct[metric][pair.matched.other_at]
+        values[pair.matched.at] = pair.other.columns.values[metric][pair.matched.other_at]
         rows.append(values[part.at])
     return np.stack(rows)
 

@@ -26,7 +26,7 @@ def suite_drafts(drafts: Sequence[Draft], margin: float) -> Iterator[Draft]:
     by_statistic: defaultdict[str, list[Draft]] = defaultdict(list)
     for draft in drafts:
         row = draft.row
-        if row.level == "task" and row.n and (row.headline or row.wrong_to_right is None):
+        if row.level == "task" and row.n and (row.headline or math.isnan(row.margin)):
             by_statistic[HEADLINE if row.headline else row.statistic].append(draft)
     for statistic, of_tasks in by_statistic.items():
         if len(of_tasks) > 1:

@@ -48,7 +48,8 @@ def sentence(row: Row, *, where: str) -> str:
         found += "too few clusters for an interval"
     else:
         found += f"95 % interval {points(row.ci_low)} to {points(row.ci_high)}"
-    found += f"; {row.wrong_to_right or 0:,} became right, {row.right_to_wrong or 0:,} wrong"
+    if row.wrong_to_right is not None:
+        found += f"; {row.wrong_to_right:,} became right, {row.right_to_wrong or 0:,} wrong"
     if row.verdict == "equivalent":
         return f"{endpoint} and {baseline} are equivalent within {size(row.margin)} {where}: {found}."
     if row.verdict == "undecided":

@@ -9,7 +9,7 @@ import msgspec
 
 from harness.dialects._common import UsageField, check_top
 from harness.errors import ReplyError
-from harness.exchange import Reply, ScoreRequest, Usage, check_reply
+from harness.exchange import Reply, ScoreRequest, Usage, check_reply, is_greedy
 
 GENERATED = 1
 """Tokens generated behind the prompt: none at all is refused by some servers, and ignored by others."""
@@ -78,7 +78,8 @@ def cut(request: ScoreRequest, logprobs: Logprobs, first: int, end: int, usage: 
     """The checked reply: the values of the positions from `first` to `end`, and of no others."""
     values = _values(logprobs.token_logprobs, first, end)
     top = _top(logprobs.top_logprobs, first, end) if request.top else None
-    reply = Reply(list(request.forced_ids), values, top, usage)
+    greedy = is_greedy(values, (logprobs.top_logprobs or [])[first:end])
+    reply = Reply(list(request.forced_ids), values, top, usage, greedy)
     check_reply(request, reply)
     return reply
 

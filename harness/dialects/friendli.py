@@ -9,14 +9,14 @@ special tokens: whether they are added is a setting of the endpoint.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
 from harness.dialects import Dialect
 from harness.dialects._common import UsageField, check_top, decode, error_message, usage_of
 from harness.errors import ReplyError
-from harness.exchange import Reply, ScoreRequest, check_reply
+from harness.exchange import Reply, ScoreRequest, check_reply, is_greedy
 
 # ---------------------------------------------------------------------------------------------- the wire
 
@@ -31,6 +31,11 @@ class _Body(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 class _Logprobs(msgspec.Struct, frozen=True):
     token_logprobs: list[float]
+    top_logprobs: Any = msgspec.Raw(b"null")
+
+
+class _PlainLogprobs(_Logprobs, frozen=True):
+    top_logprobs: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _TopLogprobs(_Logprobs, frozen=True):
@@ -60,8 +65,9 @@ class _Tokens(msgspec.Struct, frozen=True):
 
 
 _ENCODER = msgspec.json.Encoder()
-_PLAIN = msgspec.json.Decoder(_Completion[_Logprobs])
+_PLAIN = msgspec.json.Decoder(_Completion[_PlainLogprobs])
 _WITH_TOP = msgspec.json.Decoder(_Completion[_TopLogprobs])
+_TOP = msgspec.json.Decoder(list[dict[str, float]])
 _TOKENS = msgspec.json.Decoder(_Tokens)
 
 
@@ -132,14 +138,30 @@ DIALECT: Dialect = Friendli()
 def _read(body: bytes) -> Reply:
     completion = decode(_PLAIN, body)
     choice, logprobs = _only_choice(completion)
-    return Reply(choice.tokens, logprobs.token_logprobs, None, usage_of(completion.usage))
+    values = logprobs.token_logprobs
+    return Reply(
+        choice.tokens,
+        values,
+        None,
+        usage_of(completion.usage),
+        is_greedy(values, _top(logprobs.top_logprobs)),
+    )
 
 
 def _read_with_top(body: bytes, forced: int) -> Reply:
     completion = decode(_WITH_TOP, body)
     choice, logprobs = _only_choice(completion)
     check_top(logprobs.top_logprobs, forced)
-    return Reply(choice.tokens, logprobs.token_logprobs, logprobs.top_logprobs, usage_of(completion.usage))
+    values, top = logprobs.token_logprobs, logprobs.top_logprobs
+    return Reply(choice.tokens, values, top, usage_of(completion.usage), is_greedy(values, top))
+
+
+def _top(raw: msgspec.Raw) -> list[dict[str, float]] | None:
+    """The alternatives, where they are readable: nobody asked for more than whether they are likelier."""
+    try:
+        return _TOP.decode(raw)
+    except msgspec.MsgspecError:
+        return None
 
 
 def _only_choice(completion: _Completion[_L]) -> tuple[_Choice[_L], _L]:

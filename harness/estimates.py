@@ -1,0 +1,357 @@
+"""Estimates over many items: means, ratios, calibration, recall; pure.
+
+Each is a summary that takes one item after another. Summaries of disjoint items absorb one another into the
+summary of their union, so a group weighs its subjects by size. This module does not know what an item is.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Protocol, Self, TypeVar
+
+import numpy as np
+
+CONFIDENCE = 0.95
+BINS = 10
+"""Of the calibration error, as HELM has it (Liang et al. 2022, arXiv:2211.09110)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """One number over items, how sure it is, and what unscored items could still change."""
+
+    value: float | None
+    """Over the scored items; None where there are none."""
+    stderr: float | None
+    """Standard error; None below two scored items, and where none is known."""
+    ci_low: float | None
+    """95 % interval: Wilson's where all values are 0 or 1, else Student's; None where there is no error."""
+    ci_high: float | None
+    n: int
+    """Scored items."""
+    unscored: int
+    low_bound: float | None
+    """The lowest value that unscored items allow; None where there is no such bound, or no item."""
+    high_bound: float | None
+    """The highest."""
+    ties: int = 0
+    """Scored items whose prediction is the first of several choices that are level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A monotone function that is applied to a mean or ratio: of the number, and its derivative there."""
+
+    of: Callable[[float], float]
+    slope: Callable[[float], float]
+
+    def applied(self, estimate: Estimate) -> Estimate:
+        """The estimate of the function: errors by the delta method, ends of intervals by the function."""
+        if estimate.value is None:
+            return estimate
+        low, high = sorted_ends(self._end(estimate.ci_low), self._end(estimate.ci_high))
+        least, most = sorted_ends(self._end(estimate.low_bound), self._end(estimate.high_bound))
+        error = estimate.stderr
+        return replace(
+            estimate,
+            value=self.of(estimate.value),
+            stderr=None if error is None else abs(self.slope(estimate.value)) * error,
+            ci_low=low,
+            ci_high=high,
+            low_bound=least,
+            high_bound=most,
+        )
+
+    def _end(self, value: float | None) -> float | None:
+        return None if value is None else self.of(value)
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf  # e^709 is the largest float64
+
+
+EXP = Link(_exp, _exp)
+"""Nats to perplexity."""
+BITS = Link(lambda nats: nats / math.log(2), lambda nats: 1 / math.log(2))
+"""Nats to bits."""
+
+
+class Summary(Protocol):
+    """A running summary of items."""
+
+    n: int
+    unscored: int
+    ties: int
+
+    def add(self, value: float, weight: float = 1.0, group: int = 0) -> None:
+        """Count one scored item; what weight and group mean is the summary's own affair."""
+
+    def absorb(self, other: Self) -> None:
+        """Count all items of a summary of the same kind."""
+
+    def estimate(self) -> Estimate:
+        """The number over all items."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """The mean of values in a known range, by default from 0 to 1.
+
+    Sums of 0 and 1 are exact: the order of items and of pooling does not matter.
+    """
+
+    n: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    unscored: int = 0
+    ties: int = 0
+    lowest: float = 0.0
+    """What an unscored item could be at least; infinite where there is no bound."""
+    highest: float = 1.0
+    link: Link | None = None
+
+    def add(self, value: float, weight: float = 1.0, group: int = 0) -> None:
+        """Count one scored item; weight and group do not matter."""
+        self.n += 1
+        self.total += value
+        self.squares += value * value
+
+    def absorb(self, other: Self) -> None:
+        """Count all items of another tally."""
+        self.n += other.n
+        self.total += other.total
+        self.squares += other.squares
+        self.unscored += other.unscored
+        self.ties += other.ties
+
+    def estimate(self) -> Estimate:
+        """The mean with its standard error, interval and bounds.
+
+        Standard error: sqrt(sum (x - mean)^2 / (n - 1) / n) over all items of the tally (Miller 2024,
+        "Adding Error Bars to Evals", the CLT form). For groups the reference does otherwise: it pools the
+        variances *within* subjects and so leaves out how subjects differ; here a group is one set of items.
+        """
+        value = self.total / self.n if self.n else None
+        stderr = self._stderr()
+        if self.squares == self.total and (self.lowest, self.highest) == (0.0, 1.0):
+            low, high = wilson(round(self.total), self.n)
+        else:
+            low, high = student(value, stderr, self.n)
+            low, high = _at_least(low, self.lowest), _at_most(high, self.highest)
+        found = Estimate(
+            value=value,
+            stderr=stderr,
+            ci_low=low,
+            ci_high=high,
+            n=self.n,
+            unscored=self.unscored,
+            low_bound=self._bound(self.lowest),
+            high_bound=self._bound(self.highest),
+            ties=self.ties,
+        )
+        return found if self.link is None else self.link.applied(found)
+
+    def _bound(self, extreme: float) -> float | None:
+        """The mean if each unscored item were so."""
+        items = self.n + self.unscored
+        if not items or (self.unscored and math.isinf(extreme)):
+            return None
+        return (self.total + (self.unscored * extreme if self.unscored else 0.0)) / items
+
+    def _stderr(self) -> float | None:
+        if self.n < 2:
+            return None
+        deviations = max(0.0, self.squares - self.total * self.total / self.n)
+        return math.sqrt(deviations / (self.n - 1) / self.n)
+
+
+@dataclass(slots=True)
+class Ratio:
+    """The sum of values over the sum of weights, as in nats over bytes: long items weigh more."""
+
+    n: int = 0
+    unscored: int = 0
+    ties: int = 0
+    values: float = 0.0
+    weights: float = 0.0
+    value_squares: float = 0.0
+    weight_squares: float = 0.0
+    products: float = 0.0
+    link: Link | None = None
+
+    def add(self, value: float, weight: float = 1.0, group: int = 0) -> None:
+        """Count one scored item; the group does not matter."""
+        self.n += 1
+        self.values += value
+        self.weights += weight
+        self.value_squares += value * value
+        self.weight_squares += weight * weight
+        self.products += value * weight
+
+    def absorb(self, other: Self) -> None:
+        """Count all items of another ratio."""
+        for name in ("n", "unscored", "ties", "values", "weights"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("value_squares", "weight_squares", "products"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def estimate(self) -> Estimate:
+        """The ratio; its standard error is that of the linearised ratio (Cochran 1977, section 6.4)."""
+        value = self.values / self.weights if self.weights else None
+        stderr = None
+        if value is not None and self.n > 1:
+            squares = self.value_squares - 2 * value * self.products + value * value * self.weight_squares
+            stderr = math.sqrt(max(0.0, squares) / (self.n - 1) * self.n) / abs(self.weights)
+        low, high = student(value, stderr, self.n)
+        bound = None if self.unscored else value
+        found = Estimate(
+            value=value,
+            stderr=stderr,
+            ci_low=low,
+            ci_high=high,
+            n=self.n,
+            unscored=self.unscored,
+            low_bound=bound,
+            high_bound=bound,
+            ties=self.ties,
+        )
+        return found if self.link is None else self.link.applied(found)
+
+
+@dataclass(slots=True)
+class Calibration:
+    """Expected calibration error: by how much confidence and accuracy differ, over bins of equal mass.
+
+    Σ over bins of |bin| / n · |accuracy - mean confidence| (Naeini et al. 2015; bins as HELM). Values are
+    right (1) or wrong (0), weights are confidences. It keeps 16 bytes an item.
+    """
+
+    n: int = 0
+    unscored: int = 0
+    ties: int = 0
+    right: array[float] = field(default_factory=lambda: array("d"))
+    confidence: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, value: float, weight: float = 1.0, group: int = 0) -> None:
+        """Count one scored item."""
+        self.n += 1
+        self.right.append(value)
+        self.confidence.append(weight)
+
+    def absorb(self, other: Self) -> None:
+        """Count all items of another one."""
+        self.n += other.n
+        self.unscored += other.unscored
+        self.ties += other.ties
+        self.right.extend(other.right)
+        self.confidence.extend(other.confidence)
+
+    def estimate(self) -> Estimate:
+        """The error; it has no simple standard error, and is biased upwards below some 300 items."""
+        value = None
+        if self.n:
+            confidence, level = np.unique(np.array(self.confidence), return_inverse=True)
+            # Items of one confidence share what is right, lest their order decide where a bin ends.
+            right = np.bincount(level, np.array(self.right)) / np.bincount(level)
+            gaps = np.array_split((right - confidence)[np.sort(level)], min(BINS, self.n))
+            value = float(sum(abs(gap.sum()) for gap in gaps) / self.n)
+        return _bare(self, value)
+
+
+@dataclass(slots=True)
+class Recalls:
+    """Standard deviation of recall over the positions of the right choice.
+
+    0: each position is found equally often (Zheng et al. 2024, arXiv:2309.03882, RStd). Values are right (1)
+    or wrong (0), groups are positions.
+    """
+
+    n: int = 0
+    unscored: int = 0
+    ties: int = 0
+    positions: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """Items and right ones, by position."""
+
+    def add(self, value: float, weight: float = 1.0, group: int = 0) -> None:
+        """Count one scored item; its weight does not matter."""
+        self.n += 1
+        self._add(group, 1, value)
+
+    def absorb(self, other: Self) -> None:
+        """Count all items of another one."""
+        self.n += other.n
+        self.unscored += other.unscored
+        self.ties += other.ties
+        for position, (items, right) in other.positions.items():
+            self._add(position, items, right)
+
+    def estimate(self) -> Estimate:
+        """The deviation; None below two positions."""
+        recalls = [right / items for _, (items, right) in sorted(self.positions.items())]
+        return _bare(self, float(np.std(recalls)) if len(recalls) > 1 else None)
+
+    def _add(self, position: int, items: int, right: float) -> None:
+        before = self.positions.get(position, (0, 0.0))
+        self.positions[position] = before[0] + items, before[1] + right
+
+
+_Some = TypeVar("_Some", bound=Summary)
+
+
+def pooled(summaries: Iterable[_Some], whole: _Some) -> _Some:
+    """`whole`, an empty summary, with all items of some others."""
+    for each in summaries:
+        whole.absorb(each)
+    return whole
+
+
+def wilson(right: int, n: int) -> tuple[float, float] | tuple[None, None]:
+    """The 95 % interval of a proportion (Wilson 1927, score interval); none where n is 0."""
+    if n == 0:
+        return None, None
+    from scipy.stats import binomtest  # takes a second to import, which no other command should wait for
+
+    interval = binomtest(right, n).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def student(value: float | None, stderr: float | None, n: int) -> tuple[float, float] | tuple[None, None]:
+    """The 95 % interval of a mean, Student's t with n - 1 degrees of freedom; none without an error."""
+    if value is None or stderr is None:
+        return None, None
+    from scipy.special import stdtrit
+
+    reach = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * stderr
+    return value - reach, value + reach
+
+
+def sorted_ends(low: float | None, high: float | None) -> tuple[float | None, float | None]:
+    """Two ends in order, where both are there."""
+    return (high, low) if low is not None and high is not None and low > high else (low, high)
+
+
+def _at_least(end: float | None, lowest: float) -> float | None:
+    return None if end is None else max(end, lowest)
+
+
+def _at_most(end: float | None, highest: float) -> float | None:
+    return None if end is None else min(end, highest)
+
+
+def _bare(summary: Summary, value: float | None) -> Estimate:
+    """A number without error; as long as items are unscored nothing bounds it."""
+    bound = None if summary.unscored else value
+    return Estimate(
+        value=value,
+        stderr=None,
+        ci_low=None,
+        ci_high=None,
+        n=summary.n,
+        unscored=summary.unscored,
+        low_bound=bound,
+        high_bound=bound,
+        ties=summary.ties,
+    )

@@ -1,0 +1,113 @@
+"""The tables of a run again, with other metrics, from what its journals hold; no request is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.asides import needs_of
+from harness.columnar import journal_of
+from harness.errors import StoreError, UsageError
+from harness.metrics import ANSWER, EMPTY, METRICS, MOST_ORDERS, ORDERS, named_metrics, order_name
+from harness.replies import StoredReplies
+from harness.runs import RunFolder, SuiteIdentity
+from harness.stored import WAY_OUT, Run, load_run
+from harness.tables import TaskTable, write_results
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Rescored:
+    """What came of it."""
+
+    folder: Path
+    accuracy: pd.DataFrame
+    """The rows of `scores.csv`."""
+    unscored: int
+    """Over all rows."""
+
+
+def rescore(folder: str | Path, metrics: str = "") -> Rescored:
+    """Write `scores.csv` and the item tables of a run anew.
+
+    Args:
+        folder: the run's.
+        metrics: names separated by commas, reported beside those that the run has; `all`: all that need
+            nothing that the run did not ask.
+
+    Raises:
+        UsageError: there is no run, a metric is unknown, or needs requests that the run did not make.
+        StoreError: its journals cannot be read, or its tables cannot be written.
+    """
+    run = load_run(folder)
+    wanted = named_metrics(metrics)
+    if not run.stored.tasks or not all(task.metrics for task in run.stored.tasks.values()):
+        raise StoreError(f"{run.folder}: an earlier version made this run; {WAY_OUT}")
+    with RunFolder(run.folder, SuiteIdentity(run.manifest["identity"])) as opened, ExitStack() as files:
+        journals = {label: files.enter_context(journal_of(run, label)) for label in run.labels}
+        found = {label: _there(run, label, journal) for label, journal in journals.items()}
+        tasks = _tables(run, wanted, list(found.values()))
+        scores = {label: journal.scores() for label, journal in found.items()}
+        accuracy = write_results(run.folder, scores, tasks)
+        opened.write_manifest(_manifest(run, tasks))
+    return Rescored(run.folder, accuracy, int(accuracy["unscored"].sum()))
+
+
+def _there(run: Run, label: str, journal: StoredReplies | None) -> StoredReplies:
+    if journal is None:
+        raise StoreError(f"{run.folder}: the journal of {label} is gone; nothing can be scored without it")
+    return journal
+
+
+def _tables(run: Run, wanted: Sequence[str], journals: Sequence[StoredReplies]) -> list[TaskTable]:
+    """The run's tasks with these metrics beside their own, each where the run asked what it needs."""
+    asked = _asides(journals)
+    of_task = {
+        name: [each for each in wanted if _can(each, asked.get(name, ()))] for name in run.stored.tasks
+    }
+    for metric in wanted:
+        if not any(metric in each for each in of_task.values()):
+            flag = "--permute-choices cyclic" if needs_of([metric]) == (ORDERS,) else f"--metrics {metric}"
+            raise UsageError(
+                f"--metrics {metric}: needs requests that this run did not make; give the command that made"
+                f" it once more with {flag}, which sends these alone"
+            )
+    return [
+        TaskTable(
+            name=name,
+            shots=task.shots,
+            metrics=tuple(dict.fromkeys((*task.metrics, *of_task[name]))),
+            groups=task.groups,
+            asides=tuple(asked.get(name, ())),
+        )
+        for name, task in run.stored.tasks.items()
+    ]
+
+
+def _asides(journals: Sequence[StoredReplies]) -> dict[str, list[str]]:
+    """What was asked beside the items of each task, on any endpoint; in the order in which a run has it."""
+    places = {name: at for at, name in enumerate((EMPTY, ANSWER, *map(order_name, range(1, MOST_ORDERS))))}
+    every = set().union(*(journal.asides() for journal in journals))
+    found: dict[str, list[str]] = {}
+    for task, name in sorted(every, key=lambda each: places[each[1]]):
+        found.setdefault(task, []).append(name)
+    return found
+
+
+def _can(metric: str, asides: Sequence[str]) -> bool:
+    """Whether what a metric needs was asked."""
+    needs = METRICS[metric].needs
+    return not needs or needs in asides or (needs == ORDERS and order_name(1) in asides)
+
+
+def _manifest(run: Run, tasks: Sequence[TaskTable]) -> dict[str, Any]:
+    """The content of `run.json` with the metrics that the tables now have."""
+    kept = {name: value for name, value in run.manifest.items() if name not in ("schema", "identity")}
+    metrics = {task.name: list(task.metrics) for task in tasks}
+    kept["tasks"] = {name: {**task, "metrics": metrics[name]} for name, task in run.manifest["tasks"].items()}
+    return kept
