@@ -15,7 +15,7 @@ from hashlib import blake2b, sha256
 
 from harness.encoding import EncodedItem
 from harness.exchange import ScoreRequest
-from harness.items import BadItem
+from harness.items import BadItem, Item
 from harness.prompts import Prompt
 from harness.scores import AsideRecord, ItemRecord
 
@@ -128,7 +128,7 @@ def listed(prompt: Prompt | BadItem, ordinal: int, shots: int = 0) -> ItemRecord
             problem=prompt.problem,
         )
     item = prompt.item
-    choices = [pair.choice for pair in item.pairs]
+    measured = _measured(item)
     return ItemRecord(
         ordinal=ordinal,
         task=item.task,
@@ -138,10 +138,18 @@ def listed(prompt: Prompt | BadItem, ordinal: int, shots: int = 0) -> ItemRecord
         id=item.id,
         gold=item.gold,
         cluster=item.cluster,
-        n_chars=tuple(map(len, choices)),
-        n_bytes=tuple(len(choice.encode()) for choice in choices),
-        n_words=tuple(max(1, len(choice.split())) for choice in choices),
+        n_chars=tuple(map(len, measured)),
+        n_bytes=tuple(len(text.encode()) for text in measured),
+        n_words=tuple(max(1, len(text.split())) for text in measured),
     )
+
+
+def _measured(item: Item) -> list[str]:
+    """The texts whose lengths normalise scores: the choices, or where these stand in the contexts (as in
+    winogrande), what is forced after them."""
+    if len({pair.context for pair in item.pairs}) > 1:
+        return [pair.continuation.strip() for pair in item.pairs]
+    return [pair.choice for pair in item.pairs]
 
 
 def _requests(encoded: EncodedItem, maker: KeyMaker) -> list[ScoreRequest]:

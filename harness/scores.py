@@ -59,7 +59,8 @@ class ItemRecord:
     gold: tuple[int, ...]
     cluster: str
     n_chars: tuple[int, ...]
-    """Characters of each choice, the delimiter not counted."""
+    """Characters of each choice, the delimiter not counted; where choices stand in the contexts, of what is
+    forced after them. Bytes and words likewise."""
     n_bytes: tuple[int, ...]
     """UTF-8 bytes of each choice, the delimiter not counted."""
     n_words: tuple[int, ...] = ()
