@@ -1,7 +1,7 @@
 # make eval    the main job: samples on the reference model and its adapters; needs no account
 # make test    installs into .venv and runs the tests
 # make check   formatting, lint, types
-# make real    serves a real tiny model and runs all items of the shared data through it
+# make real    serves a real tiny model and runs every task of the shared data; FULL=1: long tasks whole too
 # make local   installs the extra `local` and tests models through transformers
 # make bench   how long a comparison of 60,000 items on four endpoints takes, and how much memory
 # make soak    64 clients on the embedded endpoint for two minutes
@@ -29,7 +29,7 @@ check: install
 	$(BIN)/mypy
 
 real: install
-	$(BIN)/python -m tests.real --shared $(SHARED)
+	$(BIN)/python -m tests.real --shared $(SHARED) $(if $(FULL),--full)
 
 local: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,local,reference]'

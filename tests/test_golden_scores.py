@@ -1,4 +1,4 @@
-"""Scores against the reference's: every record, through our prompts, our token splits and our model on numpy."""
+"""Every record of the reference's scores, through our prompts, token splits and model on numpy."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from harness.serving.decoding.job import Job
 from harness.serving.models.llama import KeysValues, LlamaModel, load_llama
 from harness.serving.prefixes import PrefixCache
 from harness.tokenizing import load_tokenizer
-from tests.test_golden import PLAIN, prompts, records
 from tests.decoded import run
+from tests.test_golden import PLAIN, prompts, records
 
 NATS = 1e-3
 """A sum may differ from the reference's by so much: float32, and another order of adding."""

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from harness.serving.models.seam import Ids, Segment, Span, fork, start
 from harness.serving.models.weights import Floats, Tensors
 from harness.serving.prefixes import PrefixCache
 from harness.serving.server import load
-from harness.tokenizing import Tokenizer
 from tests.decoded import run
 from tests.tiny_llama import NEWER, older, plain_logits, random_tensors, write_model
 
@@ -268,37 +266,3 @@ def test_end_of_text_comes_from_the_generation_config_first(tmp_path: Path) -> N
     assert read_config(folder).eos_ids == {3, 4}
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 5}))
     assert read_config(folder).eos_ids == {5}
-
-
-def golden_items(shared: Path) -> Iterator[tuple[dict[str, Any], list[float]]]:
-    """The 0-shot HellaSwag and MMLU records with the reference's sums."""
-    lines = (shared / "golden/scores_stories260k.jsonl").read_text().splitlines()
-    sums = {(each["task"], each["doc_id"]): each["sums"] for each in map(json.loads, lines)}
-    for line in (shared / "golden/requests.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        if record["shots"] == 0 and record["task"].split("_")[0] in ("hellaswag", "mmlu"):
-            yield record, sums[record["task"], record["doc_id"]]
-
-
-def split(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Context and continuation ids: trailing spaces move over, the whole is encoded, split by count."""
-    stripped = context.rstrip()
-    whole, first = tokenizer.encode([context + continuation, stripped])
-    return first, whole[len(first) :]
-
-
-def test_golden_scores(shared: Path) -> None:
-    """Every HellaSwag and MMLU sum of the reference is met within 1e-3 nats."""
-    served = load(shared / "models/stories260k")
-    cache = PrefixCache[KeysValues]()
-    compared = 0
-    for record, sums in golden_items(shared):
-        for context, continuation, expected in zip(
-            record["contexts"], record["continuations"], sums, strict=True
-        ):
-            context_ids, forced = split(served.tokenizer, context, continuation)
-            job = Job(context_ids=context_ids, max_tokens=len(forced), forced_ids=forced)
-            (output,) = run(served.model, job, cache).outputs
-            assert abs(expected - sum(each.logprob for each in output.tokens)) < 1e-3
-            compared += 1
-    assert compared == 4 * (25 + 3 * 57)
