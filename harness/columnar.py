@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from harness.comparison.columns import Columns, Place, TaskFacts, Tokens, compared_metrics
 from harness.comparison.ragged import Ragged
 from harness.errors import StoreError
+from harness.layout import KEY_BYTES
 from harness.metrics import METRICS
-from harness.replies import KEY_BYTES, StoredReplies
+from harness.replies import StoredReplies
 from harness.scores import ItemRecord
 from harness.stored import WAY_OUT, Run
 

@@ -1,22 +1,17 @@
-"""Estimates over many items: means, ratios, calibration, recall; pure.
+"""Estimates over many items: a mean, its error, its interval and bounds; pure.
 
-Each is a summary that takes one item after another. Summaries of disjoint items absorb one another into the
-summary of their union, so a group weighs its subjects by size. This module does not know what an item is.
+A summary takes one item after another. Summaries of disjoint items absorb one another into the summary of
+their union, so a group weighs its subjects by size. This module does not know what an item is.
 """
 
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol, Self, TypeVar
 
-import numpy as np
-
 CONFIDENCE = 0.95
-BINS = 10
-"""Of the calibration error, as HELM has it (Liang et al. 2022, arXiv:2211.09110)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,136 +163,6 @@ class Tally:
         return math.sqrt(deviations / (self.n - 1) / self.n)
 
 
-@dataclass(slots=True)
-class Ratio:
-    """The sum of values over the sum of weights, as in nats over bytes: long items weigh more."""
-
-    n: int = 0
-    unscored: int = 0
-    ties: int = 0
-    values: float = 0.0
-    weights: float = 0.0
-    value_squares: float = 0.0
-    weight_squares: float = 0.0
-    products: float = 0.0
-    link: Link | None = None
-
-    def add(self, value: float, weight: float = 1.0, group: int = 0) -> None:
-        """Count one scored item; the group does not matter."""
-        self.n += 1
-        self.values += value
-        self.weights += weight
-        self.value_squares += value * value
-        self.weight_squares += weight * weight
-        self.products += value * weight
-
-    def absorb(self, other: Self) -> None:
-        """Count all items of another ratio."""
-        for name in ("n", "unscored", "ties", "values", "weights"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("value_squares", "weight_squares", "products"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-    def estimate(self) -> Estimate:
-        """The ratio; its standard error is that of the linearised ratio (Cochran 1977, section 6.4)."""
-        value = self.values / self.weights if self.weights else None
-        stderr = None
-        if value is not None and self.n > 1:
-            squares = self.value_squares - 2 * value * self.products + value * value * self.weight_squares
-            stderr = math.sqrt(max(0.0, squares) / (self.n - 1) * self.n) / abs(self.weights)
-        low, high = student(value, stderr, self.n)
-        bound = None if self.unscored else value
-        found = Estimate(
-            value=value,
-            stderr=stderr,
-            ci_low=low,
-            ci_high=high,
-            n=self.n,
-            unscored=self.unscored,
-            low_bound=bound,
-            high_bound=bound,
-            ties=self.ties,
-        )
-        return found if self.link is None else self.link.applied(found)
-
-
-@dataclass(slots=True)
-class Calibration:
-    """Expected calibration error: by how much confidence and accuracy differ, over bins of equal mass.
-
-    Σ over bins of |bin| / n · |accuracy - mean confidence| (Naeini et al. 2015; bins as HELM). Values are
-    right (1) or wrong (0), weights are confidences. It keeps 16 bytes an item.
-    """
-
-    n: int = 0
-    unscored: int = 0
-    ties: int = 0
-    right: array[float] = field(default_factory=lambda: array("d"))
-    confidence: array[float] = field(default_factory=lambda: array("d"))
-
-    def add(self, value: float, weight: float = 1.0, group: int = 0) -> None:
-        """Count one scored item."""
-        self.n += 1
-        self.right.append(value)
-        self.confidence.append(weight)
-
-    def absorb(self, other: Self) -> None:
-        """Count all items of another one."""
-        self.n += other.n
-        self.unscored += other.unscored
-        self.ties += other.ties
-        self.right.extend(other.right)
-        self.confidence.extend(other.confidence)
-
-    def estimate(self) -> Estimate:
-        """The error; it has no simple standard error, and is biased upwards below some 300 items."""
-        value = None
-        if self.n:
-            confidence, level = np.unique(np.array(self.confidence), return_inverse=True)
-            # Items of one confidence share what is right, lest their order decide where a bin ends.
-            right = np.bincount(level, np.array(self.right)) / np.bincount(level)
-            gaps = np.array_split((right - confidence)[np.sort(level)], min(BINS, self.n))
-            value = float(sum(abs(gap.sum()) for gap in gaps) / self.n)
-        return _bare(self, value)
-
-
-@dataclass(slots=True)
-class Recalls:
-    """Standard deviation of recall over the positions of the right choice.
-
-    0: each position is found equally often (Zheng et al. 2024, arXiv:2309.03882, RStd). Values are right (1)
-    or wrong (0), groups are positions.
-    """
-
-    n: int = 0
-    unscored: int = 0
-    ties: int = 0
-    positions: dict[int, tuple[int, float]] = field(default_factory=dict)
-    """Items and right ones, by position."""
-
-    def add(self, value: float, weight: float = 1.0, group: int = 0) -> None:
-        """Count one scored item; its weight does not matter."""
-        self.n += 1
-        self._add(group, 1, value)
-
-    def absorb(self, other: Self) -> None:
-        """Count all items of another one."""
-        self.n += other.n
-        self.unscored += other.unscored
-        self.ties += other.ties
-        for position, (items, right) in other.positions.items():
-            self._add(position, items, right)
-
-    def estimate(self) -> Estimate:
-        """The deviation; None below two positions."""
-        recalls = [right / items for _, (items, right) in sorted(self.positions.items())]
-        return _bare(self, float(np.std(recalls)) if len(recalls) > 1 else None)
-
-    def _add(self, position: int, items: int, right: float) -> None:
-        before = self.positions.get(position, (0, 0.0))
-        self.positions[position] = before[0] + items, before[1] + right
-
-
 _Some = TypeVar("_Some", bound=Summary)
 
 
@@ -339,19 +204,3 @@ def _at_least(end: float | None, lowest: float) -> float | None:
 
 def _at_most(end: float | None, highest: float) -> float | None:
     return None if end is None else min(end, highest)
-
-
-def _bare(summary: Summary, value: float | None) -> Estimate:
-    """A number without error; as long as items are unscored nothing bounds it."""
-    bound = None if summary.unscored else value
-    return Estimate(
-        value=value,
-        stderr=None,
-        ci_low=None,
-        ci_high=None,
-        n=summary.n,
-        unscored=summary.unscored,
-        low_bound=bound,
-        high_bound=bound,
-        ties=summary.ties,
-    )

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from harness.errors import StoreError
 from harness.exchange import Outcome
-from harness.replies import SCHEMA, TABLES, StoredReplies, item_row, read_meta, reply_row, store_errors
+from harness.layout import SCHEMA, TABLES, item_row, reply_row
+from harness.replies import StoredReplies, read_meta, store_errors
 from harness.scores import ItemRecord
 
 GROUP_ROWS = 1000

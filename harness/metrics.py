@@ -1,7 +1,7 @@
 """Metrics of scored items; pure.
 
-A metric is one function and one line of `METRICS`. It judges one scored item; the judgements of many become a
-number by one of the summaries of `harness.estimates`. All of them read stored sums. Most need no more than
+A metric is one function and one line of `METRICS`. It judges one scored item; a summary (`harness.estimates`,
+`harness.summaries`) makes one number of many judgements. All of them read stored sums. Most need no more than
 every run asks; the others name in `needs` what is asked beside it (`harness.asides`). This module does not
 know where scores come from.
 
@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from harness.errors import UsageError, did_you_mean
-from harness.estimates import BITS, EXP, Calibration, Ratio, Recalls, Summary, Tally
+from harness.estimates import BITS, EXP, Summary, Tally
 from harness.scores import ItemScore
+from harness.summaries import Calibration, Ratio, Recalls
 
 EMPTY, ANSWER, ORDERS = "empty", "answer", "orders"
 """What is asked beside an item: its choices after nothing; after "Answer:"; in every cyclic order."""

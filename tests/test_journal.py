@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from harness.errors import StoreError
 from harness.exchange import Failure, Outcome, Reply, ScoreRequest, Usage
 from harness.journal import GROUP_ROWS, Journal
-from harness.replies import JournalStats, StoredReplies, item_record, item_row
+from harness.layout import item_record, item_row
+from harness.replies import JournalStats, StoredReplies
 from harness.scores import NOT_TRIED, ItemRecord
 
 META = {"identity": '["friendli", "http://h/v1", "m", ""]', "replicate": "0"}
@@ -101,7 +102,7 @@ def test_a_reply_comes_back_as_the_sum_of_its_tokens(journal: Journal) -> None:
 
 
 def test_every_column_of_a_reply_is_kept(journal: Journal, path: Path) -> None:
-    """Ids, log-probabilities, alternatives, greediness, usage, latency and attempts can be read back from the file."""
+    """Ids, log-probabilities, alternatives, usage, latency and attempts can be read back from the file."""
     reply = Reply([7, 8], [-0.5, -0.25], [{" A": -0.5}, {"b": -0.25}], Usage(10, 2, 4), greedy=False)
     journal.put(Outcome(ScoreRequest(key(0), [1], [7, 8], top=1), reply, latency=0.25, attempts=3))
     journal.flush()

@@ -18,10 +18,10 @@ from pyarrow import parquet
 
 from harness.errors import StoreError
 from harness.estimates import Tally
+from harness.layout import TABLES
 from harness.metrics import METRICS
-from harness.replies import TABLES
 from harness.scores import ItemRecord, ItemScore
-from harness.tables import ITEM_TYPES, SCORE_COLUMNS, TaskTable, item_types, pivot, write_results
+from harness.tables import SCORE_COLUMNS, TaskTable, item_types, pivot, write_results
 from harness.texts import TEXT_TYPES
 
 README = (Path(__file__).parents[1] / "results" / "README.md").read_text(encoding="utf-8")
@@ -230,7 +230,9 @@ def test_readme_names_the_columns_of_the_accuracy_table() -> None:
     assert tuple(table(text, "Column | Type | Meaning")) == SCORE_COLUMNS
     named = table(text, "Metric | Of an item")
     orders = [name for name in METRICS if name.startswith("acc_order_")]
-    assert list(named) == [each.replace(orders[0], "acc_order_<k>") for each in METRICS if each not in orders[1:]]
+    assert list(named) == [
+        each.replace(orders[0], "acc_order_<k>") for each in METRICS if each not in orders[1:]
+    ]
 
 
 def test_readme_names_the_columns_of_the_item_tables() -> None:

@@ -1,0 +1,168 @@
+"""The layout of a journal file: its tables, and what its rows mean.
+
+One SQLite file holds what was asked of one endpoint (`items`) and what came back (`replies`);
+`results/README.md` specifies it. This module opens no file.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from harness.exchange import Outcome
+from harness.scores import AsideRecord, ItemRecord, summed
+
+SCHEMA = "2"
+"""Of the tables below; a file of another one is refused."""
+
+TABLES = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE replies (
+        key BLOB PRIMARY KEY NOT NULL,
+        forced_ids BLOB NOT NULL,
+        sum REAL,
+        token_logprobs BLOB,
+        top_logprobs BLOB,
+        greedy INTEGER,
+        prompt_tokens INTEGER,
+        completion_tokens INTEGER,
+        cached_tokens INTEGER,
+        latency_ms REAL NOT NULL,
+        attempts INTEGER NOT NULL,
+        reason TEXT,
+        detail TEXT,
+        status INTEGER,
+        CHECK ((sum IS NULL) = (reason IS NOT NULL))
+    )""",
+    """CREATE TABLE items (
+        ordinal INTEGER PRIMARY KEY,
+        task TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        shots INTEGER NOT NULL,
+        "index" INTEGER NOT NULL,
+        id TEXT NOT NULL,
+        gold BLOB NOT NULL,
+        cluster TEXT NOT NULL,
+        n_chars BLOB NOT NULL,
+        n_bytes BLOB NOT NULL,
+        n_words BLOB NOT NULL,
+        prompt_hash BLOB NOT NULL,
+        context_sha256 BLOB NOT NULL,
+        keys BLOB NOT NULL,
+        n_tokens BLOB NOT NULL,
+        problem TEXT NOT NULL,
+        asides BLOB NOT NULL
+    )""",
+)
+
+KEY_BYTES = 16
+_HASH_BYTES = 32
+_ASIDES = msgspec.msgpack.Decoder(list[tuple[str, bytes, str]])
+
+
+def reply_row(outcome: Outcome) -> tuple[object, ...]:
+    """The row of `replies` for an outcome.
+
+    What only the endpoint chose (texts, counts) is bent until SQLite takes it: one odd reply must not
+    stop the writer.
+    """
+    request = outcome.request
+    start = (request.key, _packed("I", request.forced_ids))
+    ended = (outcome.latency * 1000, outcome.attempts)
+    if outcome.failure is not None:
+        failure = outcome.failure
+        return (*start, *(None,) * 7, *ended, _clean(failure.reason), _clean(failure.detail), failure.status)
+    if outcome.reply is None:
+        raise ValueError("an outcome has a reply or a failure")
+    reply, usage = outcome.reply, outcome.reply.usage
+    top = None
+    if reply.top_logprobs is not None:
+        top = msgspec.msgpack.encode([dict(each) for each in reply.top_logprobs])
+    counts = map(_count, (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens))
+    said = (summed(reply), _packed("d", reply.token_logprobs), top, reply.greedy)
+    return (*start, *said, *counts, *ended, None, None, None)
+
+
+def item_row(record: ItemRecord) -> tuple[object, ...]:
+    """The row of `items` for a record; lists become packed little-endian numbers, hashes bytes."""
+    return (
+        record.ordinal,
+        record.task,
+        record.subject,
+        record.shots,
+        record.index,
+        record.id,
+        _packed("I", record.gold),
+        record.cluster,
+        _packed("I", record.n_chars),
+        _packed("I", record.n_bytes),
+        _packed("I", record.n_words),
+        bytes.fromhex(record.prompt_hash),
+        bytes.fromhex("".join(record.context_sha256)),
+        b"".join(record.keys),
+        _packed("I", record.n_tokens),
+        record.problem,
+        msgspec.msgpack.encode(
+            [(aside.name, b"".join(aside.keys), aside.problem) for aside in record.asides]
+        ),
+    )
+
+
+def item_record(row: Sequence[Any]) -> ItemRecord:
+    """The record of a row of `items`."""
+    ordinal, task, subject, shots, index, id, gold, cluster, *packed, problem, asides = row
+    n_chars, n_bytes, n_words, prompt_hash, context_sha256, keys, n_tokens = packed
+    return ItemRecord(
+        ordinal=ordinal,
+        task=task,
+        subject=subject,
+        shots=shots,
+        index=index,
+        id=id,
+        gold=_integers(gold),
+        cluster=cluster,
+        n_chars=_integers(n_chars),
+        n_bytes=_integers(n_bytes),
+        n_words=_integers(n_words),
+        prompt_hash=prompt_hash.hex(),
+        context_sha256=tuple(each.hex() for each in pieces(context_sha256, _HASH_BYTES)),
+        keys=pieces(keys, KEY_BYTES),
+        n_tokens=_integers(n_tokens),
+        problem=problem,
+        asides=tuple(
+            AsideRecord(name, pieces(packed_keys, KEY_BYTES), why)
+            for name, packed_keys, why in _ASIDES.decode(asides)
+        ),
+    )
+
+
+def aside_names(packed: bytes) -> Iterator[str]:
+    """What is asked beside an item, out of its row's last column."""
+    return (name for name, _, _ in _ASIDES.decode(packed))
+
+
+def _packed(kind: Literal["I", "d"], numbers: Sequence[float]) -> bytes:
+    """Little-endian uint32 or float64, whatever the machine."""
+    return struct.pack(f"<{len(numbers)}{kind}", *numbers)
+
+
+def _integers(packed: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(packed) // 4}I", packed)
+
+
+def pieces(packed: bytes, size: int) -> tuple[bytes, ...]:
+    """Packed bytes, so many at a time."""
+    return tuple(packed[start : start + size] for start in range(0, len(packed), size))
+
+
+def _clean(text: str) -> str:
+    """Text that can be written as UTF-8."""
+    return text.encode(errors="replace").decode()
+
+
+def _count(number: int | None) -> int | None:
+    """A count that can be stored and summed up; None where it is none."""
+    return number if number is not None and 0 <= number < 2**32 else None
