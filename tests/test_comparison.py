@@ -62,6 +62,48 @@ def test_by_hand() -> None:
     assert found.p_mcnemar_mid == pytest.approx(2 * (0.5 - 0.375 / 2))
 
 
+def test_a_mass_is_compared_without_flips() -> None:
+    """A metric of values between 0 and 1 has means, a t-test and bounds, and nothing that flips."""
+    metrics = {"toy": ("mc2",)}
+    sums: dict[str, list[tuple[float, ...] | None]] = {
+        "a": [RIGHT, WRONG, None, OTHER],
+        "b": [RIGHT, RIGHT, RIGHT, WRONG],
+    }
+    sides = [
+        columns_of_scores(label, [comparable(i, each) for i, each in enumerate(of)], metrics)
+        for label, of in sums.items()
+    ]
+    findings = compare(*sides, tasks=[TaskFacts("toy", ("mc2",), {})])
+    found = row(findings, "mc2")
+    masses = [[softmax(each)[0] for each in side] for side in ([RIGHT, WRONG, OTHER], [RIGHT, RIGHT, WRONG])]
+    assert (found.baseline_value, found.value) == pytest.approx(tuple(map(np.mean, masses)))
+    assert (found.test, found.wrong_to_right, found.n, found.headline) == ("t", None, 3, True)
+    assert found.high_bound - found.low_bound == pytest.approx(
+        (1 - softmax(RIGHT)[0] + softmax(RIGHT)[0]) / 4
+    )
+    assert findings.flips == ()
+    assert "became right" not in " ".join(sentences(findings))
+
+
+def test_greedy_matches_are_compared_exactly() -> None:
+    """Right and wrong without a prediction is tested as right and wrong is; unknown ones are left out."""
+    told = {"a": (True, False, False, None), "b": (True, True, True, True)}
+    sides = [
+        columns_of_scores(
+            label,
+            [
+                replace(comparable(i, (-1.0,), n_bytes=(1,), n_chars=(1,), n_tokens=(1,)), greedy=(each,))
+                for i, each in enumerate(greedy)
+            ],
+            {"toy": ("greedy",)},
+        )
+        for label, greedy in told.items()
+    ]
+    found = row(compare(*sides, tasks=[TaskFacts("toy", ("greedy",), {})]), "greedy")
+    assert (found.test, found.n, found.p_value) == ("mcnemar", 3, 0.5)
+    assert found.difference == pytest.approx(2 / 3)
+
+
 def test_flips_are_listed() -> None:
     """Each flip names its item, both predictions, and how far the right choice was ahead."""
     flips = compare(columns("a", [RIGHT, RIGHT, WRONG]), columns("b", [RIGHT, WRONG, OTHER])).flips

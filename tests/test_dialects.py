@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.dialects import dialect
 from harness.errors import ReplyError, TruncatedReply, UsageError
-from harness.exchange import ScoreRequest
+from harness.exchange import ScoreRequest, is_greedy
 from tests.fake_endpoint import completion, true_logprobs
 
 FRIENDLI = dialect("friendli")
@@ -69,6 +69,37 @@ def test_parse_gives_alternatives_where_asked_for() -> None:
     reply = parse(reply_to(WITH_TOP), WITH_TOP)
     assert [len(each) for each in reply.top_logprobs] == [3, 3]
     assert reply.top_logprobs[0][" t40"] == reply.token_logprobs[0]
+
+
+@pytest.mark.parametrize(
+    ("top", "greedy"),
+    [
+        ([{"a": None}, {"b": None}], None),
+        ([{"a": -0.1}, {"b": -0.2}], False),
+        ([{"a": -5.0}, {"b": -9.0, "c": -7.5}], True),
+        ([{"a": -5.0}, {"b": -0.1}], False),
+        ([{"a": -5.0}, {}], None),
+        ([{"a": -5.0}], None),
+        ("none", None),
+        (None, None),
+    ],
+)
+def test_greediness_is_read_where_it_can_be(top: Any, greedy: bool | None) -> None:
+    """Greedy if no alternative is likelier at any position; else unknown, never an error."""
+    values = true_logprobs([1, 2, 3], [40, 50])
+    assert values[0] > -5.0
+    assert values[1] > -7.5
+    reply = reply_to(REQUEST)
+    reply["choices"][0]["logprobs"]["top_logprobs"] = top
+    assert parse(reply).greedy is greedy
+    del reply["choices"][0]["logprobs"]["top_logprobs"]
+    assert parse(reply).greedy is None
+
+
+def test_of_level_tokens_each_is_greedy() -> None:
+    """As likely as the likeliest is greedy, as the reference has it for endpoints."""
+    assert is_greedy([-1.0, -2.0], [{"x": -1.0}, {"y": -2.0}])
+    assert not is_greedy([-1.0, -2.0], [{"x": -1.0}, {"y": -1.9}])
 
 
 def test_parse_reads_cached_tokens_and_does_without_usage() -> None:
