@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from harness.items import Item, Row
@@ -30,6 +31,8 @@ class Dataset:
     columns: tuple[str, ...]
     """The columns that items are made of; the content hash covers these."""
     config: str | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Where the rows are in files of their own: the file of each split, read whatever `--data-dir` says."""
     splits: Mapping[str, Split] = field(default_factory=dict)
 
 
@@ -39,8 +42,11 @@ class Shots:
 
     split: str
     """The split they come from; within the item's subject."""
-    draw: Literal["first_n", "random"]
-    """The first n in file order, or n at random, one generator consumed item after item."""
+    draw: Literal["first_n", "random", "listed"]
+    """The first n in file order; or n at random, one generator consumed item after item; or the first n of
+    `ids`, for all items."""
+    ids: tuple[str, ...] = ()
+    """For `draw="listed"`: the ids of the items that somebody chose, in his order."""
     without_own: bool = False
     """Draw one more and drop the item itself. The reference also does so for tasks that name neither a
     shots split nor a test split (HellaSwag), where the item cannot be among them: kept, as it changes
@@ -74,3 +80,9 @@ class Task:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Named unions of subjects, reported as rows of their own, pooled over items."""
     shot_delimiter: str = "\n\n"
+    delimiter: str = " "
+    """What a continuation begins with that is no part of the choice: the reference's `target_delimiter`. A
+    chat template has its own place for the answer, and there it is left out."""
+    chance: float | None = None
+    """The mean share of right choices over the evaluated split, where items differ in their number of
+    choices; None: that of the example, which is that of all items."""

@@ -5,9 +5,12 @@ Paper: Wang et al., "MMLU-Pro: A More Robust and Challenging Multi-Task Language
   2024, arXiv:2406.01574
 Prompt and scoring: lm-evaluation-harness 0.4.13, task `leaderboard_mmlu_pro`, version 0.1: five shots, the
 first of the validation split, for all categories. (The paper's own form lets the model reason in writing.)
+The variant `cloze` shows no answers and scores their texts.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from harness import Dataset, Item, Row, Shots, Split, Task
 
@@ -17,6 +20,17 @@ def item(row: Row) -> Item:
     return row.lettered(
         question=row.text("question"),
         answers=row.texts("options"),
+        gold=row.letter("answer"),
+        gold_field="answer",
+        id=row.optional("question_id"),
+    )
+
+
+def cloze(row: Row) -> Item:
+    """The question alone; the texts of its options are scored."""
+    return row.item(
+        context=f"Question: {row.text('question')}\nAnswer:",
+        choices=row.texts("options"),
         gold=row.letter("answer"),
         gold_field="answer",
         id=row.optional("question_id"),
@@ -35,6 +49,7 @@ TASK = Task(
     split="test",
     item=item,
     metrics=("acc",),
+    chance=0.110864,  # 3 to 10 options: mean of one over their number, over the 12,032 items
     shots=Shots(split="validation", draw="first_n", default=5),
     example={
         "question_id": 11,
@@ -44,4 +59,12 @@ TASK = Task(
         "answer_index": 4,
         "category": "physics",
     },
+)
+VARIANTS = (
+    replace(
+        TASK,
+        name="leaderboard_mmlu_pro:cloze",
+        item=cloze,
+        metrics=("acc", "acc_norm", "acc_bytes", "acc_token"),
+    ),
 )

@@ -3,12 +3,19 @@
 Data: https://huggingface.co/datasets/cais/mmlu (MIT licence)
 Paper: Hendrycks et al., "Measuring Massive Multitask Language Understanding", 2021, arXiv:2009.03300
 Prompt, scoring and groups: lm-evaluation-harness 0.4.13, task `mmlu`, version 1.0. It counts anatomy as
-STEM, the paper's own code as "other".
+STEM, the paper's own code as "other": the variant `original_groups` does as the paper.
+
+Other variants: `cloze` shows no answers and scores their texts (the reference's `mmlu_continuation`); `olmes`
+and `olmes_mc` as in `_olmes.py`, the question as it is found.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness import Dataset, FieldError, Item, Row, Shots, Split, Task
+
+from . import _olmes
 
 # fmt: off
 GROUPS = {
@@ -38,6 +45,11 @@ GROUPS = {
     ),
 }
 # fmt: on
+ORIGINAL_GROUPS = {
+    f"{name}_original": tuple(subject for subject in subjects if subject != "anatomy")
+    + (("anatomy",) if name == "mmlu_other" else ())
+    for name, subjects in GROUPS.items()
+}
 SUBJECTS = frozenset(subject for subjects in GROUPS.values() for subject in subjects)
 
 
@@ -47,16 +59,47 @@ def description(subject: str) -> str:
     return f"The following are multiple choice questions (with answers) about {about}.\n\n"
 
 
-def item(row: Row) -> Item:
-    """The question with its lettered answers; what is forced is a letter."""
+def cloze_description(subject: str) -> str:
+    """The line before shots and question, where no answers are shown."""
+    return f"The following are questions (with answers) about {subject.replace('_', ' ')}.\n\n"
+
+
+def question(row: Row) -> str:
+    """The question as it is found, of a subject that there is."""
     subject = row.text("subject")
     if subject not in SUBJECTS:
         raise FieldError("subject", f"{subject!r} is none of the {len(SUBJECTS)} subjects")
+    return row.text("question")
+
+
+def item(row: Row) -> Item:
+    """The question with its lettered answers; what is forced is a letter."""
     return row.lettered(
-        question=row.text("question").strip(),
+        question=question(row).strip(),
         answers=row.texts("choices", exactly=4),
         gold=row.integer("answer"),
         gold_field="answer",
+    )
+
+
+def cloze(row: Row) -> Item:
+    """The question alone; the texts of its answers are scored."""
+    return row.item(
+        context=f"Question: {question(row).strip()}\nAnswer:",
+        choices=row.texts("choices", exactly=4),
+        gold=row.integer("answer"),
+        gold_field="answer",
+    )
+
+
+def olmes(row: Row) -> _olmes.Asked:
+    """What a row asks, as it is found."""
+    return _olmes.Asked(
+        question=f"Question: {question(row)}",
+        answers=row.texts("choices", exactly=4),
+        gold=row.integer("answer"),
+        gold_field="answer",
+        id="",
     )
 
 
@@ -87,4 +130,21 @@ TASK = Task(
     subject_field="subject",
     description=description,
     groups=GROUPS,
+)
+VARIANTS = (
+    replace(TASK, name="mmlu:original_groups", groups=ORIGINAL_GROUPS),
+    replace(
+        TASK,
+        name="mmlu:cloze",
+        item=cloze,
+        metrics=("acc", "acc_norm", "acc_bytes", "acc_token"),
+        description=cloze_description,
+        groups={f"{name}_cloze": subjects for name, subjects in GROUPS.items()},
+    ),
+    *_olmes.variants(
+        TASK,
+        olmes,
+        metrics=("acc_norm", "acc", "acc_token"),
+        shots=Shots(split="dev", draw="first_n", default=_olmes.SHOTS),
+    ),
 )

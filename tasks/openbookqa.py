@@ -3,11 +3,17 @@
 Data: https://huggingface.co/datasets/allenai/openbookqa (licence of its authors)
 Paper: Mihaylov et al., "Can a Suit of Armor Conduct Electricity?", 2018, arXiv:1809.02789
 Prompt and scoring: lm-evaluation-harness 0.4.13, task `openbookqa`, version 1.0.
+Variants: `mc` with lettered answers; `olmes` and `olmes_mc` as in `_olmes.py`, with the words
+"Question:" and "Answer:".
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness import Dataset, Item, Row, Shots, Split, Task
+
+from . import _olmes
 
 
 def item(row: Row) -> Item:
@@ -16,6 +22,30 @@ def item(row: Row) -> Item:
     return row.item(
         context=row.text("question_stem"),
         choices=answers,
+        gold=gold,
+        gold_field="answerKey",
+        id=row.optional("id"),
+    )
+
+
+def lettered(row: Row) -> Item:
+    """The stem with its lettered answers; what is forced is a letter."""
+    answers, gold = row.labelled("choices", "answerKey")
+    return row.lettered(
+        question=row.text("question_stem"),
+        answers=answers,
+        gold=gold,
+        gold_field="answerKey",
+        id=row.optional("id"),
+    )
+
+
+def olmes(row: Row) -> _olmes.Asked:
+    """What a row asks: its stem as a question."""
+    answers, gold = row.labelled("choices", "answerKey")
+    return _olmes.Asked(
+        question=f"Question: {row.text('question_stem')}",
+        answers=answers,
         gold=gold,
         gold_field="answerKey",
         id=row.optional("id"),
@@ -49,4 +79,13 @@ TASK = Task(
         },
         "answerKey": "B",
     },
+)
+VARIANTS = (
+    replace(TASK, name="openbookqa:mc", item=lettered, metrics=("acc",)),
+    *_olmes.variants(
+        TASK,
+        olmes,
+        metrics=("acc_pmi", "acc", "acc_norm", "acc_token"),
+        shots=_olmes.chosen("7-584", "7-870", "9-732", "9-782", "8-72"),
+    ),
 )

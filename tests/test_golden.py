@@ -30,10 +30,12 @@ PLAIN = (
     "commonsense_qa",
     "copa",
     "hellaswag",
+    "lambada_openai",
     "openbookqa",
     "piqa",
     "social_iqa",
     "truthfulqa_mc1",
+    "truthfulqa_mc2",
     "winogrande",
 )
 """Tasks without subjects that the golden records have."""
@@ -78,11 +80,29 @@ def test_contexts_and_continuations(shared: Path) -> None:
 
 
 def is_gold(item: Item, gold: int | str) -> bool:
-    """Whether an item's gold is the record's: an index, or the text that is right."""
-    (ours,) = item.gold
+    """Whether what a record calls its target is right: an index, or the text of a choice."""
     if isinstance(gold, int):
-        return ours == gold
-    return gold.strip() in (item.pairs[ours].choice.strip(), item.pairs[ours].continuation.strip())
+        return gold in item.gold
+    right = [item.pairs[each] for each in item.gold]
+    return any(gold.strip() in (pair.choice.strip(), pair.continuation.strip()) for pair in right)
+
+
+def test_gold(shared: Path) -> None:
+    """Every scored record: the same choices are right, of TruthfulQA's mc2 all of them."""
+    compared: Counter[str] = Counter()
+    for (task, subject, _), record in records(shared / "golden/scores_stories260k.jsonl"):
+        item = prompts(shared, task, 0)[subject, record["doc_id"]].item
+        gold = record["gold_index"]
+        assert item.gold == (tuple(gold) if isinstance(gold, list) else (gold,))
+        assert len(item.pairs) == len(record["sums"])
+        compared[task] += 1
+    assert compared == {**dict.fromkeys(PLAIN, 25), "mmlu": 171}
+
+
+def test_no_record_is_left_out(shared: Path) -> None:
+    """Of every golden file all lines are compared: each is of a task that there is."""
+    for file in (shared / "golden").glob("*.jsonl"):
+        assert len(list(records(file))) == len(file.read_text().splitlines())
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

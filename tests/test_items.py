@@ -57,6 +57,20 @@ def test_labelled_choices_that_are_none(values: dict[str, Any], says: str) -> No
         row(**values).labelled("choices", "key")
 
 
+def test_letters_are_written_as_a_benchmark_has_them() -> None:
+    """Line and choice are formats; braces in question and answers are text."""
+    item = row().lettered(
+        question="{0}?",
+        answers=("{a}", "{}"),
+        gold=1,
+        gold_field="answer",
+        line="({}) {}",
+        choice="({})",
+    )
+    assert item.pairs[0].context == "{0}?\n(A) {a}\n(B) {}\nAnswer:"
+    assert [pair.continuation for pair in item.pairs] == [" (A)", " (B)"]
+
+
 def test_item_takes_its_place_from_the_row() -> None:
     """An item knows its task, subject and index, and forces a space and the choice."""
     item = item_of(row(**GOOD))

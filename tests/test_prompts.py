@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -8,7 +9,7 @@ from harness import Item, Row, Shots, UsageError
 from harness.items import BadItem
 from harness.prompts import Prompt, Selection, check_pools, pools_by_subject, prompts, shot_drawer
 from harness.task import Task
-from tests.making import make_rows, make_task
+from tests.making import item_of, make_rows, make_task
 
 
 def texts(task: Task, rows: list[Row], shots: int, pool: list[Row], chosen: Selection) -> dict[str, str]:
@@ -97,6 +98,37 @@ def test_an_item_that_the_pool_holds_twice_still_gets_its_shots() -> None:
     draw = shot_drawer(Shots(split="test", draw="random", without_own=True), 3, [own, own, own, *others])
     for _ in range(20):
         assert sorted(shot.index for shot in draw(own)) == [1, 2, 3]
+
+
+LISTED = Shots(split="dev", draw="listed", ids=("dev 4", "dev 0", "dev 2"))
+
+
+def with_ids(row: Row) -> Item:
+    """An item whose id is where its row stands."""
+    return replace(item_of(row), id=f"dev {row.index}")
+
+
+def test_listed_shots_stand_in_the_order_of_their_ids() -> None:
+    """Shots that somebody chose are the same for all items: the first n listed, wherever their rows are."""
+    task = make_task(item=with_ids, shots=LISTED)
+    pool = pools_by_subject(task, reversed(make_rows(6, name="dev")))
+    assert sorted(item.id for item in pool[""]) == ["dev 0", "dev 2", "dev 4"]
+    check_pools(task, 3, pool, [""])
+    for n in (1, 2, 3):
+        draw = shot_drawer(LISTED, n, pool[""])
+        assert [item.id for item in draw(None)] == list(LISTED.ids[:n])
+
+
+def test_listed_shots_that_are_not_there() -> None:
+    """More shots than are listed, or data without one of them, is told before anything is sent."""
+    task = make_task(item=with_ids, shots=LISTED)
+    pool = pools_by_subject(task, make_rows(3, name="dev"))
+    with pytest.raises(UsageError, match="--shots 4: toy has 3 shots, which were chosen by hand"):
+        check_pools(task, 4, pool, [""])
+    with pytest.raises(UsageError, match=r"--shots 2: .* toy/dev lacks 1 of them, by id: dev 4"):
+        check_pools(task, 2, pool, [""])
+    with pytest.raises(UsageError, match=r"--shots 1: .* toy/dev lacks 1 of them, by id: dev 4"):
+        check_pools(task, 1, {}, [""])
 
 
 def test_too_few_shots() -> None:

@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 
 from harness import FieldError, Item, Row, Task
-from harness.prompts import Prompt, Selection
-from harness.registry import load_task, task_names
+from harness.metrics import METRICS
+from harness.prompts import Prompt, Selection, shot_drawer
+from harness.registry import declared, load_task, task_names
 from harness.rows import open_rows
 from harness.suite import prepare_suite
 from tasks.hellaswag import clean
 
-NAMES = [*task_names(), "sample_mmlu:cloze"]
+EVERY = [task.name for file in task_names() for task in declared(file)]
 """Every task, and every variant."""
+NAMES = [name for name in EVERY if not name.startswith("belebele:") or name == "belebele:zul_Latn"]
+"""The same, but one of belebele's languages, which differ in their rows alone."""
 
 GROUPS = {
     "mmlu_stem": (19, 3_153),
@@ -60,13 +63,43 @@ def test_declared_columns_are_all_it_needs(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_declaration(name: str) -> None:
-    """Metrics are named, groups hold subjects once, and a description ends in white space."""
+    """Metrics are known, groups hold subjects once, a description ends in white space, continuations begin
+    with the delimiter, and it is told how many rows the evaluated split was published with."""
     task = load_task(name)
     subjects = [subject for group in task.groups.values() for subject in group]
     assert task.metrics
+    assert set(task.metrics) <= set(METRICS)
     assert len(subjects) == len(set(subjects))
     assert not task.groups or task.subject_field
     assert re.fullmatch(r"(.*\s)?", task.description("some_subject"), flags=re.DOTALL)
+    assert all(pair.continuation.startswith(task.delimiter) for pair in example_item(task).pairs)
+    assert task.dataset.splits[task.split].rows > 0
+    assert (task.shots.draw == "listed") == bool(task.shots.ids)
+
+
+def test_names_differ() -> None:
+    """No two tasks and no two groups are called the same, so that all can stand in one table."""
+    groups = [group for name in NAMES if name != "belebele:zul_Latn" for group in load_task(name).groups]
+    assert len({*EVERY, *groups}) == len(EVERY) + len(groups)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if ":" not in name])
+def test_chance(shared: Path, name: str) -> None:
+    """Over the whole split the mean share of right choices is what is declared, or else the example's."""
+    task = load_task(name)
+    if not (shared / "data" / task.dataset.folder / f"{task.split}.parquet").is_file():
+        pytest.skip("no rows at hand")
+    if name == "lambada_openai":
+        assert task.chance == 0.0  # one choice, which is right: nothing to be guessed among
+        return
+    items = [task.item(row) for row in open_rows(task, task.split, shared / "data")]
+    shares = [len(item.gold) / len(item.pairs) for item in items]
+    if task.chance is None:
+        example = example_item(task)
+        assert set(shares) == {len(example.gold) / len(example.pairs)}
+    else:
+        assert len(items) == task.dataset.splits[task.split].rows
+        assert task.chance == pytest.approx(sum(shares) / len(shares), abs=5e-7)
 
 
 @pytest.mark.parametrize(
@@ -170,8 +203,8 @@ def test_sample_hellaswag_example() -> None:
 def test_rows_that_ship_are_as_many_as_declared(name: str) -> None:
     """Every split of the package is there whole, and each of its rows is an item."""
     task = load_task(name)
-    for split, declared in task.dataset.splits.items():
-        assert len([task.item(row) for row in open_rows(task, split, None)]) == declared.rows
+    for split, published in task.dataset.splits.items():
+        assert len([task.item(row) for row in open_rows(task, split, None)]) == published.rows
 
 
 def test_mmlu_unknown_subject() -> None:
@@ -251,6 +284,27 @@ def race_problem(answer: str) -> str:
             {"mc1_targets": {"choices": ["a", "b"], "labels": [0, 1]}},
             r"field 'mc1_targets.labels': expected 1 for the first answer alone, found \[0, 1\]",
         ),
+        (
+            "truthfulqa_mc2",
+            {"mc2_targets": {"choices": ["a", "b"], "labels": [1, 1]}},
+            r"field 'mc2_targets.labels': expected 2 of 0 and 1, of each one at least, found \[1, 1\]",
+        ),
+        (
+            "truthfulqa_mc2",
+            {"mc2_targets": {"choices": ["a", "b"], "labels": [1, 0, 0]}},
+            r"field 'mc2_targets.labels': expected 2 of 0 and 1, of each one at least, found \[1, 0, 0\]",
+        ),
+        ("lambada_openai", {"text": "two\nlines"}, "field 'text': has no last word behind a space"),
+        ("lambada_openai", {"text": " one"}, "field 'text': has no last word behind a space"),
+        ("lambada_openai", {"text": "it ends in a "}, "field 'text': has no last word behind a space"),
+        ("logiqa", {"label": "e"}, "field 'label': expected a letter from a to d, found 'e'"),
+        ("logiqa", {"options": ["a", "b", "c"]}, "field 'options': expected 4 texts, found 3"),
+        ("belebele", {"correct_answer_num": "0"}, "field 'correct_answer_num': gold -1 is out of range"),
+        ("gpqa", {"Incorrect Answer 2": None}, "field 'Incorrect Answer 2': is null"),
+        ("sciq", {"distractor3": " "}, "field 'distractor3': is empty"),
+        ("boolq:olmes", {"label": 2}, "field 'label': gold -1 is out of range for 2 choices"),
+        ("winogrande:mc", {"sentence": "No gap."}, "field 'sentence': has no gap"),
+        ("mmlu:cloze", {"subject": "alchemy"}, "field 'subject': 'alchemy' is none of the 57 subjects"),
     ],
 )
 def test_rows_that_are_no_items(name: str, changes: dict[str, Any], says: str) -> None:
@@ -299,3 +353,72 @@ def test_fixed_shots_stay_as_they_are(shared: Path) -> None:
     assert any(remark.startswith("truthfulqa_mc1 is asked with 0 shots") for remark in task.remarks)
     asked = [prompt for _, prompt in suite.prompts() if isinstance(prompt, Prompt)]
     assert [prompt.contexts()[0].count("\nQ: ") for prompt in asked] == [6, 6]
+
+
+def test_both_of_truthfulqa_have_the_same_prompt() -> None:
+    """The question stands behind the same six examples; in mc2 all answers labelled 1 are right."""
+    one, several = load_task("truthfulqa_mc1"), load_task("truthfulqa_mc2")
+    question = one.example["question"]
+    assert example_item(one).pairs[0].context == example_item(several, question=question).pairs[0].context
+    assert example_item(several).gold == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "context", "continuation"),
+    [
+        ("the pot by the door", "the pot by the", " door"),
+        ("she said:\n\nWhat  for?", "she said:\n\nWhat ", " for?"),
+        ("two\nlines here", "two\nlines", " here"),
+    ],
+)
+def test_lambada(text: str, context: str, continuation: str) -> None:
+    """What follows the last space is forced, with the space; other white space divides no words."""
+    task = load_task("lambada_openai")
+    (pair,) = example_item(task, text=text).pairs
+    assert (pair.context, pair.continuation, pair.choice) == (context, continuation, continuation.strip())
+
+
+def test_sciq_without_a_paragraph() -> None:
+    """Where there is no paragraph its line stays, empty, as in the reference; leading white space goes."""
+    task = load_task("sciq")
+    question = f"Question: {task.example['question']}\nAnswer:"
+    assert example_item(task, support="").pairs[0].context == f"\n{question}"
+    assert example_item(task, support="\n Roots. ").pairs[0].context == f"Roots. \n{question}"
+    assert example_item(task).pairs[3].continuation == " water"
+
+
+def test_logiqa_shows_letters_and_scores_texts() -> None:
+    """The options stand behind letters; the task scores their texts, its variant the letters."""
+    item, lettered = example_item(load_task("logiqa")), example_item(load_task("logiqa:mc"))
+    assert item.pairs[0].context == lettered.pairs[0].context
+    assert item.pairs[0].context.endswith(
+        "?\nChoices:\nA. Some of the dancers joined the band.\nB. Everyone who can read music sings in the"
+        " choir.\nC. Some of the dancers did not join the band.\nD. No one in the band dances.\nAnswer:"
+    )
+    assert item.pairs[2].continuation == " Some of the dancers did not join the band."
+    assert [pair.continuation for pair in lettered.pairs] == [" A", " B", " C", " D"]
+    assert item.gold == lettered.gold == (2,)
+
+
+def test_belebele() -> None:
+    """122 languages, each with rows of its own; the letters are followed by colons."""
+    tasks = declared("belebele")[1:]
+    assert len({task.dataset.config for task in tasks}) == 122
+    assert len({task.dataset.folder for task in tasks}) == 122
+    assert all(task.name == f"belebele:{task.dataset.config}" for task in tasks)
+    assert load_task("belebele").dataset == load_task("belebele:eng_Latn").dataset
+    item = example_item(load_task("belebele"), question=" Why? ")
+    assert item.pairs[0].context.endswith(
+        "half a day.\nQ: Why?\nA: For the spring\nB: For high water\nC: For an icebreaker\nD: For a pilot"
+        "\nAnswer:"
+    )
+    assert (item.gold, item.cluster) == ((2,), "https://example.org/wiki/Harbour")
+    assert item.id == "https://example.org/wiki/Harbour#1"
+
+
+def test_belebele_s_shots_are_the_first_others() -> None:
+    """Shots come from the split itself: the first of it, without the item."""
+    task = load_task("belebele")
+    items = [example_item(task, question=f"{i}?") for i in range(5)]
+    draw = shot_drawer(task.shots, 2, items)
+    assert [list(map(items.index, draw(item))) for item in items] == [[1, 2], [0, 2], [0, 1], [0, 1], [0, 1]]
