@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
@@ -18,11 +19,12 @@ from rich.console import Console
 
 from harness import __version__, examples
 from harness.errors import EndpointRefused, HarnessError, StoreError, UsageError
-from harness.settings import CompareSettings, RunSettings, ServeSettings
+from harness.settings import FILES, CompareSettings, RunSettings, ServeSettings
 from harness.terminal import pairs_table, print_table, reader_may_leave, say, show_other_signs
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import pandas as pd
+    from cyclopts.argument import ArgumentCollection
 
     from harness.compared import Comparison
     from harness.comparison.gate import Check
@@ -47,8 +49,21 @@ Every flag of a command, with examples:
 )
 
 
-@app.command(help_epilogue=examples.RUN)
-def run(settings: RunSettings) -> int:
+def _suite_beneath(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Flags that were not typed have what the suite file says, if one was given."""
+    from harness.suitefile import lay_beneath
+
+    lay_beneath(arguments)
+
+
+@app.command(help_epilogue=examples.RUN, config=_suite_beneath)
+def run(
+    suite: Annotated[Path | None, Parameter(metavar="SUITE.toml", show_default=False)] = None,
+    /,
+    *,
+    settings: RunSettings,
+    dump_suite: Annotated[bool, Parameter(group=FILES, negative="", show_default=False)] = False,
+) -> int:
     """Evaluate tasks on one or more endpoints; the same command continues where it stopped.
 
     Writes the accuracy table (scores.csv), every item (items.parquet, items.csv)
@@ -58,7 +73,17 @@ def run(settings: RunSettings) -> int:
 
     Exit codes: 0 done. 2 settings or data are wrong, nothing was sent. 3 items
     are left unscored. 4 an endpoint refused. 130 interrupted.
+
+    Args:
+        suite: A suite file: tasks, endpoints with their budgets, and any flag by its name, as TOML. \
+What flags say wins.
+        dump_suite: Print this command line as a suite file, and do nothing else.
     """
+    if dump_suite:
+        from harness.suitefile import dump_suite as dumped
+
+        sys.stdout.write(dumped(settings))
+        return 0
     from harness.prepare import prepare
 
     result = _run_async(_evaluate(prepare(settings)))
@@ -107,6 +132,73 @@ sample file of lm-evaluation-harness. The first endpoint is the baseline.
     with reader_may_leave():
         _print_comparison(comparison, settings, folder, checks)
     return code
+
+
+@app.command(help_epilogue=examples.RESCORE)
+def rescore(
+    folder: Annotated[Path, Parameter(metavar="RUN")],
+    /,
+    *,
+    metrics: Annotated[str, Parameter(metavar="NAME[,NAME]", show_default=False)] = "",
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+) -> int:
+    """Write a run's tables anew, with other metrics; nothing is sent.
+
+    Everything is computed from the run's journal. Metrics that need other requests
+    (acc_mutual_info, acc_pmi, those of --permute-choices) can be added if the run made them.
+
+    Exit codes: 0 done. 2 the run or a metric is not there. 3 items are left unscored.
+
+    Args:
+        folder: The run's folder.
+        metrics: Report these beside those that the run has; all: those that need no request.
+        json: Print the accuracy table as JSON on stdout, for programs.
+    """
+    from harness.manifest import Exit
+    from harness.rescoring import rescore as score_anew
+
+    try:
+        found = score_anew(folder, metrics)
+    except StoreError as error:
+        raise UsageError(str(error)) from error
+    with reader_may_leave():
+        _print_accuracy(found.accuracy, as_json=json)
+        say(Console(stderr=True), f"Files: {found.folder}/ (scores.csv, items.csv, items.parquet)")
+    return int(Exit.UNSCORED if found.unscored else Exit.DONE)
+
+
+@app.command(help_epilogue=examples.TASKS)
+def tasks(
+    name: Annotated[str | None, Parameter(metavar="NAME", show_default=False)] = None,
+    /,
+    *,
+    shots: int | None = None,
+    data_dir: Path | None = None,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+) -> int:
+    """List tasks and suites; of one task print all that is known, and a whole prompt.
+
+    Exit codes: 0 done. 2 there is no such task, or its rows cannot be read.
+
+    Args:
+        name: A task, a variant, a suite, or a set of your own (file:questions.jsonl), whose rows are all \
+checked.
+        shots: Solved questions in the prompt; by default the task's own number.
+        data_dir: Take the prompt from the first row in DIR/<dataset>/, not from the example row.
+        json: Print it as JSON, for programs.
+    """
+    from harness.taskpages import print_all, print_one
+
+    if name is None and (shots is not None or data_dir is not None):
+        raise UsageError("--shots and --data-dir show the prompt of one task; name it")
+    if shots is not None and shots < 0:
+        raise UsageError(f"--shots {shots}: must be 0 or more")
+    with reader_may_leave():
+        if name is None:
+            print_all(as_json=json)
+        else:
+            print_one(name, shots=shots, data_dir=data_dir, as_json=json)
+    return 0
 
 
 @app.command(help_epilogue=examples.SERVE)
@@ -241,15 +333,21 @@ async def _evaluate(prepared: Prepared) -> RunResult:
 
 def _print_result(result: RunResult, *, as_json: bool) -> None:
     """The accuracy table for people, or for programs; what must be known beside it goes to stderr."""
-    from harness.showing import accuracy_table, closing_lines
+    from harness.showing import closing_lines
 
-    if as_json:
-        sys.stdout.write(result.accuracy.to_json(orient="records", indent=2) + "\n")
-    else:
-        print_table(accuracy_table(result.accuracy))
+    _print_accuracy(result.accuracy, as_json=as_json)
     console = Console(stderr=True)
     for line in closing_lines(result, program=_program()):
         say(console, line)
+
+
+def _print_accuracy(accuracy: pd.DataFrame, *, as_json: bool) -> None:
+    from harness.showing import accuracy_table
+
+    if as_json:
+        sys.stdout.write(accuracy.to_json(orient="records", indent=2) + "\n")
+    else:
+        print_table(accuracy_table(accuracy))
 
 
 def _print_comparison(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+from harness.chat import Chat, Sent, as_sent
 from harness.errors import UsageError
 from harness.prompts import Prompt
 
@@ -72,6 +73,7 @@ class EncodedItem:
 
     prompt: Prompt
     contexts: tuple[str, ...]
+    """The whole text before each choice as it is asked: where the endpoint is asked in chats, rendered."""
     pairs: tuple[EncodedPair, ...]
     problem: str = ""
 
@@ -105,6 +107,7 @@ def encode_prompts(
     tokenizer: Encodes,
     bound: Bound = Bound(),
     *,
+    chat: Chat | None = None,
     as_text: bool = False,
 ) -> list[EncodedItem]:
     """Encode a batch of prompts; texts that occur more than once in it are encoded once.
@@ -113,15 +116,16 @@ def encode_prompts(
         prompts: the batch.
         tokenizer: of the endpoint that is asked.
         bound: on the length of each request.
+        chat: the endpoint is asked in chats; None: in plain text.
         as_text: the endpoint is sent text: pairs bring theirs, and what no text can say is a problem.
 
     Raises:
         UsageError: an item is longer than the bound and `--on-overflow fail` was asked for.
     """
-    contexts = [prompt.contexts() for prompt in prompts]
+    sent = [as_sent(prompt, chat) for prompt in prompts]
     seams = [
-        [split_seam(context, pair.continuation) for context, pair in zip(own, prompt.item.pairs, strict=True)]
-        for own, prompt in zip(contexts, prompts, strict=True)
+        [split_seam(*each) for each in zip(one.contexts, one.continuations, strict=not one.problem)]
+        for one in sent
     ]
     parts = {
         text for item in seams for context, rest in item if context for text in (context, context + rest)
@@ -135,14 +139,17 @@ def encode_prompts(
             return _split(_known(ids[context]), _known(ids[context + rest]))
         return _after_nothing(_known(plain[rest]), tokenizer.start_id)
 
-    def item(prompt: Prompt, own: tuple[str, ...], seam: Sequence[tuple[str, str]]) -> EncodedItem:
+    def item(prompt: Prompt, one: Sent, seam: Sequence[tuple[str, str]]) -> EncodedItem:
+        if one.problem:
+            return EncodedItem(prompt, one.contexts, (), one.problem)
         try:
-            encoded = _bounded(EncodedItem(prompt, own, tuple(pair(*each) for each in seam)), bound)
+            encoded = _bounded(EncodedItem(prompt, one.contexts, tuple(pair(*each) for each in seam)), bound)
         except _NoIds as error:
-            return EncodedItem(prompt, own, (), str(error))
-        return _with_texts(encoded, seam) if as_text else encoded
+            return EncodedItem(prompt, one.contexts, (), str(error))
+        own_start = "" if chat is None or prompt.bare else chat.start
+        return _with_texts(encoded, seam, own_start) if as_text else encoded
 
-    return [item(*each) for each in zip(prompts, contexts, seams, strict=True)]
+    return [item(*each) for each in zip(prompts, sent, seams, strict=True)]
 
 
 class _NoIds(Exception):
@@ -197,15 +204,22 @@ def _cut(pair: EncodedPair, max_length: int) -> EncodedPair:
     return EncodedPair(pair.context_ids[dropped:], pair.forced_ids, pair.shifted, dropped)
 
 
-def _with_texts(item: EncodedItem, seams: Sequence[tuple[str, str]]) -> EncodedItem:
-    """The item with its texts, or why no text says the same as its ids."""
+def _with_texts(item: EncodedItem, seams: Sequence[tuple[str, str]], own_start: str) -> EncodedItem:
+    """The item with its texts, or why no text says the same as its ids.
+
+    Args:
+        item: as ids.
+        seams: its texts, split where continuations begin.
+        own_start: what a rendered chat begins with and the server puts in front by itself; empty: nothing.
+    """
     if item.problem:
         return item
     if any(pair.dropped for pair in item.pairs):
         return _problem(item, "its context is cut to --max-length, and cannot be sent as text then")
     if not all(context for context, _ in seams):
         return _problem(item, "its context is empty, and the start token in its place cannot be sent as text")
-    pairs = tuple(replace(pair, text=text) for pair, text in zip(item.pairs, seams, strict=True))
+    texts = [(context.removeprefix(own_start), rest) for context, rest in seams]
+    pairs = tuple(replace(pair, text=text) for pair, text in zip(item.pairs, texts, strict=True))
     return EncodedItem(item.prompt, item.contexts, pairs)
 
 

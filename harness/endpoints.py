@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from harness.dialects import dialect
+from harness.endpoint_settings import EndpointSettings, plain_address, public
 from harness.errors import UsageError, did_you_mean
 from harness.plan import EndpointIdentity
 from harness.secrets import Secret
@@ -47,6 +48,10 @@ _LABELLED = re.compile(r"(?P<label>[\w.@+#-]+)=(?P<spec>.+)", re.DOTALL)
 _LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|::1")
 
 
+Account = tuple[str, str, str]
+"""Base URL, base model, and the variable of the token where one is named."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """One endpoint, or one adapter of it, as a run addresses it."""
@@ -64,6 +69,8 @@ class Endpoint:
     vendor: bool = False
     embedded: bool = False
     """Served by this program; the base URL then says which weights, and the address is known in the run."""
+    own: EndpointSettings = field(default_factory=lambda: EndpointSettings(spec=""))
+    """What was said of it, and of its adapters, alone."""
 
     @property
     def wire_model(self) -> str | None:
@@ -75,16 +82,16 @@ class Endpoint:
         """What keys are made of; the label is no part of it."""
         return EndpointIdentity(
             dialect=self.dialect,
-            base_url=self.base_url,
+            base_url=plain_address(self.own.identity) or self.base_url,
             model=self.model,
             adapter=self.adapter,
             replicate=self.replicate,
         )
 
     @property
-    def account(self) -> tuple[str, str]:
-        """Endpoints of one account share `--rpm` and `--tpm`: same server, same base model."""
-        return self.base_url, self.model
+    def account(self) -> Account:
+        """Endpoints of one account share what it allows: same server, same base model, same token."""
+        return self.base_url, self.model, self.own.token_env
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,41 +111,52 @@ class Credentials:
         return headers
 
 
-def parse_endpoints(specs: Sequence[str]) -> tuple[Endpoint, ...]:
-    """The endpoints of a command, labels made unique, replicates numbered.
+def parse_endpoints(given: Sequence[str | EndpointSettings]) -> tuple[Endpoint, ...]:
+    """The endpoints of a command or suite file, labels made unique, replicates numbered.
 
     Raises:
         UsageError: a SPEC is malformed, or a label is given twice.
     """
-    if not specs:
+    if not given:
         raise UsageError(f"--endpoint: none given. Forms: {', '.join(FORMS)}")
-    parsed = [_parse(spec) for spec in specs]
-    given = Counter(label for label, _ in parsed if label)
-    twice = [label for label, count in given.items() if count > 1]
+    tables = [EndpointSettings(spec=each) if isinstance(each, str) else each for each in given]
+    parsed = [each for table in tables for each in _with_adapters(table)]
+    labels = Counter(label for label, _ in parsed if label)
+    twice = [label for label, count in labels.items() if count > 1]
     if twice:
         raise UsageError(f"--endpoint: the label {twice[0]!r} is given twice")
     endpoints: list[Endpoint] = []
     for label, endpoint in parsed:
-        equal = sum(replace(each, label="", replicate=0) == endpoint for each in endpoints)
-        taken = {*given, *(each.label for each in endpoints)} - {label}
+        equal = sum(replace(each.identity, replicate=0) == endpoint.identity for each in endpoints)
+        taken = {*labels, *(each.label for each in endpoints)} - {label}
         endpoints.append(replace(endpoint, label=label or _free_label(endpoint, taken), replicate=equal))
     return tuple(endpoints)
 
 
 def credentials(endpoint: Endpoint, environ: Mapping[str, str]) -> Credentials:
-    """The secrets for an endpoint.
+    """The secrets for an endpoint, out of its usual variables or those that a suite file names for it.
 
     `FRIENDLI_TOKEN` goes to the vendor's host, to loopback, and to https; never in clear text elsewhere, not
     to an embedded endpoint, which asks for none, and not to an OpenAI-style one, which has `OPENAI_API_KEY`.
+    Where a variable is named for the token the usual team, which is another token's, is left out.
 
     Raises:
-        UsageError: a vendor endpoint without a token, or a token that would cross a network in the clear.
+        UsageError: a vendor endpoint without a token, a named variable that is not set, or a token that would
+            cross a network in the clear.
     """
     if endpoint.embedded:
         return Credentials()
-    variables = dialect(endpoint.dialect).variables
-    found = {name: environ.get(name, "").strip() for name in variables}
-    variable, token = variables[0], found[variables[0]]
+    own, (variable, *of_team) = endpoint.own, dialect(endpoint.dialect).variables
+    if own.team_env and not of_team:
+        raise own.error("team_env", f"{endpoint.dialect} endpoints have no team")
+    variable, of_team = own.token_env or variable, [own.team_env] if own.team_env else of_team
+    if own.token_env and not own.team_env:
+        of_team = []
+    found = {name: environ.get(name, "").strip() for name in (variable, *of_team)}
+    for key, name in (("token_env", own.token_env), ("team_env", own.team_env)):
+        if name and not found[name]:
+            raise own.error(key, f"set {name} in the environment; it is not set")
+    token = found[variable]
     if endpoint.vendor and not token:
         raise UsageError(f"--endpoint {endpoint.label}: set {variable} in the environment; it is not set")
     url = urlsplit(endpoint.base_url)
@@ -150,11 +168,36 @@ def credentials(endpoint: Endpoint, environ: Mapping[str, str]) -> Credentials:
     for name, value in found.items():
         if not value.isascii() or not value.isprintable():
             raise UsageError(f"{name} holds characters that no header can carry")
-    return Credentials(Secret(token) if token else None, found.get("FRIENDLI_TEAM", ""))
+    return Credentials(Secret(token) if token else None, "".join(found[name] for name in of_team))
+
+
+def _with_adapters(table: EndpointSettings) -> Iterator[tuple[str, Endpoint]]:
+    """Label (or empty) and endpoint of a base model and of each of its adapters."""
+    label, endpoint = _parse(table.spec)
+    if label and table.name:
+        raise table.error("name", f"the SPEC has the label {label!r} already; choose one")
+    label, endpoint = table.name or label, replace(endpoint, own=table)
+    if endpoint.embedded and (table.identity or table.token_env or table.team_env):
+        raise table.error("spec", "embedded is known by its weights and asks for no secret; leave those out")
+    if table.adapters and endpoint.adapter:
+        raise table.error("adapters", "the SPEC names an adapter already; choose one place for all of them")
+    if table.adapters and (endpoint.dialect in OPENAI or not endpoint.model or _is_serverless(endpoint)):
+        raise table.error(
+            "adapters", "only endpoints that are asked for MODEL:ADAPTER have such; give a table to each"
+        )
+    if table.base:
+        yield label, endpoint
+    for adapter in table.adapters:
+        yield f"{label}:{adapter}" if label else "", replace(endpoint, adapter=adapter)
+
+
+def _is_serverless(endpoint: Endpoint) -> bool:
+    return endpoint.vendor and endpoint.base_url == f"{VENDOR}/serverless/v1"
 
 
 def _parse(text: str) -> tuple[str, Endpoint]:
     """Label (or empty) and endpoint of one SPEC."""
+    said = public(text)
     labelled = _LABELLED.fullmatch(text)
     label, spec = (labelled["label"], labelled["spec"]) if labelled else ("", text)
     kind, colon, rest = spec.partition(":")
@@ -163,7 +206,7 @@ def _parse(text: str) -> tuple[str, Endpoint]:
         return label, _from_url(spec, spec.removeprefix(f"{name}+"), name)
     if kind == EMBEDDED:
         if colon and not rest:
-            raise UsageError(f"--endpoint {text}: no adapter after embedded:. Forms: {', '.join(FORMS)}")
+            raise UsageError(f"--endpoint {said}: no adapter after embedded:. Forms: {', '.join(FORMS)}")
         _, adapter = _model_and_adapter(text, spec)
         return label, Endpoint(
             label="", dialect="friendli", base_url=EMBEDDED, model=EMBEDDED, adapter=adapter, embedded=True
@@ -171,7 +214,7 @@ def _parse(text: str) -> tuple[str, Endpoint]:
     if kind in ("dedicated", "serverless") and colon:
         model, adapter = _model_and_adapter(spec, rest) if kind == "dedicated" else (rest, "")
         if not model.strip():
-            raise UsageError(f"--endpoint {text}: no name after {kind}:. Forms: {', '.join(FORMS)}")
+            raise UsageError(f"--endpoint {said}: no name after {kind}:. Forms: {', '.join(FORMS)}")
         return label, Endpoint(
             label="",
             dialect="friendli",
@@ -182,7 +225,7 @@ def _parse(text: str) -> tuple[str, Endpoint]:
         )
     hint = did_you_mean(kind.lower(), ("dedicated", "serverless", *_URL_KINDS, EMBEDDED))
     near = f"{hint} " if hint.startswith("Did") else ""
-    raise UsageError(f"--endpoint {text}: not a SPEC. {near}Forms: {', '.join(FORMS)}")
+    raise UsageError(f"--endpoint {said}: not a SPEC. {near}Forms: {', '.join(FORMS)}")
 
 
 def _from_url(spec: str, address: str, name: str) -> Endpoint:
@@ -191,15 +234,15 @@ def _from_url(spec: str, address: str, name: str) -> Endpoint:
     try:
         host, _ = url.hostname, url.port
     except ValueError as error:
-        raise UsageError(f"--endpoint {spec}: {error}") from error
+        raise UsageError(f"--endpoint {public(spec)}: host or port of this URL is none") from error
     if not host:
-        raise UsageError(f"--endpoint {spec}: no host in this URL")
+        raise UsageError(f"--endpoint {public(spec)}: no host in this URL")
     if url.username or url.password:
         raise UsageError(f"--endpoint {host}: no user or password in a URL; set a token in the environment")
     path = url.path.rstrip("/")
     if not path.endswith("/v1") or url.query:
         raise UsageError(
-            f"--endpoint {spec}: the URL must end in /v1, then #MODEL; requests go to /v1/completions"
+            f"--endpoint {public(spec)}: the URL must end in /v1, then #MODEL; requests go to /v1/completions"
         )
     # OpenAI-style servers serve an adapter under a name of its own, and names may hold colons.
     model, adapter = (url.fragment, "") if name in OPENAI else _model_and_adapter(spec, url.fragment)
@@ -210,7 +253,7 @@ def _from_url(spec: str, address: str, name: str) -> Endpoint:
 def _model_and_adapter(spec: str, text: str) -> tuple[str, str]:
     model, colon, adapter = text.partition(":")
     if colon and not (model and adapter):
-        raise UsageError(f"--endpoint {spec}: an adapter is written MODEL:ADAPTER, both parts there")
+        raise UsageError(f"--endpoint {public(spec)}: an adapter is written MODEL:ADAPTER, both parts there")
     return model, adapter
 
 

@@ -7,6 +7,8 @@
     ├─ EndpointRefused       the endpoint as a whole is unusable: it stops, others go on (exit 4)
     ├─ ReplyError            theirs: a reply does not match the wire format or the request
     │  └─ TruncatedReply     its body was cut on the way: worth another attempt
+    ├─ TemplateError         a chat template cannot render a prompt: the item is unscored
+    │  └─ TemplateRefused    it says by itself that it does not take this chat
     └─ StoreError            a run's files cannot be read or written
 
 Foreign exceptions are translated once, at the edge where they appear.
@@ -49,6 +51,14 @@ class ReplyError(HarnessError):
 
 class TruncatedReply(ReplyError):
     """A reply whose body ends too early or is no JSON at all; the next attempt may bring it whole."""
+
+
+class TemplateError(HarnessError):
+    """A chat template cannot render a prompt."""
+
+
+class TemplateRefused(TemplateError):
+    """A chat template says by itself that it does not take a chat, such as one with a system message."""
 
 
 class StoreError(HarnessError):

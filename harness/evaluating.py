@@ -14,23 +14,35 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
+from harness.endpoint_settings import EndpointSettings
 from harness.errors import UsageError, did_you_mean
 from harness.prepare import Prepared, prepare
 from harness.runner import RunResult
 from harness.runner import evaluate as run_suite
 from harness.settings import RunSettings
 from harness.stored import Run, load_run
+from harness.strict import strict
+from harness.suitefile import beneath, read_suite
 
 
-def evaluate(*endpoints: str, tasks: str | Sequence[str], progress: bool = True, **settings: Any) -> Run:
+def evaluate(
+    *endpoints: str | Mapping[str, Any],
+    tasks: str | Sequence[str] | None = None,
+    suite: str | Path | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Run:
     """Evaluate tasks on one or more endpoints; the same call continues where an earlier one stopped.
 
     It returns when the run has ended, and may be called where an event loop is running. An interrupt
     (Ctrl-C, "stop" in a notebook) lets requests in flight end, writes the tables, and is then raised.
 
     Args:
-        endpoints: SPECs, as `--endpoint` takes them.
+        endpoints: SPECs, as `--endpoint` takes them, or tables as `[[endpoints]]` of a suite file:
+            {"spec": "dedicated:ID", "adapters": ["math"], "rpm": 600}.
         tasks: names of benchmarks, in a list or separated by commas.
+        suite: a suite file, as `run suite.toml` takes it: evaluate(suite="suite.toml", limit=50). Endpoints,
+            tasks and settings of the call win over what it says; what it says need not be said here.
         progress: show it on stderr.
         settings: any other flag of `run`, with `_` for `-`: limit=200, data_dir="...", out="...".
 
@@ -39,10 +51,25 @@ def evaluate(*endpoints: str, tasks: str | Sequence[str], progress: bool = True,
         EndpointRefused: endpoints were to tokenize for themselves, and all of them refuse.
         StoreError: the run's files cannot be written.
     """
-    names = tasks if isinstance(tasks, str) else ",".join(tasks)
-    prepared = prepare(_settings({"endpoint": endpoints, "tasks": names, **settings}))
+    given = dict(settings)
+    if tasks is not None:
+        given["tasks"] = tasks if isinstance(tasks, str) else ",".join(tasks)
+    if endpoints:
+        given["endpoint"] = tuple(_endpoint(each, at) for at, each in enumerate(endpoints, 1))
+    if suite is not None:
+        given |= beneath(read_suite(Path(suite)), given)
+    prepared = prepare(_settings(given))
     result = _in_a_thread(prepared, Console(stderr=True, quiet=not progress))
     return load_run(result.folder)
+
+
+def _endpoint(given: str | Mapping[str, Any], at: int) -> str | EndpointSettings:
+    """An endpoint of a call; a file's name in its place is a suite file's, most likely."""
+    if isinstance(given, Mapping):
+        return strict(given, EndpointSettings, f"evaluate: endpoint {at}")
+    if str(given).endswith(".toml"):
+        raise UsageError(f"evaluate: {given} is no endpoint; a suite file is given as suite='{given}'")
+    return given
 
 
 def _settings(given: Mapping[str, Any]) -> RunSettings:
@@ -55,6 +82,9 @@ def _settings(given: Mapping[str, Any]) -> RunSettings:
     for name in given:
         if name not in known:
             raise UsageError(f"evaluate: no setting {name!r}. {did_you_mean(name, known)}")
+    for name, example in (("endpoint", 'evaluate("embedded", ...)'), ("tasks", 'tasks="hellaswag"')):
+        if name not in given:
+            raise UsageError(f"evaluate: no {name} given: {example}, or suite=FILE with some in it")
     tokenizer = given.get("tokenizer", ())
     if isinstance(tokenizer, str | Path):
         tokenizer = (str(tokenizer),)

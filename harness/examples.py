@@ -23,7 +23,12 @@ How much of it is the order of the choices, and the letters' own likelihood:
 
 Five-shot MMLU from local files, on a server of your own:
   forced-choice run --tasks mmlu --shots 5 --data-dir DIR \\
-      --tokenizer MODEL_DIR --endpoint http://127.0.0.1:8000/v1#MODEL"""
+      --tokenizer MODEL_DIR --endpoint http://127.0.0.1:8000/v1#MODEL
+
+The same again and again, from a file (README.md shows what it may say); what
+flags say wins:
+  forced-choice run --tasks mmlu --endpoint embedded --dump-suite > suite.toml
+  forced-choice run suite.toml --limit 20"""
 
 COMPARE = """\
 Examples
@@ -52,6 +57,18 @@ Everything that can be said without another request:
 Is it calibrated, and does it prefer long choices or early ones?
   forced-choice rescore results/mmlu-1a2b3c4d \\
       --metrics ece,brier_score,length_bias,position_bias"""
+
+TASKS = """\
+Examples
+
+All tasks and suites, with items, shots, chance and metrics:
+  forced-choice tasks
+
+What the five-shot prompt of MMLU looks like, from local files:
+  forced-choice tasks mmlu --shots 5 --data-dir DIR
+
+Are the rows of a file of your own right, and what is asked?
+  forced-choice tasks file:questions.csv:cloze"""
 
 SERVE = """\
 Examples

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import __version__, reference
+from harness.catalogue import task_hash
 from harness.dialects import dialect
 from harness.endpoints import Endpoint
 from harness.journal import Journal
@@ -18,9 +19,13 @@ from harness.prepare import Prepared
 from harness.progress import Progress
 from harness.suite import PreparedTask
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 LIBRARIES = (
     "aiohttp",
     "datasets",
+    "jinja2",
     "msgspec",
     "numpy",
     "pandas",
@@ -70,6 +75,7 @@ def exit_code(unscored: int, parts: Sequence[EndpointRun], *, interrupted: bool)
 def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) -> list[str]:
     """What a reader must know beside the numbers, one sentence each."""
     remarks = [remark for task in prepared.suite.tasks for remark in task.remarks]
+    remarks += prepared.chat_remarks
     begins: dict[str, list[str]] = {}
     for endpoint in prepared.endpoints:
         begins.setdefault(_beginning(prepared, endpoint), []).append(endpoint.label)
@@ -91,6 +97,17 @@ def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) ->
     if any(endpoint.embedded for endpoint in prepared.endpoints):
         remarks.append(f"embedded: {reference.NOTICE}")
     return remarks + ([f"the run was broken off: {broken}"] if broken else [])
+
+
+def told_ties(accuracy: pd.DataFrame) -> list[str]:
+    """Where choices were level: the lowest index is then the prediction, which a reader must know."""
+    whole = accuracy[(accuracy["subject"] == "") & (accuracy["ties"] > 0)]
+    rows = whole.drop_duplicates(["endpoint", "task"]).to_dict("records")
+    return [
+        f"{row['endpoint']}: {row['task']}: in {row['ties']:,} of {row['n']:,} items several choices have the"
+        f" highest {row['metric']} score; the first of them is taken"
+        for row in rows
+    ]
 
 
 def _beginning(prepared: Prepared, endpoint: Endpoint) -> str:
@@ -134,6 +151,7 @@ def _task(task: PreparedTask) -> dict[str, Any]:
     """One task: what it is, where its rows came from, how many are asked for."""
     return {
         "version": task.task.version,
+        "hash": task_hash(task.task),
         "shots": task.shots,
         "split": task.task.split,
         "source": task.rows.source,
@@ -142,7 +160,7 @@ def _task(task: PreparedTask) -> dict[str, Any]:
         "bad_rows": task.survey.n_bad,
         "content_sha256": task.survey.content_sha256,
         "items": task.size,
-        "metrics": list(task.task.metrics),
+        "metrics": list(task.metrics),
         "groups": {name: list(subjects) for name, subjects in task.task.groups.items()},
     }
 
@@ -159,6 +177,7 @@ def _endpoint(prepared: Prepared, endpoint: Endpoint) -> dict[str, Any]:
         "replicate": endpoint.replicate,
         "identity": endpoint.identity.text(),
         "tokenizer_sha256": found.sha256 if found else "",
+        "tokenizer_revision": getattr(found, "revision", ""),
     }
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
+from harness.asides import asides
+from harness.chat import Chat
 from harness.client import Client
 from harness.encoding import Bound, Tokenizes, encode_prompts
 from harness.errors import EndpointRefused, HarnessError
@@ -56,6 +58,8 @@ class Work:
     suite: Suite
     tokenizer: Tokenizes
     bound: Bound
+    chat: Chat | None = None
+    """Prompts become chats; None: they are plain text."""
     as_text: bool = False
     """Requests bring their texts: the wire format wants them."""
     interrupt: Callable[[], None] | None = None
@@ -79,6 +83,7 @@ class Pool:
         self._open: dict[bytes, list[_Ticket]] = {}
         self._failed: set[bytes] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="plan")
+        self._lookups = ThreadPoolExecutor(1, thread_name_prefix="lookup")
 
     async def run(self) -> None:
         """Work until everything is answered, the endpoint refuses, or the run is stopped.
@@ -104,7 +109,8 @@ class Pool:
         finally:
             if self._work.interrupt is not None:
                 self._work.interrupt()
-            await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+            for each in (self._thread, self._lookups):
+                await asyncio.to_thread(each.shutdown, cancel_futures=True)
             await asyncio.to_thread(self._work.journal.flush)
             await asyncio.sleep(0)  # lets the callbacks of the last commit run
 
@@ -131,33 +137,37 @@ class Pool:
     def _batches(self) -> Iterator[list[PlannedItem]]:
         """Planned items, batch by batch; runs in the planning thread."""
         work = self._work
+        needs = work.suite.needs
         prompts = iter(work.suite.prompts())
         while batch := list(islice(prompts, BATCH)):
             numbered = [(ordinal, prompt) for ordinal, prompt in batch if isinstance(prompt, Prompt)]
             bad = [ordinal for ordinal, prompt in batch if isinstance(prompt, BadItem)]
+            beside = [asides(prompt, needs[prompt.item.task]) for _, prompt in numbered]
+            every = [*(prompt for _, prompt in numbered), *(each for own in beside for each in own.values())]
             try:
-                encoded = encode_prompts(
-                    [prompt for _, prompt in numbered], work.tokenizer, work.bound, as_text=work.as_text
+                encoded = iter(
+                    encode_prompts(every, work.tokenizer, work.bound, chat=work.chat, as_text=work.as_text)
                 )
             except (Stopped, CancelledError):
                 return
+            items = list(islice(encoded, len(numbered)))
             planned = [
-                plan_item(item, ordinal, work.keys)
-                for (ordinal, _), item in zip(numbered, encoded, strict=True)
+                plan_item(item, ordinal, work.keys, {name: next(encoded) for name in own})
+                for (ordinal, _), item, own in zip(numbered, items, beside, strict=True)
             ]
             work.journal.plan([item.record for item in planned])
-            if work.texts is not None:
-                for item in planned:
-                    work.texts.add(item, work.tokenizer.sha256)
             work.progress.items_done += len(bad)
             work.progress.items_unscored += len(bad)
             yield planned
+            if work.texts is not None:  # only now: the first requests need not wait for it
+                for item in planned:
+                    work.texts.add(item, work.tokenizer.sha256)
 
     async def _hand_out(self, batch: Sequence[PlannedItem]) -> None:
         """Queue what the journal cannot answer; equal requests once."""
         fresh = self._claim(batch)
         loop = asyncio.get_running_loop()
-        answered = await loop.run_in_executor(self._thread, self._work.journal.answered, list(fresh))
+        answered = await loop.run_in_executor(self._lookups, self._work.journal.answered, list(fresh))
         self._work.progress.requests_reused += len(answered)
         self._resolve(answered)
         for key, request in fresh.items():
@@ -177,7 +187,7 @@ class Pool:
         for item in batch:
             progress.shifted += item.encoded.shifted
             progress.truncated += item.encoded.truncated
-            keys = dict.fromkeys(item.record.keys)
+            keys = dict.fromkeys(item.record.all_keys())
             if not keys:
                 progress.items_done += 1
                 progress.items_unscored += 1

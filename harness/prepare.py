@@ -17,19 +17,22 @@ from itertools import islice
 from pathlib import Path
 
 from harness import reference
+from harness.accounts import Allowance, allowances
+from harness.chat import Chat
+from harness.chats import chat_identity, chats_of, tried
 from harness.dialects import dialect
 from harness.encoding import Bound, Tokenizes, encode_prompts
-from harness.endpoints import Credentials, Endpoint, credentials, parse_endpoints
+from harness.endpoints import Account, Credentials, Endpoint, credentials, parse_endpoints
 from harness.errors import UsageError, did_you_mean
 from harness.prompts import Prompt, Selection
 from harness.runs import SuiteIdentity
 from harness.settings import RunSettings
-from harness.suite import Suite, prepare_suite
+from harness.suite import Suite, prepare_suite, with_metrics
 from harness.tokencache import cache_file
 from harness.tokenizing import ENDPOINT, load_tokenizer
 
 Address = tuple[str, str, str]
-"""Wire format, base URL and model of an endpoint that tokenizes: its adapters share its tokenizer."""
+"""Wire format, URL (or what stands for it) and model of an endpoint that tokenizes, shared by adapters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +43,18 @@ class Prepared:
     endpoints: tuple[Endpoint, ...]
     secrets: Mapping[str, Credentials]
     """By label."""
+    allowances: Mapping[Account, Allowance]
+    """What each account allows a minute."""
     tokenizers: Mapping[str, Tokenizes]
     """By label; those of endpoints that tokenize for themselves are added when the run begins."""
     asked: Mapping[str, Address]
     """The endpoints that tokenize for themselves, by label."""
     token_cache: Path | None
     """Where the ids that they give are kept."""
+    chats: Mapping[str, Chat]
+    """How endpoints are asked in chats, by label; none where prompts are plain text."""
+    chat_remarks: Sequence[str]
+    """What their templates do to prompts, one sentence each."""
     suite: Suite
     identity: SuiteIdentity
     identity_label: str
@@ -59,8 +68,7 @@ class Prepared:
     @property
     def folder(self) -> Path:
         """Where the run is written."""
-        names = "-".join(self.settings.task_names).replace(":", "_")
-        return self.settings.out or Path("results") / f"{names}-{self.identity.digest()}"
+        return self.settings.out or Path("results") / f"{self.suite.title}-{self.identity.digest()}"
 
 
 def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ) -> Prepared:
@@ -70,12 +78,14 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ) -> P
         UsageError: the settings or the data are wrong; the text names the flag.
     """
     endpoints = tuple(_with_weights(endpoint) for endpoint in parse_endpoints(settings.endpoint))
+    allowed = allowances(endpoints, rpm=settings.rpm, tpm=settings.tpm)
     secrets = {endpoint.label: credentials(endpoint, environ) for endpoint in endpoints}
     sources = _sources(settings, endpoints)
     asked = {each.label: _address(each) for each in endpoints if sources[each.label] == ENDPOINT}
     files = dict.fromkeys(source for source in sources.values() if source != ENDPOINT)
     loaded = {source: load_tokenizer(source, bos=settings.bos) for source in files}
     tokenizers = {label: loaded[source] for label, source in sources.items() if label not in asked}
+    chats = chats_of(settings.chat_template, endpoints, sources, tokenizers)
     of_suite = _label_of_suite(settings, sources, asked)
     suite = prepare_suite(
         settings.task_names,
@@ -84,6 +94,7 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ) -> P
         selection=Selection(limit=settings.limit, sample=settings.sample, seed=settings.seed),
         skip_bad_rows=settings.skip_bad_rows,
     )
+    suite = with_metrics(suite, settings.metric_names, orders=settings.permute_choices == "cyclic")
     identity = SuiteIdentity(
         {
             "tasks": {each.task.name: each.task.version for each in suite.tasks},
@@ -92,15 +103,19 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ) -> P
             "tokenizer": _tokenizer_of_suite(of_suite, tokenizers, asked),
             "bos": settings.bos,
             "max_length": settings.max_length,
+            **chat_identity(chats, of_suite),
         }
     )
     prepared = Prepared(
         settings=settings,
         endpoints=endpoints,
         secrets=secrets,
+        allowances=allowed,
         tokenizers=tokenizers,
         asked=asked,
         token_cache=cache_file(environ),
+        chats=chats,
+        chat_remarks=tried(suite, chats),
         suite=suite,
         identity=identity,
         identity_label=of_suite,
@@ -125,10 +140,11 @@ def fail_on_overflow(prepared: Prepared, tokenizers: Iterable[Tokenizes]) -> Non
     """
     if prepared.settings.on_overflow != "fail" or prepared.settings.max_length is None:
         return
+    chats = {id(prepared.tokenizers[label]): chat for label, chat in prepared.chats.items()}
     for tokenizer in {id(each): each for each in tokenizers}.values():
         prompts = (prompt for _, prompt in prepared.suite.prompts() if isinstance(prompt, Prompt))
         while batch := list(islice(prompts, 128)):
-            encode_prompts(batch, tokenizer, prepared.bound)
+            encode_prompts(batch, tokenizer, prepared.bound, chat=chats.get(id(tokenizer)))
 
 
 def _with_weights(endpoint: Endpoint) -> Endpoint:
@@ -146,6 +162,8 @@ def _sources(settings: RunSettings, endpoints: Sequence[Endpoint]) -> dict[str, 
     labels = [endpoint.label for endpoint in endpoints]
     sources = _given(settings, labels)
     for endpoint in endpoints:
+        if endpoint.own.tokenizer:
+            sources.setdefault(endpoint.label, endpoint.own.tokenizer)
         if endpoint.embedded and endpoint.label not in sources:
             sources[endpoint.label] = str(reference.FOLDER)
     if "" in sources and all(label in sources for label in labels):
@@ -191,7 +209,7 @@ def _address(endpoint: Endpoint) -> Address:
             f"--tokenizer endpoint: {endpoint.label} cannot be asked, as {endpoint.dialect} endpoints have no"
             " tokenize route that is known here; give a tokenizer file, a folder or a hub id"
         )
-    return endpoint.dialect, endpoint.base_url, endpoint.model
+    return endpoint.dialect, endpoint.identity.base_url, endpoint.model
 
 
 def _label_of_suite(settings: RunSettings, sources: Mapping[str, str], asked: Mapping[str, Address]) -> str:

@@ -8,7 +8,7 @@ module does not know where rows come from, nor what a token is.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from harness.errors import FieldError, UsageError
@@ -27,6 +27,22 @@ class Prompt:
     prefix: str
     """Description and shots; the same for all choices."""
     shots: int
+    description: str = ""
+    """What the prefix begins with; a chat template has a place of its own for it."""
+    examples: Sequence[Item] = ()
+    """The shots, which stand in the prefix as text."""
+    delimiter: str = " "
+    """As of the task: what continuations begin with that is no part of the choice."""
+    bare: bool = False
+    """Its pairs are the whole of it: no chat template is put around them."""
+    orders: tuple[Item, ...] = ()
+    """The item with its choices in the other cyclic orders, where they are asked; pairs stand as the
+    item's own do, so each choice keeps its place and only its letter differs."""
+
+    @property
+    def first_context(self) -> str:
+        """The whole text before the first choice, as it is without a chat template."""
+        return self.prefix + self.item.pairs[0].context
 
     def contexts(self) -> tuple[str, ...]:
         """The whole text before each choice; choices that share a context share the string."""
@@ -75,6 +91,10 @@ def shot_drawer(rule: Shots, shots: int, pool: Sequence[Item]) -> Callable[[Item
             return lambda item: _without(item, pool)[:shots]
         first = tuple(pool[:shots])
         return lambda item: first
+    if rule.draw == "listed":
+        by_id = {item.id: item for item in pool}
+        listed = tuple(by_id[each] for each in rule.ids[:shots])
+        return lambda item: listed
     generator = Random(SHOTS_SEED)
 
     def draw(item: Item | None) -> Sequence[Item]:
@@ -92,13 +112,37 @@ def shot_drawer(rule: Shots, shots: int, pool: Sequence[Item]) -> Callable[[Item
 def check_pools(task: Task, shots: int, pools: Mapping[str, Sequence[Item]], subjects: Iterable[str]) -> None:
     """Raise `UsageError` where a subject has too few items to draw its shots from."""
     needed = shots + (task.shots.without_own and shots > 0)
+    if task.shots.ids:
+        _check_listed(task, shots, pools, subjects)
     for subject in subjects:
         found = len(pools.get(subject, ()))
         if found < needed:
-            where = f"{task.dataset.folder}/{task.shots.split}" + (f", subject {subject}" if subject else "")
+            where = _where(task, subject)
             raise UsageError(
                 f"--shots {shots}: {task.name} needs {needed} items of {where}, which has {found}"
             )
+
+
+def _check_listed(
+    task: Task, shots: int, pools: Mapping[str, Sequence[Item]], subjects: Iterable[str]
+) -> None:
+    """Raise `UsageError` where shots that are named by id are too few, or not among the rows."""
+    ids = task.shots.ids
+    if shots > len(ids):
+        raise UsageError(f"--shots {shots}: {task.name} has {len(ids)} shots, which were chosen by hand")
+    for subject in subjects:
+        there = {item.id for item in pools.get(subject, ())}
+        missing = [each for each in ids[:shots] if each not in there]
+        if missing:
+            raise UsageError(
+                f"--shots {shots}: the shots of {task.name} were chosen by hand, and {_where(task, subject)}"
+                f" lacks {len(missing)} of them, by id: {', '.join(missing)}"
+            )
+
+
+def _where(task: Task, subject: str) -> str:
+    """Where the shots of a subject come from, for messages."""
+    return f"{task.dataset.folder}/{task.shots.split}" + (f", subject {subject}" if subject else "")
 
 
 def prompts(
@@ -108,6 +152,7 @@ def prompts(
     shots: int,
     pools: Mapping[str, Sequence[Item]],
     chosen: Mapping[str, Collection[int]],
+    orders: bool = False,
 ) -> Iterator[Prompt | BadItem]:
     """The prompts of the chosen items, in file order.
 
@@ -117,6 +162,7 @@ def prompts(
         shots: how many solved examples.
         pools: the items shots are drawn from, by subject.
         chosen: which indices of each subject, as `Selection.indices` gives them.
+        orders: with each item in the other cyclic orders of its choices.
     """
     drawers: dict[str, Callable[[Item | None], Sequence[Item]]] = {}
     prefixes: dict[str, tuple[Sequence[Item], str]] = {}
@@ -133,7 +179,16 @@ def prompts(
             continue
         if subject not in prefixes or prefixes[subject][0] is not drawn:
             prefixes[subject] = drawn, prompt_prefix(task, subject, drawn)
-        yield Prompt(item, prefixes[subject][1], shots)
+        others = other_orders(task, row, item) if orders else ()
+        yield Prompt(
+            item,
+            prefixes[subject][1],
+            shots,
+            description=task.description(subject),
+            examples=drawn,
+            delimiter=task.delimiter,
+            orders=others,
+        )
 
 
 def prompt_prefix(task: Task, subject: str, shots: Sequence[Item]) -> str:
@@ -146,14 +201,37 @@ def item_or_bad(task: Task, row: Row) -> Item | BadItem:
     try:
         return task.item(row)
     except FieldError as error:
-        return BadItem(task.name, row.subject, row.index, f"bad row: {row.place}, {error}")
+        return bad_item(task, row, error)
+
+
+def bad_item(task: Task, row: Row, error: FieldError) -> BadItem:
+    """What stands for a row that is no item."""
+    return BadItem(task.name, row.subject, row.index, f"bad row: {row.place}, {error}")
+
+
+def other_orders(task: Task, row: Row, item: Item) -> tuple[Item, ...]:
+    """The item in the other cyclic orders of its choices; none where their order stands in no prompt.
+
+    In order `shift` the choice at position j stands `shift` places later, and its pair is put back to j.
+    """
+    count = len(item.pairs)
+    found = []
+    for shift in range(1, count):
+        shifted = task.item(replace(row, shift=shift))
+        if shifted.pairs == item.pairs:
+            return ()
+        pairs = tuple(shifted.pairs[(at + shift) % count] for at in range(count))
+        found.append(replace(item, pairs=pairs))
+    return tuple(found)
 
 
 def pools_by_subject(task: Task, rows: Iterable[Row]) -> dict[str, list[Item]]:
-    """The items of the shots split, by subject, in file order; raises `FieldError` for a bad row."""
+    """The items that shots may be, by subject, in file order; raises `FieldError` for a bad row."""
     pools: dict[str, list[Item]] = {}
     for row in rows:
-        pools.setdefault(row.subject, []).append(task.item(row))
+        item = task.item(row)
+        if not task.shots.ids or item.id in task.shots.ids:
+            pools.setdefault(row.subject, []).append(item)
     return pools
 
 

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from traceback import format_exception_only
 from types import ModuleType
@@ -38,14 +39,19 @@ def load_task(name: str) -> Task:
     known, file_name = task_names(), name.partition(":")[0]
     if file_name not in known:
         raise UsageError(f"--tasks: no task {name!r}. {did_you_mean(file_name, known)}")
-    task, *variants = _declared(file_name)
+    task, *variants = declared(file_name)
+    return of_name(name, task, variants, f"--tasks {name}")
+
+
+def of_name(name: str, task: Task, variants: Sequence[Task], place: str) -> Task:
+    """The task or the variant of that name; `UsageError`, which begins with `place`, if there is none."""
     for each in (task, *variants):
         if each.name == name:
             return each
     if not variants:
-        raise UsageError(f"--tasks {name}: {file_name} has no variants")
+        raise UsageError(f"{place}: {task.name} has no variants")
     hint = did_you_mean(name, [each.name for each in variants])
-    raise UsageError(f"--tasks {name}: no such variant of {file_name}. {hint}")
+    raise UsageError(f"{place}: no such variant of {task.name}. {hint}")
 
 
 def shipped_rows() -> Path:
@@ -53,31 +59,49 @@ def shipped_rows() -> Path:
     return Path(_package().__path__[0]) / "data"
 
 
-def _declared(name: str) -> tuple[Task, ...]:
-    """The task that a file declares, and its variants."""
+def suites_folder() -> Path:
+    """The folder of the named suites, one TOML file each."""
+    return Path(_package().__path__[0]) / "suites"
+
+
+def declared(name: str) -> tuple[Task, ...]:
+    """The task that a task file declares, and its variants. Raises as `load_task` does."""
     try:
         module = importlib.import_module(f"{PACKAGE}.{name}")
     except Exception as error:  # a task file may do anything while it is imported
         said = " ".join(format_exception_only(error)[-1].split())
         raise UsageError(f"--tasks {name}: {_file(name)} cannot be imported: {said}") from error
+    return tasks_of(module, name, f"--tasks {name}: {module.__file__}")
+
+
+def about(name: str) -> str:
+    """What a task file says of itself, its docstring. Raises as `load_task` does."""
+    declared(name)
+    return (importlib.import_module(f"{PACKAGE}.{name}").__doc__ or "").strip()
+
+
+def tasks_of(module: ModuleType, name: str, place: str) -> tuple[Task, ...]:
+    """The `TASK` of a module, which must be called so, and its `VARIANTS`, called after it.
+
+    Args:
+        module: a task file, imported.
+        name: what the task must be called.
+        place: what messages begin with; it names the file.
+
+    Raises:
+        UsageError: the module declares something else.
+    """
     task = getattr(module, "TASK", None)
     if not isinstance(task, Task):
-        raise UsageError(f"--tasks {name}: {module.__file__} has no TASK")
+        raise UsageError(f"{place} has no TASK")
     if task.name != name:
-        raise UsageError(
-            f"--tasks {name}: {module.__file__} declares the task {task.name!r}; name both alike"
-        )
+        raise UsageError(f"{place} declares the task {task.name!r}; name both alike")
     variants: list[Task] = []
     for each in getattr(module, "VARIANTS", ()):
         if not isinstance(each, Task):
-            raise UsageError(
-                f"--tasks {name}: VARIANTS of {module.__file__} holds {each!r}, which is no Task"
-            )
+            raise UsageError(f"{place}: VARIANTS holds {each!r}, which is no Task")
         if not each.name.startswith(f"{name}:"):
-            raise UsageError(
-                f"--tasks {name}: {module.__file__} declares the variant {each.name!r};"
-                f" its name must begin with {name}:"
-            )
+            raise UsageError(f"{place} declares the variant {each.name!r}; its name must begin with {name}:")
         variants.append(each)
     return (task, *variants)
 

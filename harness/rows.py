@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError, did_you_mean
+from harness.hub import why_not
 from harness.items import Row
 from harness.registry import shipped_rows
-from harness.rowfiles import BATCH_ROWS, READERS, Record, Records, first_line, row_place
+from harness.rowfiles import BATCH_ROWS, READERS, Record, Records, row_place
 from harness.task import Task
 
 
@@ -53,12 +54,15 @@ def open_rows(task: Task, split: str, data_dir: Path | None) -> RowSource:
     """The rows of a split: from `data_dir`, or from the hub where that is None.
 
     Looked for, in this order: `<data_dir>/<folder>/<split>.parquet`, `.jsonl`, `.csv`. Rows that ship with
-    the program are taken from there where `data_dir` is None or has no such folder.
+    the program are taken from there where `data_dir` is None or has no such folder. A data set with files of
+    its own is read from these.
 
     Raises:
         UsageError: nothing is there, it cannot be read, or a column is missing from all of it.
     """
     dataset = task.dataset
+    if dataset.files:
+        return _open_own(task, split)
     if data_dir is not None and not data_dir.is_dir():
         raise UsageError(f"--data-dir {data_dir}: no such folder")
     if dataset.hub is not None:
@@ -76,14 +80,31 @@ def _open_file(task: Task, split: str, data_dir: Path) -> RowSource:
         if not there:
             raise UsageError(_nothing_there(dataset.folder, split, data_dir))
         path = folder / f"{split}{there[0]}"
-        name = f"{dataset.folder}/{path.name}"
-        opened = READERS[there[0]](path, name)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return _opened(task, path, f"{dataset.folder}/{path.name}")
     except OSError as error:
         raise UsageError(f"--data-dir: {error.filename} cannot be read: {error.strerror}") from error
+
+
+def _open_own(task: Task, split: str) -> RowSource:
+    """The rows of a file that the data set names."""
+    path = task.dataset.files.get(split)
+    if path is None or not path.is_file():
+        where = f", which would stand in {path}" if path else ""
+        raise UsageError(f"--tasks {task.name}: there are no {split}{where}")
+    if path.suffix not in READERS:
+        raise UsageError(f"--tasks {task.name}: {path} ends in none of {', '.join(READERS)}")
+    try:
+        return _opened(task, path, path.name)
+    except OSError as error:
+        raise UsageError(f"--tasks {task.name}: {path} cannot be read: {error.strerror}") from error
+
+
+def _opened(task: Task, path: Path, name: str) -> RowSource:
+    opened = READERS[path.suffix](path, name)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     if opened.columns is not None:
-        _require(dataset.columns, opened.columns, name)
+        _require(task.dataset.columns, opened.columns, name)
     return RowSource(
         task=task.name,
         subject_field=task.subject_field,
@@ -112,11 +133,9 @@ def _open_hub(task: Task, split: str, hub: str) -> RowSource:
     try:
         revision, table = _load(hub, dataset.config, split)
     except Exception as error:  # datasets, huggingface_hub and httpx raise dozens of kinds here
-        said = first_line(error).removesuffix(".")
-        way_out = "Set HF_TOKEN once you have access, or pass" if "gated" in said else "Pass"
+        said = why_not(error, "pass --data-dir to read a local copy")
         raise UsageError(
-            f"--tasks {task.name}: {name}, split {split}, cannot be loaded from the hub: {said}."
-            f" {way_out} --data-dir to read a local copy."
+            f"--tasks {task.name}: {name}, split {split}, cannot be loaded from the hub: {said}"
         ) from error
     _require(dataset.columns, table.column_names, f"{name} {split}")
 
@@ -141,7 +160,8 @@ def _load(hub: str, config: str | None, split: str) -> tuple[str, Any]:
     """The commit and the memory-mapped table of a split, downloaded where the cache lacks it.
 
     What `datasets.load_dataset` does, in its three steps, as only the builder tells the commit: its `hash`
-    is the commit for anything that came from the hub, now or earlier into the cache.
+    is the commit for anything that came from the hub, now or earlier into the cache. A data set that is a
+    program is refused by the library, which runs no code from the hub.
     """
     import datasets
 

@@ -16,13 +16,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.beside import entered_beside, to_its_end
 from harness.client import Client, ClientSettings, Event
 from harness.dialects import Dialect, dialect
 from harness.embedded import served
 from harness.endpoints import Endpoint
 from harness.errors import EndpointRefused, StoreError, UsageError
 from harness.journal import Journal
-from harness.manifest import EndpointRun, Exit, exit_code, manifest, remarks_of
+from harness.manifest import EndpointRun, Exit, exit_code, manifest, remarks_of, told_ties
 from harness.pacing import Budget
 from harness.plan import KeyMaker
 from harness.pool import Pool, Stopped, Work
@@ -77,12 +78,17 @@ async def evaluate(prepared: Prepared, console: Console, stop: asyncio.Event | N
         prepared = found.prepared
         with RunFolder(path, prepared.identity) as folder, ExitStack() as journals:
             folder.write_manifest(manifest(prepared, "running", begun))
-            folder.write_prompts(_first_prompts(prepared.suite))
-            parts = [_part(prepared, endpoint, folder, journals) for endpoint in prepared.endpoints]
-            for part in parts:
-                part.refused = found.refused.get(part.endpoint.label, "")
-            async with shown([part.progress for part in parts], console):
-                broken = await _send_all(found, parts, folder, clients, stop)
+            chat = prepared.chats.get(prepared.endpoints[0].label)
+            folder.write_prompts(_first_prompts(prepared.suite), chat)
+            lost = _Lost(stop)
+            async with entered_beside(served(prepared.endpoints, lost)) as addresses:
+                # In a thread: the server of an embedded endpoint starts in the meantime.
+                parts = await to_its_end(asyncio.to_thread(_parts, prepared, folder, journals))
+                for part in parts:
+                    part.refused = found.refused.get(part.endpoint.label, "")
+                async with shown([part.progress for part in parts], console):
+                    await _send_all(found, parts, folder, clients, await addresses, lost)
+            broken = lost.why
             remarks = [*remarks_of(prepared, parts, broken), *told_of(found.asked)]
             return await _concluded(prepared, parts, folder, remarks, begun, stop.is_set() and not broken)
 
@@ -99,9 +105,14 @@ async def _concluded(
     sent = time.time()
     scores = {part.endpoint.label: part.journal.scores() for part in parts}
     accuracy = await asyncio.to_thread(write_results, folder.path, scores, prepared.suite.tables())
+    remarks = [*remarks, *told_ties(accuracy)]
     code = exit_code(int(accuracy["unscored"].sum()), parts, interrupted=interrupted)
     folder.write_manifest(manifest(prepared, code.status, begun, sent=sent, parts=parts, remarks=remarks))
     return RunResult(folder.path, accuracy, parts, code, time.time() - begun, remarks)
+
+
+def _parts(prepared: Prepared, folder: RunFolder, journals: ExitStack) -> list[EndpointRun]:
+    return [_part(prepared, endpoint, folder, journals) for endpoint in prepared.endpoints]
 
 
 def _part(prepared: Prepared, endpoint: Endpoint, folder: RunFolder, journals: ExitStack) -> EndpointRun:
@@ -125,19 +136,17 @@ async def _send_all(
     parts: Sequence[EndpointRun],
     folder: RunFolder,
     clients: _Clients,
-    stop: asyncio.Event,
-) -> str:
-    """Run all pools side by side; one that fails stops only itself. What broke the run, or nothing."""
+    addresses: Mapping[str, str],
+    lost: _Lost,
+) -> None:
+    """Run all pools side by side; one that fails stops only itself.
+
+    `addresses`: where embedded endpoints are; `lost`: is told what breaks the run.
+    """
     prepared = found.prepared
     settings = prepared.settings
-    broken: list[str] = []
-
-    def lost(why: str) -> None:
-        broken.append(why)
-        stop.set()
-
+    stop = lost.stop
     async with AsyncExitStack() as opened:
-        addresses = await opened.enter_async_context(served(prepared.endpoints, lost))
         texts = opened.enter_context(_texts(folder, parts, stop)) if settings.store_text else None
         await _long_items(found)
         pools = []
@@ -151,18 +160,23 @@ async def _send_all(
                 suite=prepared.suite,
                 tokenizer=prepared.tokenizers[label],
                 bound=prepared.bound,
+                chat=prepared.chats.get(label),
                 as_text=dialect(part.endpoint.dialect).wants_text,
                 interrupt=found.asked[label].interrupt if label in found.asked else None,
                 keys=KeyMaker(part.endpoint.identity),
                 journal=part.journal,
                 client=await opened.enter_async_context(client),
                 progress=part.progress,
-                concurrency=settings.concurrency,
+                concurrency=_at_once(prepared, part.endpoint),
                 texts=texts,
             )
-            pools.append(_guarded(Pool(work, stop), part, stop, broken))
+            pools.append(_guarded(Pool(work, stop), part, lost))
         await asyncio.gather(*pools)
-    return "; ".join(dict.fromkeys(broken))
+
+
+def _at_once(prepared: Prepared, endpoint: Endpoint) -> int:
+    """Requests in flight at once on an endpoint."""
+    return endpoint.own.concurrency or prepared.settings.concurrency
 
 
 async def _long_items(found: Ready) -> None:
@@ -184,7 +198,7 @@ def _texts(folder: RunFolder, parts: Sequence[EndpointRun], stop: asyncio.Event)
         texts.close(complete=complete)
 
 
-async def _guarded(pool: Pool, part: EndpointRun, stop: asyncio.Event, broken: list[str]) -> None:
+async def _guarded(pool: Pool, part: EndpointRun, lost: _Lost) -> None:
     """Run a pool: a refusal ends it alone, files that cannot be written end the run."""
     try:
         await pool.run()
@@ -192,19 +206,36 @@ async def _guarded(pool: Pool, part: EndpointRun, stop: asyncio.Event, broken: l
         part.refused = str(error)
         part.progress.message = f"stopped: {error}"
     except StoreError as error:
-        broken.append(str(error))
-        stop.set()
+        lost(str(error))
+
+
+class _Lost:
+    """Told what breaks a run: stops it, and keeps why."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self.stop = stop
+        self._said: list[str] = []
+
+    def __call__(self, why: str) -> None:
+        self._said.append(why)
+        self.stop.set()
+
+    @property
+    def why(self) -> str:
+        """All of it, once each; empty where nothing broke."""
+        return "; ".join(dict.fromkeys(self._said))
 
 
 class _Clients:
     """Makes the clients of a run: one budget an account, one listener an endpoint."""
 
     def __init__(self, prepared: Prepared, console: Console, stop: asyncio.Event) -> None:
-        settings = prepared.settings
-        accounts = {endpoint.account for endpoint in prepared.endpoints}
         self._prepared = prepared
         self._stop = stop
-        self._budgets = {account: Budget(rpm=settings.rpm, tpm=settings.tpm) for account in accounts}
+        self._budgets = {
+            account: Budget(rpm=allowed.rpm, tpm=allowed.tpm)
+            for account, allowed in prepared.allowances.items()
+        }
         self._heard = {each.label: _Listener(each.label, console) for each in prepared.endpoints}
 
     def tell(self, part: EndpointRun) -> None:
@@ -214,7 +245,7 @@ class _Clients:
     def scoring(self, endpoint: Endpoint, addresses: Mapping[str, str]) -> Client:
         """A client that scores; `addresses` tell where embedded endpoints are in this run."""
         address = addresses.get(endpoint.base_url, endpoint.base_url)
-        wire, at_once = dialect(endpoint.dialect), self._prepared.settings.concurrency
+        wire, at_once = dialect(endpoint.dialect), _at_once(self._prepared, endpoint)
         return self._made(endpoint, wire, address, endpoint.wire_model, at_once)
 
     def tokenizing(self, endpoint: Endpoint, route: Dialect, at_once: int) -> Client:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from harness.chat import Chat, as_sent
 from harness.errors import UsageError
 from harness.files import file_errors, replacing
 from harness.prompts import Prompt
@@ -36,7 +37,8 @@ class SuiteIdentity:
 
     def difference(self, stored: Mapping[str, Any]) -> str | None:
         """The first field that differs from a stored identity, in words; None where none does."""
-        for name, value in self.fields.items():
+        for name in dict.fromkeys((*self.fields, *stored)):
+            value = self.fields.get(name)
             if stored.get(name) != value:
                 return f"{name} is {_short(stored.get(name))} there and {_short(value)} now"
         return None
@@ -85,9 +87,9 @@ class RunFolder:
         text = json.dumps(whole, indent=2, ensure_ascii=False, default=str) + "\n"
         write_whole(self.path / "run.json", text)
 
-    def write_prompts(self, prompts: Iterable[Prompt]) -> None:
-        """The first few prompts of each task, whole, with their choices."""
-        write_whole(self.path / "prompts.txt", "\n".join(map(_shown, prompts)))
+    def write_prompts(self, prompts: Iterable[Prompt], chat: Chat | None = None) -> None:
+        """The first few prompts of each task, whole, with their choices; in the chat that they become."""
+        write_whole(self.path / "prompts.txt", "\n".join(prompt_text(prompt, chat) for prompt in prompts))
 
     def _read_earlier(self) -> Mapping[str, Any] | None:
         """The manifest of an earlier run here; refuses another suite's folder and foreign folders."""
@@ -115,13 +117,15 @@ def write_whole(file: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def _shown(prompt: Prompt) -> str:
-    item = prompt.item
+def prompt_text(prompt: Prompt, chat: Chat | None = None) -> str:
+    """A whole prompt for the eye, as it is sent, with what is forced after it."""
+    item, sent = prompt.item, as_sent(prompt, chat)
     name = " ".join(each for each in (item.task, item.subject, f"item {item.index}") if each)
     right = {item.pairs[gold].choice for gold in item.gold}
-    lines = [f"===== {name}, {prompt.shots} shots", prompt.contexts()[0], "----- continuations (* is right)"]
-    lines += [f"{'*' if pair.choice in right else ' '} {pair.continuation!r}" for pair in item.pairs]
-    return "\n".join(lines) + "\n"
+    lines = [f"===== {name}, {prompt.shots} shots", sent.contexts[0], "----- continuations (* is right)"]
+    marked = zip(item.pairs, sent.continuations, strict=not sent.problem)
+    lines += [f"{'*' if pair.choice in right else ' '} {text!r}" for pair, text in marked]
+    return "\n".join([*lines, *([sent.problem] if sent.problem else [])]) + "\n"
 
 
 def _short(value: object) -> str:

@@ -11,8 +11,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
+from harness.chat import ChatMode
 from harness.encoding import Overflow
+from harness.endpoint_settings import EndpointSettings
 from harness.errors import UsageError, check_margin
+from harness.metrics import named_metrics
 from harness.tokenizing import Bos
 
 MARGIN = 0.01
@@ -37,7 +40,10 @@ class RunSettings:
     """The flags of `run`."""
 
     endpoint: Annotated[
-        tuple[str, ...], Parameter(group=WHAT, negative="", consume_multiple=False, metavar="[NAME=]SPEC")
+        tuple[str | EndpointSettings, ...],
+        Parameter(
+            group=WHAT, negative="", consume_multiple=False, accepts_keys=False, metavar="[NAME=]SPEC"
+        ),
     ]
     """An endpoint or adapter: dedicated:ENDPOINT_ID[:ADAPTER], serverless:MODEL, \
 http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER], openai+http(s)://HOST/PREFIX/v1#MODEL for vLLM and kin \
@@ -61,6 +67,11 @@ endpoint, to ask a Friendli endpoint itself (slower the first time: one request 
 NAME= gives it to the endpoint of that label only. embedded has its own."""
     shots: Annotated[int | None, Parameter(group=WHAT)] = None
     """Solved questions before each question; by default each task's own number."""
+    metrics: Annotated[str, Parameter(group=WHAT, metavar="NAME[,NAME]", show_default=False)] = ""
+    """Report these beside each task's own: acc_norm, acc_pmi, mc2, ece, ...; all: those that need no \
+further request."""
+    permute_choices: Annotated[Literal["off", "cyclic"], Parameter(group=WHAT)] = "off"
+    """cyclic: ask lettered choices in every cyclic order too, and report accuracy under each and averaged."""
     data_dir: Annotated[Path | None, Parameter(group=ITEMS)] = None
     """Read DIR/<dataset>/<split>.parquet, .jsonl or .csv instead of the hub."""
     limit: Annotated[int | None, Parameter(group=ITEMS)] = None
@@ -73,6 +84,9 @@ NAME= gives it to the endpoint of that label only. embedded has its own."""
     """Count rows that are no items as unscored, instead of stopping before the first request."""
     bos: Annotated[Bos, Parameter(group=TEXT)] = "auto"
     """Beginning-of-sequence token: what the tokenizer itself does, always, or never."""
+    chat_template: Annotated[ChatMode, Parameter(group=TEXT)] = "off"
+    """Put prompts into the tokenizer's own chat template, for models that were trained on it: shots and \
+question in one user message, or the shots as turns; the description is the system message."""
     max_length: Annotated[int | None, Parameter(group=TEXT)] = None
     """Bound on context plus continuation in tokens; the context loses tokens on the left."""
     on_overflow: Annotated[Overflow, Parameter(group=TEXT)] = "truncate"
@@ -119,6 +133,12 @@ NAME= gives it to the endpoint of that label only. embedded has its own."""
                 raise UsageError(f"{flag} {amount:g}: must be a number above 0")
         if not 0 <= self.patience < float("inf"):
             raise UsageError(f"--patience {self.patience:g}: must be 0 or more seconds")
+        named_metrics(self.metrics)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The metrics that were asked for beside those of the tasks, each once."""
+        return named_metrics(self.metrics)
 
     @property
     def task_names(self) -> tuple[str, ...]:

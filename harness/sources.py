@@ -183,7 +183,7 @@ def _differences(runs: Sequence[Run]) -> Iterator[str]:
     for run in runs[1:]:
         both = f"{runs[0].folder} and {run.folder}"
         ours, theirs = runs[0].stored.identity, run.stored.identity
-        for name in ("tokenizer", "bos", "max_length"):
+        for name in ("tokenizer", "bos", "max_length", "chat_template", "template"):
             one, other = getattr(ours, name), getattr(theirs, name)
             if one != other:
                 yield (

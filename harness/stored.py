@@ -51,6 +51,9 @@ class StoredIdentity(msgspec.Struct, frozen=True):
     tokenizer: str | None = None
     bos: str | None = None
     max_length: int | None = None
+    chat_template: str = "off"
+    template: str | None = None
+    """The hash of the chat template; none where prompts were plain text."""
 
 
 class StoredManifest(msgspec.Struct, frozen=True):

@@ -6,15 +6,19 @@ made anew, in order, each time they are iterated, so that memory does not grow w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
+from harness.asides import aside_names, needs_of, takes_orders
 from harness.errors import UsageError
 from harness.items import BadItem, Item
+from harness.listing import Listing
+from harness.metrics import ORDERS, of_orders
 from harness.plan import listed
 from harness.prompts import Prompt, Selection, check_pools, pools_by_subject, prompts
-from harness.registry import load_task
+from harness.resolving import Asked, resolve, title
 from harness.rows import RowSource, open_rows
 from harness.scores import ItemRecord
 from harness.survey import Survey, bad_rows_error, differences, survey
@@ -34,10 +38,26 @@ class PreparedTask:
     chosen: Mapping[str, Collection[int]]
     remarks: tuple[str, ...]
     """What a reader must know of the rows: where they differ from the published splits."""
+    listing: Listing
+    """The records of the items, made while rows were checked; of them those of `chosen` are asked for."""
+    metrics: tuple[str, ...]
+    """The task's own, then those that were asked for."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the metrics need beside the items' own sums."""
+        return needs_of(self.metrics)
 
     def prompts(self) -> Iterator[Prompt | BadItem]:
         """The prompts of the chosen items, in file order."""
-        return prompts(self.task, self.rows, shots=self.shots, pools=self.pools, chosen=self.chosen)
+        return prompts(
+            self.task,
+            self.rows,
+            shots=self.shots,
+            pools=self.pools,
+            chosen=self.chosen,
+            orders=ORDERS in self.needs,
+        )
 
     @property
     def size(self) -> int:
@@ -50,6 +70,8 @@ class Suite:
     """Everything a run asks, endpoint aside."""
 
     tasks: tuple[PreparedTask, ...]
+    title: str = ""
+    """What the run's folder is called after, beside its identity."""
 
     def prompts(self) -> Iterator[tuple[int, Prompt | BadItem]]:
         """All prompts with their ordinals, tasks in the order given."""
@@ -60,16 +82,23 @@ class Suite:
                 ordinal += 1
 
     def records(self) -> Iterator[ItemRecord]:
-        """What is asked for, before anything is planned: the items of the journal."""
-        shots = {task.task.name: task.shots for task in self.tasks}
-        for ordinal, prompt in self.prompts():
-            task = prompt.task if isinstance(prompt, BadItem) else prompt.item.task
-            yield listed(prompt, ordinal, shots[task])
+        """What is asked for, before anything is planned: the items of the journal. No row is read again."""
+        ordinal = 0
+        for task in self.tasks:
+            for record in task.listing:
+                if record.index in task.chosen[record.subject]:
+                    yield record if record.ordinal == ordinal else replace(record, ordinal=ordinal)
+                    ordinal += 1
 
     @property
     def size(self) -> int:
         """How many items are asked for."""
         return sum(task.size for task in self.tasks)
+
+    @property
+    def needs(self) -> dict[str, tuple[str, ...]]:
+        """What is asked beside the items of each task, by its name."""
+        return {prepared.task.name: prepared.needs for prepared in self.tasks}
 
     def tables(self) -> list[TaskTable]:
         """What the result tables need to know of the tasks."""
@@ -77,8 +106,9 @@ class Suite:
             TaskTable(
                 name=prepared.task.name,
                 shots=prepared.shots,
-                metrics=prepared.task.metrics,
+                metrics=prepared.metrics,
                 groups=prepared.task.groups,
+                asides=aside_names(prepared.needs, prepared.survey.most_choices),
             )
             for prepared in self.tasks
         ]
@@ -94,32 +124,83 @@ def prepare_suite(
 ) -> Suite:
     """Load and check the tasks of a run.
 
+    Args:
+        names: as `harness.resolving.resolve` takes them.
+        shots: of every task that nobody said a number for alone; None: each task's own.
+        data_dir: where rows are read from, or None: the hub.
+        selection: which items.
+        skip_bad_rows: bad rows become unscored items.
+
     Raises:
         UsageError: unknown task, unreadable data, too few shots.
         BadRows: rows that are no items, unless they are to be skipped.
     """
-    tasks = [load_task(name) for name in names]
-    return Suite(tuple(_prepare(task, shots, data_dir, selection, skip_bad_rows) for task in tasks))
+    asked = resolve(names)
+    tasks: list[PreparedTask] = []
+    for each in asked:
+        before = sum(task.size for task in tasks)
+        tasks.append(_prepare(each, shots, data_dir, selection, skip_bad_rows, before))
+    return Suite(tuple(tasks), title(asked))
+
+
+def with_metrics(suite: Suite, names: Sequence[str], *, orders: bool = False) -> Suite:
+    """The suite, with more metrics of each task, and whatever these need asked.
+
+    Args:
+        suite: as its tasks have it.
+        names: metrics that every task is to report beside its own.
+        orders: lettered choices are asked in every cyclic order too.
+
+    Raises:
+        UsageError: orders are asked for, and no task has lettered choices.
+    """
+    lettered = {each.task.name for each in suite.tasks if orders and takes_orders(each.task)}
+    if orders and not lettered:
+        raise UsageError(
+            "--permute-choices: the order of choices stands in no prompt of these tasks; give lettered ones"
+        )
+    tasks = tuple(_with_metrics(each, names, each.task.name in lettered) for each in suite.tasks)
+    return replace(suite, tasks=tasks)
+
+
+def _with_metrics(prepared: PreparedTask, names: Sequence[str], orders: bool) -> PreparedTask:
+    more = (*names, *(of_orders(prepared.survey.most_choices) if orders else ()))
+    return replace(prepared, metrics=tuple(dict.fromkeys((*prepared.task.metrics, *more))))
 
 
 def _prepare(
-    task: Task, shots: int | None, data_dir: Path | None, selection: Selection, skip_bad_rows: bool
+    asked: Asked,
+    shots: int | None,
+    data_dir: Path | None,
+    selection: Selection,
+    skip_bad_rows: bool,
+    before: int,
 ) -> PreparedTask:
+    """Check one task; `before`: how many items are asked for before its own."""
+    task = asked.task
+    wanted, about = _shots(asked, shots)
     rows = open_rows(task, task.split, data_dir)
-    found = survey(task, rows)
+    listing = Listing()
+    ordinals = count(before)
+
+    def take(item: Item | BadItem) -> None:
+        if selection.limit is None or item.index < selection.limit:
+            prompt = Prompt(item, "", wanted) if isinstance(item, Item) else item
+            listing.add(listed(prompt, next(ordinals), wanted))
+
+    found = survey(task, rows, take)
     if found.n_bad and not skip_bad_rows:
         raise bad_rows_error(found)
     if not found.rows:
         raise UsageError(f"--tasks {task.name}: no rows in {rows.name}")
-    remarks = differences(task, task.split, found)
-    wanted = task.shots.default if shots is None or task.shots.fixed else shots
-    if shots not in (None, wanted):
-        remarks.append(
-            f"{task.name} is asked with {wanted} shots, whatever --shots says: so its authors have it"
+    if "" in found.counts and len(found.counts) > 1:
+        raise UsageError(
+            f"--tasks {task.name}: {found.counts['']:,} of {found.rows:,} rows have no subject, others do"
         )
+    remarks = [*differences(task, task.split, found), *about]
     pools: dict[str, list[Item]] = {}
     if wanted:
-        pools, about_shots = _pools(task, data_dir)
+        pools, about_shots = shot_pools(task, found.counts, data_dir)
         remarks += about_shots
     check_pools(task, wanted, pools, found.counts)
     return PreparedTask(
@@ -130,13 +211,34 @@ def _prepare(
         pools=pools,
         chosen=selection.indices(task.name, found.counts),
         remarks=tuple(remarks),
+        listing=listing,
+        metrics=task.metrics,
     )
 
 
-def _pools(task: Task, data_dir: Path | None) -> tuple[dict[str, list[Item]], list[str]]:
-    """Items to draw shots from, and remarks on them; a bad row among them is an error whatever is skipped."""
+def _shots(asked: Asked, shots: int | None) -> tuple[int, list[str]]:
+    """How many shots a task is asked with, and a remark where `--shots` says otherwise in vain."""
+    rule = asked.task.shots
+    said = shots if asked.shots is None else asked.shots
+    wanted = rule.default if said is None or rule.fixed else said
+    if shots in (None, wanted) or not (rule.fixed or asked.suite):
+        return wanted, []
+    whose = "its authors have it" if rule.fixed else f"the suite {asked.suite} has it"
+    return wanted, [f"{asked.task.name} is asked with {wanted} shots, whatever --shots says: so {whose}"]
+
+
+def shot_pools(
+    task: Task, subjects: Iterable[str], data_dir: Path | None
+) -> tuple[dict[str, list[Item]], list[str]]:
+    """Items to draw shots from, by subject, and remarks on them.
+
+    Those that name no subject serve all. A bad row among them is an error whatever is skipped.
+    """
     rows = open_rows(task, task.shots.split, data_dir)
     found = survey(task, rows)
     if found.n_bad:
         raise bad_rows_error(found)
-    return pools_by_subject(task, rows), differences(task, task.shots.split, found)
+    pools = pools_by_subject(task, rows)
+    if set(pools) == {""}:
+        pools = dict.fromkeys(subjects, pools[""])
+    return pools, differences(task, task.shots.split, found)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from contextlib import suppress
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tokenizers import Tokenizer as Backend
 
 from harness.errors import UsageError
+from harness.hub import why_not
 
 Bos = Literal["auto", "on", "off"]
 """auto: what the tokenizer itself does; on, off: a beginning-of-sequence token always, or never."""
@@ -28,6 +29,10 @@ _PROBE = "a"
 BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|startoftext|>", "[BOS]", "<|endoftext|>")
 EOS_NAMES = ("</s>", "<|end_of_text|>", "<eos>", "<|endoftext|>", "[EOS]")
 """What such tokens are usually called; tried in this order where nothing names them."""
+SPECIAL_NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+"""What a `tokenizer_config.json` may name."""
+_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+"""What is fetched from the hub: one commit of all."""
 
 
 class Tokenizer:
@@ -37,10 +42,16 @@ class Tokenizer:
         sha256: of the tokenizer's file and the leading ids: two tokenizers of equal hash encode alike.
         leading: ids put in front of every text.
         start_id: what stands for an empty context: BOS, else EOS; None where neither is known.
+        revision: the commit that the hub resolved; empty where it is no file of the hub.
     """
 
     def __init__(
-        self, definition: bytes, *, bos: Bos = "auto", special: dict[str, str] | None = None
+        self,
+        definition: bytes,
+        *,
+        bos: Bos = "auto",
+        special: Mapping[str, str] | None = None,
+        revision: str = "",
     ) -> None:
         """Take the bytes of a `tokenizer.json`; `special` may name `bos_token` and `eos_token`."""
         self._backend = Backend.from_str(definition.decode())
@@ -51,6 +62,7 @@ class Tokenizer:
         eos_id = self._named(special.get("eos_token"), EOS_NAMES)
         self.leading = self._leading(bos, bos_id)
         self.start_id = next((i for i in (*self.leading[:1], bos_id, eos_id) if i is not None), None)
+        self.revision = revision
         self.sha256 = hashlib.sha256(definition + repr(self.leading).encode()).hexdigest()
 
     @property
@@ -78,9 +90,21 @@ class Tokenizer:
         names = (name,) if name else usual
         return next((i for each in names if (i := self._backend.token_to_id(each)) is not None), None)
 
+    def own_front(self) -> str:
+        """What it puts in front of a text by itself, whatever `bos` states, as text; raises `UsageError`."""
+        return "".join(self.piece(each) or "" for each in self._own_leading())
+
     def _leading(self, bos: Bos, bos_id: int | None) -> list[int]:
         if bos == "off":
             return []
+        leading = self._own_leading()
+        if leading or bos == "auto":
+            return leading
+        if bos_id is None:
+            raise UsageError("--bos on: this tokenizer names no beginning-of-sequence token")
+        return [bos_id]
+
+    def _own_leading(self) -> list[int]:
         probed = self._backend.encode(_PROBE, add_special_tokens=True)
         plain = self._backend.encode(_PROBE, add_special_tokens=False).ids
         added = next((i for i, mask in enumerate(probed.special_tokens_mask) if not mask), len(probed.ids))
@@ -88,12 +112,7 @@ class Tokenizer:
             raise UsageError(
                 "--tokenizer: special tokens change how this tokenizer splits text; pass --bos off"
             )
-        leading = probed.ids[:added]
-        if leading or bos == "auto":
-            return leading
-        if bos_id is None:
-            raise UsageError("--bos on: this tokenizer names no beginning-of-sequence token")
-        return [bos_id]
+        return probed.ids[:added]
 
 
 def in_front(leading: list[int], ids: list[int]) -> list[int]:
@@ -107,47 +126,70 @@ def load_tokenizer(source: str, *, bos: Bos = "auto") -> Tokenizer:
     Raises:
         UsageError: nothing there, not a tokenizer, or the hub cannot be reached.
     """
-    path = Path(source).expanduser()
-    if not path.exists():
-        path = _from_hub(source)
-    file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.is_file():
-        raise UsageError(f"--tokenizer {source}: no tokenizer.json in this folder")
+    file = tokenizer_file(source)
     try:
-        return Tokenizer(file.read_bytes(), bos=bos, special=_special_names(file.parent))
+        return Tokenizer(file.read_bytes(), bos=bos, special=_names_beside(file), revision=_commit(file))
     except UsageError:
         raise
     except Exception as error:  # `tokenizers` raises bare Exception for a malformed file
         raise UsageError(f"--tokenizer {source}: not a tokenizer.json ({_first_line(error)})") from error
 
 
-def _special_names(folder: Path) -> dict[str, str]:
-    """`bos_token` and `eos_token` of a `tokenizer_config.json`, where there is one."""
+def tokenizer_file(source: str) -> Path:
+    """Where the `tokenizer.json` of a source is; what belongs to it stands beside it.
+
+    Raises:
+        UsageError: nothing there, or the hub cannot be reached.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        path = _from_hub(source)
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"--tokenizer {source}: no tokenizer.json in this folder")
+    return file
+
+
+def special_names(config: Mapping[str, Any]) -> dict[str, str]:
+    """The special tokens that a `tokenizer_config.json` names, by name ("bos_token")."""
+    names = {name: config.get(name) for name in SPECIAL_NAMES}
+    texts = {name: each.get("content") if isinstance(each, dict) else each for name, each in names.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
+def _names_beside(file: Path) -> dict[str, str]:
+    """The special tokens that the config beside a `tokenizer.json` names, where there is one."""
     try:
-        config = json.loads((folder / "tokenizer_config.json").read_bytes())
-    except (OSError, ValueError):
+        config = json.loads((file.parent / "tokenizer_config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
-    names = {key: config.get(key) for key in ("bos_token", "eos_token")}
-    texts = {key: each.get("content") if isinstance(each, dict) else each for key, each in names.items()}
-    return {key: text for key, text in texts.items() if isinstance(text, str)}
+    return special_names(config) if isinstance(config, dict) else {}
 
 
 def _from_hub(source: str) -> Path:
-    """Fetch `tokenizer.json` (and its config) of a hub id into the local cache; its path."""
+    """Fetch `tokenizer.json` and what belongs to it into the local cache; their folder."""
     if source.startswith((".", "/", "~")) or source.endswith(".json") or source.count("/") > 1:
         raise UsageError(f"--tokenizer {source}: no such file or folder")
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import snapshot_download
 
     try:
-        file = Path(hf_hub_download(source, "tokenizer.json"))
+        folder = Path(snapshot_download(source, allow_patterns=list(_FILES)))
     except Exception as error:  # the hub client raises a dozen kinds; each ends here the same way
+        said = why_not(error, "pass a tokenizer.json or a folder that holds one")
         raise UsageError(
-            f"--tokenizer {source}: neither a local file or folder nor to be had from the hub"
-            f" ({type(error).__name__}: {_first_line(error)})"
+            f"--tokenizer {source}: neither a local file or folder nor to be had from the hub: {said}"
         ) from error
-    with suppress(Exception):  # an optional file: without it the usual names of BOS and EOS are tried
-        hf_hub_download(source, "tokenizer_config.json")
-    return file
+    if not (folder / "tokenizer.json").is_file():
+        raise UsageError(
+            f"--tokenizer {source}: has no tokenizer.json on the hub; pass one, or a folder that holds one"
+        )
+    return folder
+
+
+def _commit(file: Path) -> str:
+    """The commit of a file out of the hub's cache, whose folders are named so; empty elsewhere."""
+    name = file.parent.name
+    return name if file.parent.parent.name == "snapshots" and re.fullmatch("[0-9a-f]{40}", name) else ""
 
 
 def _first_line(error: BaseException) -> str:

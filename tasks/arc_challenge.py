@@ -4,7 +4,8 @@ Data: https://huggingface.co/datasets/allenai/ai2_arc (CC BY-SA 4.0)
 Paper: Clark et al., "Think you have Solved Question Answering? Try ARC, the AI2 Reasoning Challenge", 2018,
   arXiv:1803.05457
 Prompt and scoring: lm-evaluation-harness 0.4.13, task `arc_challenge`, version 1.0.
-Variants: `mc` with lettered answers; `olmes` and `olmes_mc` as in `_olmes.py`.
+Variants: `openllm` as the first Open LLM Leaderboard has it, 25 shots and acc_norm first; `mc` with lettered
+answers; `olmes` and `olmes_mc` as in `_olmes.py`.
 """
 
 from __future__ import annotations
@@ -50,6 +51,12 @@ TASK = Task(
     },
 )
 VARIANTS = (
+    replace(
+        TASK,
+        name="arc_challenge:openllm",
+        metrics=("acc_norm", "acc", "acc_bytes", "acc_token"),
+        shots=replace(TASK.shots, default=25),
+    ),
     replace(TASK, name="arc_challenge:mc", item=_arc.lettered, metrics=("acc",)),
     *_olmes.variants(
         TASK,

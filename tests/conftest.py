@@ -9,6 +9,8 @@ import pytest
 
 # Before numpy is imported: with more threads the small matrices here only wait for one another.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Before anything of the hub is imported: its libraries look at this once, and try for long to reach it.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 SHARED = Path(os.environ.get("FORCED_CHOICE_SHARED", Path(__file__).parents[2] / "shared"))
 

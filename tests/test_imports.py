@@ -15,14 +15,19 @@ CORE = (
     "errors",
     "secrets",
     "items",
+    "ownitems",
     "task",
     "exchange",
     "failures",
     "prompts",
+    "chat",
     "encoding",
     "scores",
     "plan",
+    "estimates",
+    "summaries",
     "metrics",
+    "asides",
 )
 """In the order in which they may import one another."""
 COMPARISON = (
@@ -50,14 +55,24 @@ EDGES = (
     "pacing",
     "transport",
     "client",
+    "hub",
     "tokenizing",
+    "rendering",
+    "templates",
     "tokencache",
     "endpoint_tokenizer",
     "reference",
     "registry",
+    "strict",
+    "tasklists",
     "rowfiles",
+    "ownsets",
+    "owncode",
+    "resolving",
     "rows",
     "survey",
+    "listing",
+    "layout",
     "replies",
     "journal",
     "files",
@@ -71,9 +86,13 @@ EDGES = (
     "policy",
 )
 SHELL = (
+    "endpoint_settings",
     "endpoints",
+    "accounts",
     "settings",
     "suite",
+    "catalogue",
+    "chats",
     "runs",
     "prepare",
     "embedded",
@@ -81,12 +100,16 @@ SHELL = (
     "pool",
     "probing",
     "manifest",
+    "beside",
     "runner",
+    "suitefile",
     "evaluating",
+    "rescoring",
     "sources",
     "compared",
     "showing",
     "terminal",
+    "taskpages",
     "examples",
     "cli",
 )
@@ -155,15 +178,25 @@ EDGE_LIBRARIES = {
     "pacing": set(),
     "transport": {"aiohttp"},
     "client": {"tenacity"},
+    "hub": set(),
     "tokenizing": {"tokenizers", "huggingface_hub"},
+    "rendering": {"jinja2"},
+    "templates": set(),
     "tokencache": set(),
     "endpoint_tokenizer": set(),
     "reference": set(),
     "registry": set(),
+    "strict": {"msgspec"},
+    "tasklists": {"msgspec"},
+    "ownsets": {"msgspec"},
+    "owncode": set(),
+    "resolving": set(),
+    "listing": {"msgspec"},
     "rowfiles": {"pyarrow"},
     "rows": {"datasets"},
     "survey": set(),
-    "replies": {"msgspec"},
+    "layout": {"msgspec"},
+    "replies": set(),
     "journal": set(),
     "files": {"pyarrow"},
     "tables": {"pandas", "pyarrow"},
@@ -183,6 +216,9 @@ def imports(file: Path) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom) and node.level == 1 and file.parent == ROOT / "tasks":
+            for name in [node.module] if node.module else [alias.name for alias in node.names]:
+                yield node.lineno, f".{name}"
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}:{node.lineno} relative import"
             module = node.module or ""
@@ -258,10 +294,13 @@ def test_ring(module: str) -> None:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "tasks").glob("*.py")), ids=lambda file: str(file.name))
 def test_tasks_import_the_public_face_only(file: Path) -> None:
-    """A task file imports nothing but the standard library and `harness` itself."""
+    """A task file imports nothing but the standard library, `harness` itself, and what tasks share: the files
+    beside it whose names begin with `_`."""
     for line, name in imports(file):
         top = name.partition(".")[0]
-        assert name == "harness" or top in sys.stdlib_module_names, f"{file}:{line} imports {name}"
+        shared = name.startswith("._") and (file.parent / f"{name[1:]}.py").is_file()
+        fine = shared or name == "harness" or (top and top in sys.stdlib_module_names)
+        assert fine, f"{file}:{line} imports {name}"
 
 
 def test_nothing_imports_the_schooling() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import Row, Task, UsageError
+from harness import Task, UsageError
 from harness.registry import PACKAGE, load_task, task_names
-from harness.rows import open_rows
 
 ROOT = Path(__file__).parents[1]
 TELL = """
@@ -24,7 +22,8 @@ from harness.registry import load_task, task_names
 names = task_names()
 before = sorted(name for name in sys.modules if name.startswith("harness.tasks."))
 task = load_task("mmlu")
-after = sorted(name for name in sys.modules if name.startswith("harness.tasks."))
+loaded = (name for name in sys.modules if name.startswith("harness.tasks."))
+after = sorted(name for name in loaded if not name.startswith("harness.tasks._"))
 print(json.dumps([names, before, after, task.name, sys.modules["harness.tasks.mmlu"].__file__]))
 """
 
@@ -89,7 +88,7 @@ def test_a_variant_is_loaded_by_its_own_name() -> None:
     [
         ("sample_mmlu:clze", "no such variant of sample_mmlu. Did you mean sample_mmlu:cloze?"),
         ("sample_mmlu:", "no such variant of sample_mmlu. Did you mean sample_mmlu:cloze?"),
-        ("hellaswag:cloze", "hellaswag has no variants"),
+        ("copa:cloze", "copa has no variants"),
     ],
 )
 def test_unknown_variant(name: str, said: str) -> None:
@@ -164,16 +163,3 @@ def test_no_task_files_at_all(tmp_path: Path) -> None:
     told = subprocess.run([sys.executable, "-S", "-c", TELL], cwd=tmp_path, capture_output=True, text=True)
     assert "UsageError: --tasks: no task files" in told.stderr
     assert str(tmp_path / "tasks") in told.stderr
-
-
-def test_skeleton_of_the_readme(more_tasks: Path) -> None:
-    """The skeleton in `tasks/README.md` is a task: its example, and rows put where the README says."""
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "tasks" / "README.md").read_text(), flags=re.DOTALL)
-    (more_tasks / "capitals.py").write_text(code)
-    task = load_task("capitals")
-    item = task.item(Row(task.example, "example"))
-    assert [pair.continuation for pair in item.pairs] == [" Porto", " Lisbon", " Faro"]
-    (more_tasks / "capitals").mkdir()
-    (more_tasks / "capitals" / "test.jsonl").write_text(json.dumps(task.example))
-    (row,) = open_rows(task, task.split, more_tasks)
-    assert (task.item(row).id, task.item(row).gold) == ("c1", (1,))

@@ -126,6 +126,8 @@ def test_leaderboard_s_headline() -> None:
     """The first Open LLM Leaderboard reported HellaSwag's acc_norm and WinoGrande's acc."""
     assert load_task("hellaswag:openllm").metrics[0] == "acc_norm"
     assert load_task("winogrande:openllm").metrics[0] == "acc"
+    leaderboard = load_task("arc_challenge:openllm")
+    assert (leaderboard.metrics[0], leaderboard.shots.default) == ("acc_norm", 25)
 
 
 @pytest.mark.parametrize("name", OLMES)

@@ -1,0 +1,122 @@
+"""The chats of a run, checked before any endpoint is contacted: each endpoint's template, tried on each task.
+
+What a template does to a prompt shows only when it is rendered. So the first prompt of every task is, and
+what does not survive (a description that the template has no place for) is said beside the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from harness.chat import Chat, ChatMode, as_sent
+from harness.dialects import dialect
+from harness.endpoints import Endpoint
+from harness.errors import UsageError
+from harness.prompts import Prompt
+from harness.rendering import DAY
+from harness.suite import PreparedTask, Suite
+from harness.templates import ChatTemplate, find_template
+from harness.tokenizing import ENDPOINT, Tokenizer, tokenizer_file
+
+
+def chats_of(
+    mode: ChatMode,
+    endpoints: Sequence[Endpoint],
+    sources: Mapping[str, str],
+    tokenizers: Mapping[str, Tokenizer],
+) -> dict[str, Chat]:
+    """How each endpoint is asked, by label; nothing where prompts are plain text.
+
+    Args:
+        mode: of the run.
+        endpoints: of the run.
+        sources: where the tokenizer of each label comes from.
+        tokenizers: by label.
+
+    Raises:
+        UsageError: an endpoint has no chat template that is known here.
+    """
+    if mode == "off":
+        return {}
+    templates: dict[str, ChatTemplate] = {}
+    found: dict[str, Chat] = {}
+    for endpoint in endpoints:
+        label, source = endpoint.label, sources[endpoint.label]
+        if source == ENDPOINT:
+            raise UsageError(
+                f"--chat-template {mode}: {label} tokenizes for itself, and does not tell its chat template;"
+                " give a folder or a hub id (--tokenizer)"
+            )
+        if source not in templates:
+            templates[source] = _template(mode, endpoint, source)
+        # A server that is sent text puts there what the tokenizer does by itself, whatever --bos says.
+        start = tokenizers[label].own_front() if dialect(endpoint.dialect).wants_text else ""
+        found[label] = Chat(mode, templates[source], start)
+    return found
+
+
+def chat_identity(chats: Mapping[str, Chat], label: str) -> dict[str, str]:
+    """What the suite's identity says of chats; nothing where prompts are plain text.
+
+    Args:
+        chats: by label.
+        label: the endpoint whose tokenizer is the suite's; empty: each has its own.
+    """
+    if not chats:
+        return {}
+    modes = {chat.mode for chat in chats.values()}
+    template = chats[label].template.sha256 if label else "one for each endpoint"
+    return {"chat_template": " ".join(modes), "template": template}
+
+
+def tried(suite: Suite, chats: Mapping[str, Chat]) -> list[str]:
+    """Render the first prompt of each task with each template; what a reader must know, a sentence each.
+
+    Raises:
+        UsageError: a template cannot render it.
+    """
+    remarks: list[str] = []
+    for template in dict.fromkeys(chat.template for chat in chats.values()):
+        labels = [label for label, chat in chats.items() if chat.template is template]
+        remarks += _tried(suite, chats[labels[0]], ", ".join(labels))
+    return remarks
+
+
+def _template(mode: ChatMode, endpoint: Endpoint, source: str) -> ChatTemplate:
+    found = find_template(tokenizer_file(source))
+    if found is None:
+        what = "embedded" if endpoint.embedded else f"--tokenizer {source}"
+        raise UsageError(
+            f"--chat-template {mode}: {what} has no chat template: neither a chat_template.jinja beside its"
+            " tokenizer.json nor one in its tokenizer_config.json; leave --chat-template out for a base model"
+        )
+    return ChatTemplate(*found)
+
+
+def _tried(suite: Suite, chat: Chat, labels: str) -> Iterator[str]:
+    lost: dict[str, list[str]] = {"description": [], "question": []}
+    for task in suite.tasks:
+        prompt = _first_prompt(task)
+        if prompt is None:
+            continue
+        sent = as_sent(prompt, chat)
+        if sent.problem:
+            raise UsageError(
+                f"--chat-template {chat.mode}: {labels} cannot be asked {task.task.name}: {sent.problem}"
+            )
+        parts = {"description": prompt.description, "question": prompt.item.pairs[0].context}
+        for part, text in parts.items():
+            if text.strip() not in sent.contexts[0]:
+                lost[part].append(task.task.name)
+    for part, names in lost.items():
+        if names:
+            yield f"{labels}: the chat template leaves out or changes the {part} of {', '.join(names)}"
+    if getattr(chat.template, "dated", False):
+        yield (
+            f"{labels}: the chat template asks for the date, and is told {DAY:%d %b %Y} on every day, so that"
+            " prompts stay the same"
+        )
+
+
+def _first_prompt(task: PreparedTask) -> Prompt | None:
+    return next((each for each in task.prompts() if isinstance(each, Prompt)), None)

@@ -1,0 +1,120 @@
+"""What a person can say of one endpoint alone: an `[[endpoints]]` table of a suite file, checked.
+
+Its names of variables are only names: the secrets themselves come from the environment, and stand in no file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from harness.errors import UsageError
+from harness.secrets import redact
+
+_LABEL = re.compile(r"[\w.@+#-]+")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+LONGEST_WORD, LONGEST_WITH_DIGITS = 24, 12
+"""Characters between the underscores of a variable's name: tokens are longer, and full of digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSettings:
+    """One endpoint with its adapters, and what holds for them only.
+
+    Raises:
+        UsageError: a value that cannot be meant; the text names the key and never repeats what may be secret.
+    """
+
+    spec: str
+    """As `--endpoint` takes it."""
+    name: str = ""
+    """Its label in tables; its adapters are called NAME:ADAPTER."""
+    base: bool = True
+    """Whether the base model is asked too; false: its adapters alone."""
+    adapters: tuple[str, ...] = ()
+    """Routes of adapters: each is an endpoint more."""
+    tokenizer: str = ""
+    """As `--tokenizer` takes it."""
+    identity: str = ""
+    """Stands for the URL in what identifies the endpoint: its replies are found again at another address."""
+    token_env: str = ""
+    """The variable that holds the token, instead of the usual one."""
+    team_env: str = ""
+    """The variable that holds the team, instead of the usual one."""
+    rpm: float | None = None
+    """Requests a minute that the account allows."""
+    tpm: float | None = None
+    """Tokens a minute that the account allows."""
+    concurrency: int | None = None
+    """Requests in flight at once, for each of these endpoints."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        self._check_names()
+        self._check_variables()
+        for key, amount in (("rpm", self.rpm), ("tpm", self.tpm)):
+            if amount is not None and not 0 < amount < float("inf"):
+                raise self.error(key, f"{amount:g}: must be a number above 0")
+        if self.concurrency is not None and self.concurrency < 1:
+            raise self.error("concurrency", f"{self.concurrency}: must be at least 1")
+
+    def error(self, key: str, problem: str) -> UsageError:
+        """An error of one key, which says of which endpoint."""
+        return UsageError(f"[[endpoints]] {self.name or public(self.spec)}, {key}: {problem}")
+
+    def _check_names(self) -> None:
+        if self.name and (redact(self.name) != self.name or not _LABEL.fullmatch(self.name)):
+            place = f"[[endpoints]] {public(self.spec)}, name"
+            raise UsageError(f"{place}: must be made of letters, digits and any of . _ @ + # -")
+        for at, adapter in enumerate(self.adapters, 1):
+            if not adapter.strip() or ":" in adapter:
+                raise self.error(f"adapters {at}", "must be one route, and without a colon")
+        if len({*self.adapters}) < len(self.adapters):
+            raise self.error("adapters", "one is given twice; to ask it twice, give it in a table of its own")
+        if not self.base and not self.adapters:
+            raise self.error("base", "false leaves nothing to ask, as there are no adapters")
+        if self.identity and not _can_be_written_down(self.identity):
+            raise self.error("identity", "must be one line, and as a URL be without user, query and #")
+
+    def _check_variables(self) -> None:
+        """A secret in the place of a variable's name would be written into run.json, and shown."""
+        for key, name in (("token_env", self.token_env), ("team_env", self.team_env)):
+            if name and not is_variable(name):
+                raise self.error(
+                    key,
+                    "must be the name of an environment variable, such as MY_TOKEN (capitals, digits and _);"
+                    " what stands there looks like the secret itself",
+                )
+
+
+def is_variable(name: str) -> bool:
+    """Whether this can be the name of an environment variable; what looks like a token cannot."""
+    if not _VARIABLE.fullmatch(name) or redact(name) != name:
+        return False
+    return all(
+        len(part) <= (LONGEST_WITH_DIGITS if any(map(str.isdigit, part)) else LONGEST_WORD)
+        for part in name.split("_")
+    )
+
+
+def public(spec: str) -> str:
+    """A SPEC or URL as messages may repeat it: without user, password and query."""
+    return redact(re.sub(r"\?[^#]*", "?***", re.sub(r"//.*@", "//***@", spec)))
+
+
+def plain_address(address: str) -> str:
+    """A URL as endpoints write theirs: host in lower case, no slash at the end; any other text as it is."""
+    if "://" not in address:
+        return address
+    url = urlsplit(address)
+    return f"{url.scheme}://{url.netloc.lower()}{url.path.rstrip('/')}"
+
+
+def _can_be_written_down(address: str) -> bool:
+    """Whether this holds no secret and no line break; files will have it."""
+    try:
+        plain_address(address)
+    except ValueError:
+        return False
+    return address.isprintable() and public(address) == address and not ("://" in address and "#" in address)
