@@ -83,11 +83,12 @@ class Page:
 def task_hash(task: Task) -> str:
     """16 hexadecimal digits over all that the numbers of a task depend on, but for its rows.
 
-    Version, split, metrics, groups, the rule of the shots, delimiters, and the whole prompt of the example
-    row with its choices and which of them are right.
+    Data set, version, split, metrics, groups, the rule of the shots, delimiters, and the whole prompt of the
+    example row with its choices and which of them are right.
     """
-    shots = task.shots
+    data, shots = task.dataset, task.shots
     said = {
+        "dataset": [data.hub, data.config, data.folder],
         "version": task.version,
         "split": task.split,
         "metrics": task.metrics,

@@ -50,8 +50,9 @@ http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER], openai+http(s)://HOST/PREFIX/v1#MODEL 
 (openai-text+... where prompts must be text), or embedded[:ADAPTER], which needs no account. Give it once \
 for each; NAME labels it in the tables."""
     tasks: Annotated[str, Parameter(group=WHAT, metavar="NAME[,NAME]")]
-    """The benchmarks, separated by commas: hellaswag, mmlu; sample_mmlu (or sample_mmlu:cloze) and \
-sample_hellaswag ship with the program."""
+    """The benchmarks, separated by commas: hellaswag, mmlu:cloze, a suite such as openllm_v1 (the command \
+tasks lists all); questions of your own, file:questions.jsonl[:cloze], or code, my_task.py:TASK. NAME@5 \
+asks that task alone with 5 shots."""
     tokenizer: Annotated[
         tuple[str, ...],
         Parameter(

@@ -68,7 +68,7 @@ def test_the_temporary_file_ends_with_the_list(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("selection", [Selection(), Selection(limit=2), Selection(sample=2, seed=3)])
 def test_a_suite_lists_what_it_asks(tmp_path: Path, selection: Selection) -> None:
-    """The list is that of the prompts that are made, whatever is chosen: positions, golds and bad rows too."""
+    """The list is that of the prompts that are made, whatever is chosen: golds and bad rows too."""
     for name in ("one", "two"):
         rows = [
             {"question": f"{name} {at}?", "choices": ["x", "ÿ"], "answer": at % 3, "subject": f"s{at % 2}"}

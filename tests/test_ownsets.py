@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -256,3 +257,21 @@ def test_a_changed_file_is_another_version(tmp_path: Path) -> None:
     write(file, ROWS[:2], toml='delimiter = "  "')
     assert changed().delimiter == "  "
     assert load_own_set(f"file:{file}").version == versions[-1]
+
+
+def test_the_example_of_the_readme(tmp_path: Path) -> None:
+    """The questions and the settings that README.md shows are a set, asked as it says."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    section = text[text.index("## Your own questions") : text.index("## Suite files")]
+    (questions,), (settings,) = (
+        re.findall(f"```{kind}\n(.*?)```", section, flags=re.DOTALL) for kind in ("json", "toml")
+    )
+    rows = [json.loads(line) for line in questions.splitlines()]
+    file = write(tmp_path / "questions.jsonl", rows, toml=settings)
+    write(tmp_path / "worked.jsonl", rows)
+    assert load_own_set(f"file:{file}").name == "seamanship"
+    contexts = [context for context, _, _ in asked(f"file:{file}", shots=1)]
+    head = "Questions of seamanship.\n\nQuestion: Which part of a ship is the bow?\nA. the front\n"
+    assert all(context.startswith(head) for context in contexts)
+    assert contexts[1].endswith("What does a sextant measure?\nA. depths\nB. angles\nC. speeds\nAnswer:")
+    assert [gold for _, _, gold in asked(f"file:{file}:cloze")] == [(0,), (1,), (1,)]

@@ -34,7 +34,7 @@ def test_one_top_level_name(wheel: zipfile.ZipFile) -> None:
 
 
 def test_data_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
-    """The wheel holds the rows, the reference model with its adapters, and the knowledge behind both."""
+    """The wheel holds rows, suites, the reference model with its adapters, and the knowledge behind them."""
     names = set(wheel.namelist())
     rows = {f"harness/{file.relative_to(ROOT)}" for file in (ROOT / "tasks/data").glob("*/*.jsonl")}
     model = {file.relative_to(ROOT) for file in (ROOT / "harness/reference").rglob("*") if file.is_file()}
@@ -43,7 +43,9 @@ def test_data_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     assert {len(rows), len(knowledge)} == {3, 10}
     assert {"config.json", "tokenizer.json", "model.safetensors"} <= {file.name for file in model}
     assert sum(file.name == "adapter_model.safetensors" for file in model) == 2
-    assert rows | set(map(str, model | knowledge)) <= names
+    suites = {f"harness/{file.relative_to(ROOT)}" for file in (ROOT / "tasks/suites").glob("*.toml")}
+    assert len(suites) >= 3
+    assert rows | suites | set(map(str, model | knowledge)) <= names
 
 
 def test_an_installed_copy_works_alone(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
