@@ -187,7 +187,7 @@ checked.
         data_dir: Take the prompt from the first row in DIR/<dataset>/, not from the example row.
         json: Print it as JSON, for programs.
     """
-    from harness.taskpages import print_all, print_one
+    from harness.choosing.taskpages import print_all, print_one
 
     if name is None and (shots is not None or data_dir is not None):
         raise UsageError("--shots and --data-dir show the prompt of one task; name it")

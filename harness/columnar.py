@@ -13,9 +13,9 @@ from harness.comparison.columns import Columns, Place, TaskFacts, Tokens, compar
 from harness.comparison.ragged import Ragged
 from harness.errors import StoreError
 from harness.layout import KEY_BYTES
-from harness.metrics import METRICS
 from harness.replies import StoredReplies
-from harness.scores import ItemRecord
+from harness.scoring.metrics import METRICS
+from harness.scoring.scores import ItemRecord
 from harness.stored import WAY_OUT, Run
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from harness.chat import Chat, Sent, as_sent
+from harness.chatting.chat import Chat, Sent, as_sent
 from harness.errors import UsageError
 from harness.prompts import Prompt
 

@@ -18,7 +18,7 @@ from harness.errors import StoreError
 from harness.exchange import Outcome
 from harness.layout import SCHEMA, TABLES, item_row, reply_row
 from harness.replies import StoredReplies, read_meta, store_errors
-from harness.scores import ItemRecord
+from harness.scoring.scores import ItemRecord
 
 GROUP_ROWS = 1000
 """A group is committed at once when so many rows wait."""

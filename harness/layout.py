@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from harness.exchange import Outcome
-from harness.scores import AsideRecord, ItemRecord, summed
+from harness.scoring.scores import AsideRecord, ItemRecord, summed
 
 SCHEMA = "2"
 """Of the tables below; a file of another one is refused."""

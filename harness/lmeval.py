@@ -21,9 +21,9 @@ from harness.comparison.columns import Columns, Place, columns_of_scores
 from harness.errors import UsageError, did_you_mean
 from harness.exchange import TOLERANCE
 from harness.items import BadItem
-from harness.metrics import acc
 from harness.plan import listed
-from harness.scores import ItemRecord, ItemScore
+from harness.scoring.metrics import acc
+from harness.scoring.scores import ItemRecord, ItemScore
 
 PREFIX = "lm-eval:"
 """What a sample file's name, or that of a folder of such files, begins with where runs are named."""

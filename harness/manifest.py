@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__, reference
-from harness.catalogue import task_hash
+from harness.choosing.catalogue import task_hash
 from harness.dialects import dialect
 from harness.endpoints import Endpoint
 from harness.journal import Journal

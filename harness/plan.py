@@ -17,7 +17,7 @@ from harness.encoding import EncodedItem
 from harness.exchange import ScoreRequest
 from harness.items import BadItem, Item
 from harness.prompts import Prompt
-from harness.scores import AsideRecord, ItemRecord
+from harness.scoring.scores import AsideRecord, ItemRecord
 
 KEY_VERSION = 1
 SCORING_MODE = "forced"

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from harness.asides import asides
-from harness.chat import Chat
+from harness.chatting.chat import Chat
 from harness.client import Client
 from harness.encoding import Bound, Tokenizes, encode_prompts
 from harness.errors import EndpointRefused, HarnessError
@@ -26,6 +25,7 @@ from harness.journal import Journal
 from harness.plan import KeyMaker, PlannedItem, plan_item
 from harness.progress import Progress
 from harness.prompts import Prompt
+from harness.scoring.asides import asides
 from harness.suite import Suite
 
 BATCH = 128

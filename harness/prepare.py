@@ -18,8 +18,8 @@ from pathlib import Path
 
 from harness import reference
 from harness.accounts import Allowance, allowances
-from harness.chat import Chat
-from harness.chats import chat_identity, chats_of, tried
+from harness.chatting.chat import Chat
+from harness.chatting.chats import chat_identity, chats_of, tried
 from harness.dialects import dialect
 from harness.encoding import Bound, Tokenizes, encode_prompts
 from harness.endpoints import Account, Credentials, Endpoint, credentials, parse_endpoints

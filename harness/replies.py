@@ -17,7 +17,7 @@ from typing import Any
 from harness.errors import StoreError
 from harness.exchange import Failure
 from harness.layout import KEY_BYTES, SCHEMA, aside_names, item_record, pieces
-from harness.scores import Answer, Answered, ItemScore, score_item
+from harness.scoring.scores import Answer, Answered, ItemScore, score_item
 
 _LOOKUP = 900
 """Keys a query: below the number of parameters that any SQLite allows."""

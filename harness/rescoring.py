@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.asides import needs_of
 from harness.columnar import journal_of
 from harness.errors import StoreError, UsageError
-from harness.metrics import ANSWER, EMPTY, METRICS, MOST_ORDERS, ORDERS, named_metrics, order_name
 from harness.replies import StoredReplies
 from harness.runs import RunFolder, SuiteIdentity
+from harness.scoring.asides import needs_of
+from harness.scoring.metrics import ANSWER, EMPTY, METRICS, MOST_ORDERS, ORDERS, named_metrics, order_name
 from harness.stored import WAY_OUT, Run, load_run
 from harness.tables import TaskTable, write_results
 

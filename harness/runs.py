@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from harness.chat import Chat, as_sent
+from harness.chatting.chat import Chat, as_sent
 from harness.errors import UsageError
 from harness.files import file_errors, replacing
 from harness.prompts import Prompt

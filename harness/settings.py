@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from harness.chat import ChatMode
+from harness.chatting.chat import ChatMode
 from harness.encoding import Overflow
 from harness.endpoint_settings import EndpointSettings
 from harness.errors import UsageError, check_margin
-from harness.metrics import named_metrics
+from harness.scoring.metrics import named_metrics
 from harness.tokenizing import Bos
 
 MARGIN = 0.01
@@ -41,9 +41,7 @@ class RunSettings:
 
     endpoint: Annotated[
         tuple[str | EndpointSettings, ...],
-        Parameter(
-            group=WHAT, negative="", consume_multiple=False, accepts_keys=False, metavar="[NAME=]SPEC"
-        ),
+        Parameter(group=WHAT, negative="", consume_multiple=False, accepts_keys=False, metavar="[NAME=]SPEC"),
     ]
     """An endpoint or adapter: dedicated:ENDPOINT_ID[:ADAPTER], serverless:MODEL, \
 http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER], openai+http(s)://HOST/PREFIX/v1#MODEL for vLLM and kin \

@@ -11,17 +11,17 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
-from harness.asides import aside_names, needs_of, takes_orders
+from harness.choosing.resolving import Asked, resolve, title
+from harness.data.listing import Listing
+from harness.data.rows import RowSource, open_rows
+from harness.data.survey import Survey, bad_rows_error, differences, survey
 from harness.errors import UsageError
 from harness.items import BadItem, Item
-from harness.listing import Listing
-from harness.metrics import ORDERS, of_orders
 from harness.plan import listed
 from harness.prompts import Prompt, Selection, check_pools, pools_by_subject, prompts
-from harness.resolving import Asked, resolve, title
-from harness.rows import RowSource, open_rows
-from harness.scores import ItemRecord
-from harness.survey import Survey, bad_rows_error, differences, survey
+from harness.scoring.asides import aside_names, needs_of, takes_orders
+from harness.scoring.metrics import ORDERS, of_orders
+from harness.scoring.scores import ItemRecord
 from harness.tables import TaskTable
 from harness.task import Task
 
@@ -125,7 +125,7 @@ def prepare_suite(
     """Load and check the tasks of a run.
 
     Args:
-        names: as `harness.resolving.resolve` takes them.
+        names: as `harness.choosing.resolving.resolve` takes them.
         shots: of every task that nobody said a number for alone; None: each task's own.
         data_dir: where rows are read from, or None: the hub.
         selection: which items.

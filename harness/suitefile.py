@@ -20,15 +20,15 @@ import tomli_w
 from cyclopts import Token
 
 from harness.accounts import allowances
+from harness.choosing.owncode import is_code
+from harness.choosing.tasklists import named, read_tables
 from harness.dialects import dialect
 from harness.endpoint_settings import EndpointSettings
 from harness.endpoints import parse_endpoints
 from harness.errors import UsageError
-from harness.owncode import is_code
 from harness.secrets import Secret, redact
 from harness.settings import RunSettings
 from harness.strict import read_toml, strict
-from harness.tasklists import named, read_tables
 from harness.tokenizing import ENDPOINT
 
 if TYPE_CHECKING:

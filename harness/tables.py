@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.estimates import Summary, pooled
 from harness.files import ParquetFile, file_errors, replacing
-from harness.metrics import METRICS, Metric, Verdict
-from harness.scores import ItemScore
+from harness.scoring.estimates import Summary, pooled
+from harness.scoring.metrics import METRICS, Metric, Verdict
+from harness.scoring.scores import ItemScore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ class TaskTable:
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Named unions of subjects; each becomes a row, pooled over its items."""
     asides: tuple[str, ...] = ()
-    """What was asked beside, by name (`harness.asides`)."""
+    """What was asked beside, by name (`harness.scoring.asides`)."""
 
 
 def item_types(metrics: Sequence[Metric], asides: Sequence[str] = ()) -> dict[str, str]:

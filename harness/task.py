@@ -16,7 +16,7 @@ class Split:
 
     rows: int
     sha256: str | None = None
-    """Content hash as `harness.survey.ContentHash` makes it, or None where no genuine copy was at hand."""
+    """Content hash as `survey.ContentHash` makes it, or None where no genuine copy was at hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class Task:
     item: Callable[[Row], Item]
     """One row to one item; raises `FieldError`."""
     metrics: tuple[str, ...]
-    """Names from `harness.metrics`; the first is the task's own headline."""
+    """Names from `harness.scoring.metrics`; the first is the task's own headline."""
     shots: Shots
     example: Mapping[str, Any]
     """One real-looking row; a test converts it."""

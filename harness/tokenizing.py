@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer as Backend
 
+from harness.data.hub import why_not
 from harness.errors import UsageError
-from harness.hub import why_not
 
 Bos = Literal["auto", "on", "off"]
 """auto: what the tokenizer itself does; on, off: a beginning-of-sequence token always, or never."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness import Dataset, Item, Row, Shots, Task
 from harness.prompts import Prompt
-from harness.scores import ItemRecord, ItemScore
+from harness.scoring.scores import ItemRecord, ItemScore
 
 
 def item_of(row: Row) -> Item:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from harness import Row
-from harness.owncode import load_code
+from harness.choosing.owncode import load_code
+from harness.choosing.registry import PACKAGE, declared, task_names
 from harness.prompts import Prompt, Selection
-from harness.registry import PACKAGE, declared, task_names
 from harness.suite import prepare_suite
 
 README = Path(__file__).parents[1] / "tasks" / "README.md"

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import FieldError, Item, Row
-from harness.asides import aside_names, asides, needs_of, takes_orders
+from harness.choosing.registry import load_task
 from harness.errors import UsageError
 from harness.manifest import Exit
-from harness.metrics import METRICS
 from harness.prompts import Prompt, other_orders
-from harness.registry import load_task
+from harness.scoring.asides import aside_names, asides, needs_of, takes_orders
+from harness.scoring.metrics import METRICS
 from tests.fake_endpoint import FakeEndpoint, Status, true_logprobs
 from tests.making import make_prompt, make_task
 from tests.running import Bench, bench

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from harness import Row, Shots, Task, catalogue
-from harness.catalogue import example_item, facts, pages, task_hash
+from harness.choosing.catalogue import example_item, facts, pages, task_hash
+from harness.choosing.registry import load_task, task_names
+from harness.choosing.tasklists import suite_names
 from harness.cli import main
 from harness.items import Item
-from harness.registry import load_task, task_names
-from harness.tasklists import suite_names
 from tests.making import make_task
 
 Say = Callable[..., str]

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 
 from harness import UsageError, compare
-from harness.chat import Chat, Message, as_sent, messages
+from harness.chatting.chat import Chat, Message, as_sent, messages
+from harness.chatting.rendering import DAY, LONGEST, Renderer
+from harness.chatting.templates import ChatTemplate, find_template
 from harness.encoding import encode_prompts
 from harness.errors import TemplateError, TemplateRefused
 from harness.items import Pair
 from harness.manifest import Exit
 from harness.prepare import prepare
 from harness.prompts import Prompt, Selection, pools_by_subject, prompts
-from harness.rendering import DAY, LONGEST, Renderer
-from harness.templates import ChatTemplate, find_template
 from harness.tokenizing import Tokenizer
 from tests.chat_templates import CHATML, HEADERS, INSTRUCTIONS, NO_SYSTEM
 from tests.fake_endpoint import FakeEndpoint, Texts
@@ -271,7 +271,7 @@ def test_the_process_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
         begun.append(options)
         raise OSError(1, "not today")
 
-    monkeypatch.setattr("harness.templates.subprocess.Popen", popen)
+    monkeypatch.setattr("harness.chatting.templates.subprocess.Popen", popen)
     with pytest.raises(TemplateError, match=r"no process can be started to render it \(not today\)"):
         ChatTemplate(CHATML, TOKENS).render(HELLO)
     assert begun[0]["env"].keys() <= {"PYTHONPATH", "PYTHONHASHSEED", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"}

@@ -19,7 +19,7 @@ from harness.comparison.matching import match, mismatch_summary
 from harness.comparison.measures import divergence, gold_logprob, margin, pair_up, token_shift
 from harness.comparison.ragged import ragged
 from harness.comparison.words import sentences
-from harness.scores import ItemRecord, ItemScore
+from harness.scoring.scores import ItemRecord, ItemScore
 from tests.making import comparable
 
 RIGHT, WRONG, OTHER = (-1.0, -2.0, -3.0), (-2.0, -1.0, -3.0), (-2.0, -3.0, -1.0)

@@ -19,7 +19,7 @@ from harness.comparison.estimating import Draft
 from harness.comparison.findings import Row
 from harness.comparison.paired import LEVEL, Floats, Integers, clusters, mean_error, p_sign_flip
 from harness.comparison.verdicts import suite_drafts
-from harness.metrics import wilson
+from harness.scoring.estimates import wilson
 
 COMPARISONS = 2_000
 TOLERANCE = 2 * math.sqrt(LEVEL * (1 - LEVEL) / COMPARISONS)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.estimates import BITS, EXP, Summary, Tally, pooled
-from harness.metrics import METRICS
-from harness.summaries import Calibration, Ratio, Recalls
+from harness.scoring.estimates import BITS, EXP, Summary, Tally, pooled
+from harness.scoring.metrics import METRICS
+from harness.scoring.summaries import Calibration, Ratio, Recalls
 
 ITEMS = st.lists(st.tuples(st.booleans(), st.floats(0.1, 1.0), st.integers(0, 3)), max_size=60)
 """Right or not, confidence (or weight), position."""

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from harness.choosing.registry import task_names
 from harness.encoding import encode_prompts
 from harness.items import BadItem, Item
 from harness.prompts import Prompt, Selection
-from harness.registry import task_names
 from harness.suite import prepare_suite
 from harness.tokenizing import load_tokenizer
 

@@ -10,10 +10,10 @@ import pytest
 
 from harness.encoding import EncodedItem, encode_prompts
 from harness.exchange import is_greedy
-from harness.metrics import METRICS
 from harness.plan import listed
 from harness.prompts import Prompt
-from harness.scores import ItemScore
+from harness.scoring.metrics import METRICS
+from harness.scoring.scores import ItemScore
 from harness.serving.decoding.job import Job
 from harness.serving.models.llama import KeysValues, LlamaModel, load_llama
 from harness.serving.prefixes import PrefixCache

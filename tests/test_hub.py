@@ -18,8 +18,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from harness.hub import why_not
-from harness.registry import load_task
+from harness.choosing.registry import load_task
+from harness.data.hub import why_not
 from tests.loopback_hub import COMMIT, Repo, hub
 from tests.test_tokenizing import definition
 
@@ -32,8 +32,8 @@ PROGRAM = """
 import json, sys, time
 from dataclasses import replace
 from harness.errors import UsageError
-from harness.registry import load_task
-from harness.rows import open_rows
+from harness.choosing.registry import load_task
+from harness.data.rows import open_rows
 from harness.tokenizing import load_tokenizer
 time.sleep = lambda seconds: None  # the libraries try again, with growing waits
 task = load_task("mmlu")

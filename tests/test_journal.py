@@ -26,7 +26,7 @@ from harness.exchange import Failure, Outcome, Reply, ScoreRequest, Usage
 from harness.journal import GROUP_ROWS, Journal
 from harness.layout import item_record, item_row
 from harness.replies import JournalStats, StoredReplies
-from harness.scores import NOT_TRIED, ItemRecord
+from harness.scoring.scores import NOT_TRIED, ItemRecord
 
 META = {"identity": '["friendli", "http://h/v1", "m", ""]', "replicate": "0"}
 

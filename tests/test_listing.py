@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import listing
-from harness.listing import CHUNK, Listing
+from harness.data import listing
+from harness.data.listing import CHUNK, Listing
 from harness.plan import listed
 from harness.prompts import Selection
-from harness.scores import ItemRecord
+from harness.scoring.scores import ItemRecord
 from harness.suite import Suite, prepare_suite
 
 

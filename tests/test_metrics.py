@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.estimates import Tally, pooled, wilson
-from harness.metrics import METRICS, Verdict, named_metrics, of_orders
-from harness.scores import AsideRecord, AsideScore, ItemRecord, ItemScore
+from harness.scoring.estimates import Tally, pooled, wilson
+from harness.scoring.metrics import METRICS, Verdict, named_metrics, of_orders
+from harness.scoring.scores import AsideRecord, AsideScore, ItemRecord, ItemScore
 
 
 def scored(sums: tuple[float, ...], choices: tuple[str, ...], gold: tuple[int, ...] = (0,)) -> ItemScore:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import FieldError, Item, Row, UsageError
-from harness.ownitems import AnswerRule, OwnForm, checked_template
+from harness.choosing.ownitems import AnswerRule, OwnForm, checked_template
 
 MC = "{context}\n{question}\n{choices}\nAnswer:"
 

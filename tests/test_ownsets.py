@@ -15,8 +15,8 @@ import pytest
 from pyarrow import parquet
 
 from harness import Task, UsageError
+from harness.choosing.ownsets import load_own_set
 from harness.errors import BadRows
-from harness.ownsets import load_own_set
 from harness.prompts import Prompt, Selection
 from harness.suite import Suite, prepare_suite
 

@@ -51,7 +51,7 @@ def test_data_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
 def test_an_installed_copy_works_alone(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     """Unpacked somewhere without the checkout, the program starts and finds its tasks."""
     wheel.extractall(tmp_path)
-    code = "import harness; from harness.registry import load_task, task_names;"
+    code = "import harness; from harness.choosing.registry import load_task, task_names;"
     code += "print(harness.__file__, [load_task(name).name for name in task_names()])"
     found = subprocess.run(
         [sys.executable, "-P", "-c", code],

@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 from harness import Item, Row, listing
+from harness.choosing.ownitems import OwnForm
 from harness.journal import Journal
-from harness.ownitems import OwnForm
 from harness.pool import BATCH
 from harness.prepare import prepare
 from harness.runner import evaluate

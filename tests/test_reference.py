@@ -16,9 +16,9 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from harness import compare, reference
+from harness.choosing.registry import shipped_rows
 from harness.cli import main
 from harness.prepare import prepare
-from harness.registry import shipped_rows
 from harness.runner import RunResult, evaluate
 from harness.settings import RunSettings
 

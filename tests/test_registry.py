@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from harness import Task, UsageError
-from harness.registry import PACKAGE, load_task, task_names
+from harness.choosing.registry import PACKAGE, load_task, task_names
 
 ROOT = Path(__file__).parents[1]
 TELL = """
 import json, sys
-from harness.registry import load_task, task_names
+from harness.choosing.registry import load_task, task_names
 names = task_names()
 before = sorted(name for name in sys.modules if name.startswith("harness.tasks."))
 task = load_task("mmlu")

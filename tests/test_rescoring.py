@@ -10,8 +10,8 @@ import pytest
 from harness import UsageError, load_run
 from harness.cli import main
 from harness.errors import StoreError
-from harness.metrics import METRICS
 from harness.rescoring import rescore
+from harness.scoring.metrics import METRICS
 from tests.fake_endpoint import FakeEndpoint
 from tests.running import Bench, bench
 

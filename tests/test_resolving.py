@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from harness import UsageError, owncode
+from harness.choosing.registry import load_task
+from harness.choosing.resolving import LONGEST, NAME, Asked, resolve, title
+from harness.choosing.tasklists import load_suite, read_suite, suite_names
 from harness.prompts import Selection
-from harness.registry import load_task
-from harness.resolving import LONGEST, NAME, Asked, resolve, title
 from harness.suite import prepare_suite
-from harness.tasklists import load_suite, read_suite, suite_names
 
 CODE = '''"""Own: tasks of a test."""
 from dataclasses import replace

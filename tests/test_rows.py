@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from harness import Task, UsageError
-from harness.registry import load_task, shipped_rows
-from harness.rowfiles import READERS, read_csv
-from harness.rows import open_rows
-from harness.survey import survey
+from harness.choosing.registry import load_task, shipped_rows
+from harness.data.rowfiles import READERS, read_csv
+from harness.data.rows import open_rows
+from harness.data.survey import survey
 from tests.making import make_task
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

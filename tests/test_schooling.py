@@ -13,8 +13,8 @@ from random import Random
 
 import pytest
 
+from harness.choosing.registry import shipped_rows
 from harness.items import LETTERS
-from harness.registry import shipped_rows
 from harness.schooling import __main__ as command
 from harness.schooling import knowledge, samples
 from harness.schooling.corpus import Document, Lesson, Writer, kept_back, lessons_of

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.exchange import Failure, Reply
-from harness.scores import NOT_TRIED, Answer, Answered, AsideRecord, ItemRecord, score_item, summed
+from harness.scoring.scores import NOT_TRIED, Answer, Answered, AsideRecord, ItemRecord, score_item, summed
 
 
 def record(keys: tuple[bytes, ...] = (b"a", b"b"), problem: str = "") -> ItemRecord:

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import Dataset, Row, Split
-from harness.registry import load_task
-from harness.rows import open_rows
-from harness.survey import BAD_ROWS_KEPT, ContentHash, bad_rows_error, differences, survey
+from harness.choosing.registry import load_task
+from harness.data.rows import open_rows
+from harness.data.survey import BAD_ROWS_KEPT, ContentHash, bad_rows_error, differences, survey
 from tests.making import make_rows, make_task
 
 COLUMNS = ("question", "choices", "answer")

@@ -17,10 +17,10 @@ import pytest
 from pyarrow import parquet
 
 from harness.errors import StoreError
-from harness.estimates import Tally
 from harness.layout import TABLES
-from harness.metrics import METRICS
-from harness.scores import ItemRecord, ItemScore
+from harness.scoring.estimates import Tally
+from harness.scoring.metrics import METRICS
+from harness.scoring.scores import ItemRecord, ItemScore
 from harness.tables import SCORE_COLUMNS, TaskTable, item_types, pivot, write_results
 from harness.texts import TEXT_TYPES
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from harness import FieldError, Item, Row, Task
-from harness.metrics import METRICS
+from harness.choosing.registry import declared, load_task, task_names
+from harness.data.rows import open_rows
 from harness.prompts import Prompt, Selection, shot_drawer
-from harness.registry import declared, load_task, task_names
-from harness.rows import open_rows
+from harness.scoring.metrics import METRICS
 from harness.suite import prepare_suite
 from tasks.hellaswag import clean
 

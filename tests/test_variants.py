@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import Item, Row, Task, UsageError
-from harness.asides import takes_orders
+from harness.choosing.registry import declared, load_task, task_names
+from harness.data.rows import open_rows
 from harness.prompts import Prompt, Selection, shot_drawer
-from harness.registry import declared, load_task, task_names
-from harness.rows import open_rows
+from harness.scoring.asides import takes_orders
 from harness.suite import Suite, prepare_suite
 
 VARIANTS = [task for file in task_names() for task in declared(file)[1:]]

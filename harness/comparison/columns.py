@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.comparison.ragged import Ragged, ragged
-from harness.metrics import METRICS, Verdict
-from harness.scores import ItemRecord, ItemScore
+from harness.scoring.metrics import METRICS, Verdict
+from harness.scoring.scores import ItemRecord, ItemScore
 
 
 @dataclass(frozen=True, slots=True)

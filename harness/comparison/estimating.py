@@ -25,7 +25,7 @@ from harness.comparison.paired import (
     p_sign_flip,
 )
 from harness.comparison.parts import Part
-from harness.metrics import METRICS
+from harness.scoring.metrics import METRICS
 
 
 @dataclass(frozen=True, slots=True)

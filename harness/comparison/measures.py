@@ -79,7 +79,7 @@ def pair_up(matched: Matched) -> Pair:
 
 
 def metric_values(pair: Pair, metric: str) -> Values:
-    """Right or wrong by a metric of `harness.metrics`; NaN where the item's task does not report it."""
+    """Each item's value by a metric of `harness.scoring`; NaN where its task does not report it."""
     before, after = (side.columns.values[metric][side.at] for side in (pair.baseline, pair.other))
     return Values(after - before, before, after)
 

@@ -23,11 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.choosing.registry import load_task
 from harness.exchange import Outcome, Reply, ScoreRequest
 from harness.files import ParquetFile
 from harness.journal import Journal
-from harness.registry import load_task
-from harness.scores import ItemRecord
+from harness.scoring.scores import ItemRecord
 from harness.tables import TaskTable, write_results
 from harness.texts import TEXT_TYPES
 

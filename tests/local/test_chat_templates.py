@@ -22,13 +22,13 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 
-from harness.chat import Chat, Message
+from harness.chatting.chat import Chat, Message
+from harness.chatting.rendering import DAY
+from harness.chatting.templates import ChatTemplate, find_template
 from harness.encoding import EncodedItem, encode_prompts
 from harness.errors import TemplateError
 from harness.prompts import Prompt, Selection
-from harness.rendering import DAY
 from harness.suite import Suite, prepare_suite
-from harness.templates import ChatTemplate, find_template
 from harness.tokenizing import load_tokenizer
 from tests.chat_templates import TEMPLATES
 

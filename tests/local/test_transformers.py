@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ from harness.serving.models.local import batches, models, network
 from harness.serving.models.local.models import CachedModel, RereadingModel
 from harness.serving.models.seam import Ids, Model, Segment, Span, fork, start
 from harness.serving.models.transformers_model import load_transformers
-from harness.tokenizing import load_tokenizer
+from harness.tokenizing import Tokenizer, load_tokenizer
 from tests.local.families import KEEPING, LENGTH, REFUSED, REREAD, VOCABULARY, write
-from tests.test_llama import golden_items, split
 from tests.tiny_llama import write_model
 
 Logits = npt.NDArray[np.float32]
@@ -32,6 +31,23 @@ Served = CachedModel | RereadingModel
 
 ROUNDING = 1e-4
 """What float32 may move logits of a few nats."""
+
+
+def golden_items(shared: Path) -> Iterator[tuple[dict[str, Any], list[float]]]:
+    """The 0-shot HellaSwag and MMLU records with the reference's sums."""
+    lines = (shared / "golden/scores_stories260k.jsonl").read_text().splitlines()
+    sums = {(each["task"], each["doc_id"]): each["sums"] for each in map(json.loads, lines)}
+    for line in (shared / "golden/requests.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if record["shots"] == 0 and record["task"].split("_")[0] in ("hellaswag", "mmlu"):
+            yield record, sums[record["task"], record["doc_id"]]
+
+
+def split(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Context and continuation ids: trailing spaces move over, the whole is encoded, split by count."""
+    stripped = context.rstrip()
+    whole, first = tokenizer.encode([context + continuation, stripped])
+    return first, whole[len(first) :]
 
 
 def some(count: int, *, seed: int = 0) -> Ids:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from harness.items import Pair, Row
-from harness.metrics import ANSWER, EMPTY, METRICS, ORDERS, order_name
 from harness.prompts import Prompt
+from harness.scoring.metrics import ANSWER, EMPTY, METRICS, ORDERS, order_name
 from harness.task import Task
 
 

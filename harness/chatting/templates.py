@@ -21,16 +21,16 @@ from signal import SIGPROF
 from typing import Any
 
 import harness
-from harness.chat import Message
+from harness.chatting.chat import Message
+from harness.chatting.rendering import DAY, SECONDS
 from harness.errors import TemplateError, TemplateRefused, UsageError
-from harness.rendering import DAY, SECONDS
 from harness.tokenizing import special_names
 
 TEMPLATE = "chat_template.jinja"
 CONFIG = "tokenizer_config.json"
 _HOME = str(Path(harness.__path__[0]).parent)
 # -P: the folder that the run was started in may hold anything, a package called harness too.
-_COMMAND = (sys.executable, "-P", "-m", "harness.rendering")
+_COMMAND = (sys.executable, "-P", "-m", "harness.chatting.rendering")
 _LINKER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 """Variables that some interpreters do not start without."""
 _GRACE = 5.0

@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from harness.estimates import Estimate, Link, Summary, student
+from harness.scoring.estimates import Estimate, Link, Summary, student
 
 BINS = 10
 """Of the calibration error, as HELM has it (Liang et al. 2022, arXiv:2211.09110)."""

@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.choosing.owncode import installed, is_code, load_code, load_installed
+from harness.choosing.ownsets import PREFIX, load_own_set
+from harness.choosing.registry import declared, load_task, of_name, task_names
+from harness.choosing.tasklists import load_suite, named, suite_names
+from harness.data.rowfiles import READERS
 from harness.errors import UsageError, did_you_mean
-from harness.owncode import installed, is_code, load_code, load_installed
-from harness.ownsets import PREFIX, load_own_set
-from harness.registry import declared, load_task, of_name, task_names
-from harness.rowfiles import READERS
 from harness.task import Task
-from harness.tasklists import load_suite, named, suite_names
 
 NAME = re.compile(r"\w[\w.-]*(:\w[\w.-]*)*")
 """What tasks may be called: fit for tables, and with `_` for `:` for files."""

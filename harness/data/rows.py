@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.choosing.registry import shipped_rows
+from harness.data.hub import why_not
+from harness.data.rowfiles import BATCH_ROWS, READERS, Record, Records, row_place
 from harness.errors import UsageError, did_you_mean
-from harness.hub import why_not
 from harness.items import Row
-from harness.registry import shipped_rows
-from harness.rowfiles import BATCH_ROWS, READERS, Record, Records, row_place
 from harness.task import Task
 
 

@@ -20,17 +20,17 @@ from typing import Any, Literal
 
 import msgspec
 
+from harness.choosing.ownitems import NEEDED, AnswerRule, OwnForm, checked_template, unused_placeholders
+from harness.data.rowfiles import READERS
 from harness.errors import FieldError, UsageError, did_you_mean
 from harness.items import Row
-from harness.metrics import METRICS
-from harness.ownitems import NEEDED, AnswerRule, OwnForm, checked_template, unused_placeholders
-from harness.rowfiles import READERS
+from harness.scoring.metrics import METRICS
 from harness.strict import read_toml, strict
 from harness.task import Dataset, Shots, Task
 
 PREFIX = "file:"
 RULES = "own-1"
-"""Of prompts and answers, as `harness.ownitems` has them; whoever changes those changes this."""
+"""Of prompts and answers, as `harness.choosing.ownitems` has them; whoever changes those changes this."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from tempfile import SpooledTemporaryFile
 
 import msgspec
 
-from harness.scores import ItemRecord
+from harness.scoring.scores import ItemRecord
 
 IN_MEMORY = 1 << 22
 """Bytes that are kept in memory: about 25,000 items."""

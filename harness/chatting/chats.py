@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from harness.chat import Chat, ChatMode, as_sent
+from harness.chatting.chat import Chat, ChatMode, as_sent
+from harness.chatting.rendering import DAY
+from harness.chatting.templates import ChatTemplate, find_template
 from harness.dialects import dialect
 from harness.endpoints import Endpoint
 from harness.errors import UsageError
 from harness.prompts import Prompt
-from harness.rendering import DAY
 from harness.suite import PreparedTask, Suite
-from harness.templates import ChatTemplate, find_template
 from harness.tokenizing import ENDPOINT, Tokenizer, tokenizer_file
 
 

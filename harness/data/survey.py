@@ -73,9 +73,7 @@ class ContentHash:
         return sha256("".join(lines).encode(errors="surrogatepass")).hexdigest()
 
 
-def survey(
-    task: Task, rows: Iterable[Row], take: Callable[[Item | BadItem], None] | None = None
-) -> Survey:
+def survey(task: Task, rows: Iterable[Row], take: Callable[[Item | BadItem], None] | None = None) -> Survey:
     """Make an item of every row, and tell what was found; nothing is kept but counts and problems.
 
     Args:

@@ -1,9 +1,9 @@
 """Metrics of scored items; pure.
 
-A metric is one function and one line of `METRICS`. It judges one scored item; a summary (`harness.estimates`,
-`harness.summaries`) makes one number of many judgements. All of them read stored sums. Most need no more than
-every run asks; the others name in `needs` what is asked beside it (`harness.asides`). This module does not
-know where scores come from.
+A metric is one function and one line of `METRICS`. It judges one scored item; a summary (`estimates`,
+`summaries`) makes one number of many judgements. All of them read stored sums. Most need no more than every
+run asks; the others name in `needs` what is asked beside it (`asides`). This module does not know where
+scores come from.
 
 Sources: lm-evaluation-harness 0.4.13, `api/task.py` and `api/metrics.py` (acc, acc_norm, acc_bytes,
 acc_mutual_info, brier_score, perplexities, the mass of truthfulqa_mc2); Gu et al. 2024, "OLMES",
@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from harness.errors import UsageError, did_you_mean
-from harness.estimates import BITS, EXP, Summary, Tally
-from harness.scores import ItemScore
-from harness.summaries import Calibration, Ratio, Recalls
+from harness.scoring.estimates import BITS, EXP, Summary, Tally
+from harness.scoring.scores import ItemScore
+from harness.scoring.summaries import Calibration, Ratio, Recalls
 
 EMPTY, ANSWER, ORDERS = "empty", "answer", "orders"
 """What is asked beside an item: its choices after nothing; after "Answer:"; in every cyclic order."""

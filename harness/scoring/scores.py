@@ -38,7 +38,7 @@ class AsideRecord:
     """What a run asked beside an item's own prompt: its choices again, in another way."""
 
     name: str
-    """As in `harness.asides`."""
+    """As in `harness.scoring.asides`."""
     keys: tuple[bytes, ...]
     """The key of the request of each choice; empty where nothing can be asked."""
     problem: str = ""

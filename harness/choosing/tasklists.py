@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
+from harness.choosing.registry import suites_folder
 from harness.errors import UsageError
-from harness.registry import suites_folder
 from harness.strict import read_toml, strict
 
 

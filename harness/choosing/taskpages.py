@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.catalogue import Catalogue, Facts, Page, catalogue, pages
+from harness.choosing.catalogue import Catalogue, Facts, Page, catalogue, pages
+from harness.choosing.tasklists import NamedSuite, load_suite, suite_names
 from harness.runs import prompt_text
-from harness.tasklists import NamedSuite, load_suite, suite_names
 from harness.terminal import print_table, say
 
 FEW = 8

@@ -13,18 +13,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from harness.choosing.owncode import installed, load_installed
+from harness.choosing.ownitems import OwnForm
+from harness.choosing.registry import about, declared, task_names
+from harness.choosing.resolving import resolve
+from harness.choosing.tasklists import NamedSuite, load_suite, suite_names
+from harness.data.rows import open_rows
+from harness.data.survey import bad_rows_error, survey
 from harness.errors import UsageError
 from harness.items import BadItem, Item, Row
-from harness.owncode import installed, load_installed
-from harness.ownitems import OwnForm
 from harness.prompts import Prompt, check_pools, item_or_bad, prompt_prefix, prompts
-from harness.registry import about, declared, task_names
-from harness.resolving import resolve
-from harness.rows import open_rows
 from harness.suite import shot_pools
-from harness.survey import bad_rows_error, survey
 from harness.task import Task
-from harness.tasklists import NamedSuite, load_suite, suite_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

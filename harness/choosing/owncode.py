@@ -15,8 +15,8 @@ from pathlib import Path
 from traceback import format_exception_only
 from types import ModuleType
 
+from harness.choosing.registry import of_name, tasks_of
 from harness.errors import UsageError, did_you_mean
-from harness.registry import of_name, tasks_of
 from harness.task import Task
 
 GROUP = "forced_choice.tasks"
