@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -19,11 +18,11 @@ from rich.console import Console
 
 from harness import __version__, examples
 from harness.errors import EndpointRefused, HarnessError, StoreError, UsageError
+from harness.printing import NAME, print_accuracy, print_comparison, print_result
 from harness.settings import FILES, CompareSettings, RunSettings, ServeSettings
 from harness.terminal import pairs_table, print_table, reader_may_leave, say, show_other_signs
 
 if TYPE_CHECKING:
-    import pandas as pd
     from cyclopts.argument import ArgumentCollection
 
     from harness.compared import Comparison
@@ -36,7 +35,7 @@ _COMPARE_DEFAULTS = CompareSettings()
 _SERVE_DEFAULTS = ServeSettings()
 
 app = App(
-    name="forced-choice",
+    name=NAME,
     version=f"forced-choice {__version__}",
     help="How good is an LLM endpoint, or an adapter, at multiple choice? Every choice of an item is forced"
     " as output and its log-probability read; nothing is sampled, nothing parsed.",
@@ -88,7 +87,7 @@ What flags say wins.
 
     result = _run_async(_evaluate(prepare(settings)))
     with reader_may_leave():
-        _print_result(result, as_json=settings.json)
+        print_result(result, as_json=settings.json)
     return int(result.exit)
 
 
@@ -130,7 +129,7 @@ sample file of lm-evaluation-harness. The first endpoint is the baseline.
         raise UsageError(f"{error}{_way_out(error, settings)}") from error
     code = 0 if checks is None or passed(checks) else int(Exit.GATE_FAILED)
     with reader_may_leave():
-        _print_comparison(comparison, settings, folder, checks)
+        print_comparison(comparison, settings, folder, checks)
     return code
 
 
@@ -162,7 +161,7 @@ def rescore(
     except StoreError as error:
         raise UsageError(str(error)) from error
     with reader_may_leave():
-        _print_accuracy(found.accuracy, as_json=json)
+        print_accuracy(found.accuracy, as_json=json)
         say(Console(stderr=True), f"Files: {found.folder}/ (scores.csv, items.csv, items.parquet)")
     return int(Exit.UNSCORED if found.unscored else Exit.DONE)
 
@@ -331,53 +330,6 @@ async def _evaluate(prepared: Prepared) -> RunResult:
     return await evaluate(prepared, console, stop)
 
 
-def _print_result(result: RunResult, *, as_json: bool) -> None:
-    """The accuracy table for people, or for programs; what must be known beside it goes to stderr."""
-    from harness.showing import closing_lines
-
-    _print_accuracy(result.accuracy, as_json=as_json)
-    console = Console(stderr=True)
-    for line in closing_lines(result, program=_program()):
-        say(console, line)
-
-
-def _print_accuracy(accuracy: pd.DataFrame, *, as_json: bool) -> None:
-    from harness.showing import accuracy_table
-
-    if as_json:
-        sys.stdout.write(accuracy.to_json(orient="records", indent=2) + "\n")
-    else:
-        print_table(accuracy_table(accuracy))
-
-
-def _print_comparison(
-    comparison: Comparison, settings: CompareSettings, folder: Path, checks: Sequence[Check] | None
-) -> None:
-    """The table and the verdicts; what must be known beside them goes to stderr, and so do the checks."""
-    from harness.comparison.matching import mismatch_summary
-    from harness.comparison.words import families
-    from harness.exports import FORMATS
-    from harness.showing import comparison_table
-
-    console, findings = Console(stderr=True), comparison.findings
-    form = "json" if settings.json else settings.format
-    if form == "text":
-        print_table(comparison_table(findings, subjects=settings.subjects))
-        for line in (families(findings), *comparison.verdicts):
-            say(Console(), line)
-    else:
-        sys.stdout.write(FORMATS[form](findings, subjects=settings.subjects))
-    files = ("comparison.csv", "flips.csv", *(["mismatches.csv"] if findings.mismatches else []))
-    for line in (*comparison.remarks, *mismatch_summary(findings.mismatches)):
-        say(console, line)
-    say(console, f"Files: {folder}/ ({', '.join(files)})")
-    if checks is not None:
-        failed = [each for each in checks if not each.passed]
-        for each in failed:
-            say(console, f"gate: {each.endpoint}: {each.name}: FAILED, {each.message}")
-        say(console, f"gate: {len(checks) - len(failed)} of {len(checks)} checks passed")
-
-
 def _write_gate(comparison: Comparison, checks: Sequence[Check], settings: CompareSettings) -> None:
     """Write what the gate found where CI systems look."""
     from harness.junit import append_summary, write_junit
@@ -392,13 +344,3 @@ def _way_out(error: StoreError, settings: CompareSettings) -> str:
     """What to do about a run's folder that cannot be written."""
     unwritable = isinstance(error.__cause__, PermissionError) and settings.out is None
     return "; choose another folder with --out" if unwritable else ""
-
-
-def _program() -> str:
-    """How this program can be called again."""
-    called = sys.argv[0]
-    if called.endswith("__main__.py"):
-        return "python -m harness"
-    if called.endswith(".py"):
-        return f"python {called}"
-    return app.name[0] if shutil.which(app.name[0]) == called else called

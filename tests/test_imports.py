@@ -111,6 +111,7 @@ SHELL = (
     "terminal",
     "choosing.taskpages",
     "examples",
+    "printing",
     "cli",
 )
 """Modules of each ring, in the order in which they may import one another."""

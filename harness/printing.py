@@ -1,0 +1,82 @@
+"""What commands print at their end: tables to stdout, for people or programs; all else to stderr."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from harness.terminal import print_table, say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from harness.compared import Comparison
+    from harness.comparison.gate import Check
+    from harness.runner import RunResult
+    from harness.settings import CompareSettings
+
+NAME = "forced-choice"
+
+
+def print_result(result: RunResult, *, as_json: bool) -> None:
+    """The accuracy table for people, or for programs; what must be known beside it goes to stderr."""
+    from harness.showing import closing_lines
+
+    print_accuracy(result.accuracy, as_json=as_json)
+    console = Console(stderr=True)
+    for line in closing_lines(result, program=program()):
+        say(console, line)
+
+
+def print_accuracy(accuracy: pd.DataFrame, *, as_json: bool) -> None:
+    """The accuracy table alone."""
+    from harness.showing import accuracy_table
+
+    if as_json:
+        sys.stdout.write(accuracy.to_json(orient="records", indent=2) + "\n")
+    else:
+        print_table(accuracy_table(accuracy))
+
+
+def print_comparison(
+    comparison: Comparison, settings: CompareSettings, folder: Path, checks: Sequence[Check] | None
+) -> None:
+    """The table and the verdicts; what must be known beside them goes to stderr, and so do the checks."""
+    from harness.comparison.matching import mismatch_summary
+    from harness.comparison.words import families
+    from harness.exports import FORMATS
+    from harness.showing import comparison_table
+
+    console, findings = Console(stderr=True), comparison.findings
+    form = "json" if settings.json else settings.format
+    if form == "text":
+        print_table(comparison_table(findings, subjects=settings.subjects))
+        for line in (families(findings), *comparison.verdicts):
+            say(Console(), line)
+    else:
+        sys.stdout.write(FORMATS[form](findings, subjects=settings.subjects))
+    files = ("comparison.csv", "flips.csv", *(["mismatches.csv"] if findings.mismatches else []))
+    for line in (*comparison.remarks, *mismatch_summary(findings.mismatches)):
+        say(console, line)
+    say(console, f"Files: {folder}/ ({', '.join(files)})")
+    if checks is not None:
+        failed = [each for each in checks if not each.passed]
+        for each in failed:
+            say(console, f"gate: {each.endpoint}: {each.name}: FAILED, {each.message}")
+        say(console, f"gate: {len(checks) - len(failed)} of {len(checks)} checks passed")
+
+
+def program() -> str:
+    """How this program can be called again."""
+    called = sys.argv[0]
+    if called.endswith("__main__.py"):
+        return "python -m harness"
+    if called.endswith(".py"):
+        return f"python {called}"
+    return NAME if shutil.which(NAME) == called else called
