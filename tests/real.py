@@ -114,7 +114,7 @@ def golden_problems(shared: Path, items: pd.DataFrame) -> list[str]:
         name = record["task"]
         task, subject = ("mmlu", name.removeprefix("mmlu_")) if name.startswith("mmlu_") else (name, "")
         row = by_place[task, subject, record["doc_id"]]
-        if row["unscored"]:
+        if isinstance(row["unscored"], str):
             compared[row["unscored"].split(" (")[0]] += 1
             continue
         apart = max(abs(ours - theirs) for ours, theirs in zip(row["sums"], record["sums"], strict=True))

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from harness import Row, Shots, Task, catalogue
+from harness import Row, Shots, Task
+from harness.choosing import catalogue
 from harness.choosing.catalogue import example_item, facts, pages, task_hash
 from harness.choosing.registry import load_task, task_names
 from harness.choosing.tasklists import suite_names

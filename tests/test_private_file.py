@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness import Item, Row, listing
+from harness import Item, Row
 from harness.choosing.ownitems import OwnForm
+from harness.data import listing
 from harness.journal import Journal
 from harness.pool import BATCH
 from harness.prepare import prepare

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import UsageError, owncode
+from harness import UsageError
+from harness.choosing import owncode
 from harness.choosing.registry import load_task
 from harness.choosing.resolving import LONGEST, NAME, Asked, resolve, title
 from harness.choosing.tasklists import load_suite, read_suite, suite_names
