@@ -24,7 +24,7 @@ from harness.dialects import dialect
 from harness.encoding import Bound, Tokenizes, encode_prompts
 from harness.endpoints import Account, Credentials, Endpoint, credentials, parse_endpoints
 from harness.errors import UsageError, did_you_mean
-from harness.prompts import Prompt, Selection
+from harness.prompts import Selection
 from harness.runs import SuiteIdentity
 from harness.settings import RunSettings
 from harness.suite import Suite, prepare_suite, with_metrics
@@ -142,7 +142,7 @@ def fail_on_overflow(prepared: Prepared, tokenizers: Iterable[Tokenizes]) -> Non
         return
     chats = {id(prepared.tokenizers[label]): chat for label, chat in prepared.chats.items()}
     for tokenizer in {id(each): each for each in tokenizers}.values():
-        prompts = (prompt for _, prompt in prepared.suite.prompts() if isinstance(prompt, Prompt))
+        prompts = prepared.suite.everything()
         while batch := list(islice(prompts, 128)):
             encode_prompts(batch, tokenizer, prepared.bound, chat=chats.get(id(tokenizer)))
 

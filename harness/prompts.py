@@ -119,7 +119,8 @@ def check_pools(task: Task, shots: int, pools: Mapping[str, Sequence[Item]], sub
         if found < needed:
             where = _where(task, subject)
             raise UsageError(
-                f"--shots {shots}: {task.name} needs {needed} items of {where}, which has {found}"
+                f"--tasks {task.name}: with {shots} shots it needs {needed} items of {where}, which has"
+                f" {found}; --shots asks with fewer"
             )
 
 

@@ -19,7 +19,7 @@ from harness.errors import UsageError
 from harness.items import BadItem, Item
 from harness.plan import listed
 from harness.prompts import Prompt, Selection, check_pools, pools_by_subject, prompts
-from harness.scoring.asides import aside_names, needs_of, takes_orders
+from harness.scoring.asides import aside_names, asides, needs_of, takes_orders
 from harness.scoring.metrics import ORDERS, of_orders
 from harness.scoring.scores import ItemRecord
 from harness.tables import TaskTable
@@ -80,6 +80,14 @@ class Suite:
             for prompt in task.prompts():
                 yield ordinal, prompt
                 ordinal += 1
+
+    def everything(self) -> Iterator[Prompt]:
+        """All prompts that are sent: the items' own, and what is asked beside them."""
+        needs = self.needs
+        for _, prompt in self.prompts():
+            if isinstance(prompt, Prompt):
+                yield prompt
+                yield from asides(prompt, needs[prompt.item.task]).values()
 
     def records(self) -> Iterator[ItemRecord]:
         """What is asked for, before anything is planned: the items of the journal. No row is read again."""

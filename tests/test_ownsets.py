@@ -109,7 +109,7 @@ def test_shots(tmp_path: Path) -> None:
     assert first[0].startswith("Was heißt „yes“?\nA. ja\nB. nein\nAnswer: A\n\nWie heißt")
     assert second[0].startswith("Three and one?\nA. six\nB. four\nAnswer: B\n\nTwo and one?")
     assert asked(f"file:{file}", shots=0)[0][0].startswith("Wie heißt")
-    with pytest.raises(UsageError, match=r"--shots 2: quiz needs 2 items of quiz/shots, subject words"):
+    with pytest.raises(UsageError, match=r"--tasks quiz: with 2 shots it needs 2 items of quiz/shots, subject words"):
         suite(f"file:{file}", shots=2)
 
 
