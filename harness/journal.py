@@ -9,11 +9,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 
+from harness.data.listing import Listing
 from harness.errors import StoreError
 from harness.exchange import Outcome
 from harness.layout import SCHEMA, TABLES, item_row, reply_row
@@ -38,8 +39,8 @@ _PUT_REPLIES = """INSERT INTO replies VALUES {} ON CONFLICT (key) DO UPDATE SET
     WHERE replies.sum IS NULL"""
 """A stored reply stays as it is; a stored failure gives way to whatever comes later."""
 _PUT_ITEMS = "INSERT OR REPLACE INTO items VALUES {}"
-_KEEP_PLANNED = "CREATE TEMP TABLE planned AS SELECT * FROM items WHERE prompt_hash != x''"
-_RESTORE_PLANNED = """UPDATE items SET prompt_hash = planned.prompt_hash,
+_KEEP_PLANNED = "CREATE TEMP TABLE planned AS SELECT * FROM main.items WHERE prompt_hash != x''"
+_RESTORE_PLANNED = """UPDATE main.items SET prompt_hash = planned.prompt_hash,
     context_sha256 = planned.context_sha256, keys = planned.keys, n_tokens = planned.n_tokens,
     problem = planned.problem, asides = planned.asides
     FROM temp.planned WHERE items.problem = '' AND planned.task = items.task
@@ -108,21 +109,27 @@ class Journal(StoredReplies):
         """Hand over items as planned; they replace those of the same ordinal. Raises as `put` does."""
         self._hand_over(records)
 
-    def begin(self, records: Iterable[ItemRecord]) -> int:
+    def begin(self, asked: Listing) -> int:
         """Replace the items by what this run asks for, as one change; how many there are.
 
         What an earlier session planned for the same items stays known, so that its replies are found again
         even if this session ends before it comes to them.
         """
+        asked.flush()
         with self._writing, store_errors(self.path):
-            self._writer.execute("BEGIN IMMEDIATE")
-            with self._writer:
-                self._writer.execute(_KEEP_PLANNED)
-                self._writer.execute("DELETE FROM items")
-                asked = self._insert(_PUT_ITEMS, map(item_row, records))
-                self._writer.execute(_RESTORE_PLANNED)
-                self._writer.execute("DROP TABLE temp.planned")
-        return asked
+            self._writer.execute("ATTACH ? AS asked", (str(asked.path),))
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                with self._writer:
+                    self._writer.execute(_KEEP_PLANNED)
+                    self._writer.execute("DELETE FROM main.items")
+                    self._writer.execute("INSERT INTO main.items SELECT * FROM asked.items")
+                    self._writer.execute(_RESTORE_PLANNED)
+                    self._writer.execute("DROP TABLE temp.planned")
+            finally:
+                self._writer.execute("DETACH asked")
+            count: int = self._writer.execute("SELECT count(*) FROM items").fetchone()[0]
+        return count
 
     def flush(self) -> None:
         """Return when all that was handed over so far is committed; raises `StoreError` if it cannot be."""

@@ -18,6 +18,25 @@ from harness.scoring.scores import AsideRecord, ItemRecord, summed
 SCHEMA = "2"
 """Of the tables below; a file of another one is refused."""
 
+ITEMS = """CREATE TABLE items (
+    ordinal INTEGER PRIMARY KEY,
+    task TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    shots INTEGER NOT NULL,
+    "index" INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    gold BLOB NOT NULL,
+    cluster TEXT NOT NULL,
+    n_chars BLOB NOT NULL,
+    n_bytes BLOB NOT NULL,
+    n_words BLOB NOT NULL,
+    prompt_hash BLOB NOT NULL,
+    context_sha256 BLOB NOT NULL,
+    keys BLOB NOT NULL,
+    n_tokens BLOB NOT NULL,
+    problem TEXT NOT NULL,
+    asides BLOB NOT NULL
+)"""
 TABLES = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     """CREATE TABLE replies (
@@ -37,25 +56,7 @@ TABLES = (
         status INTEGER,
         CHECK ((sum IS NULL) = (reason IS NOT NULL))
     )""",
-    """CREATE TABLE items (
-        ordinal INTEGER PRIMARY KEY,
-        task TEXT NOT NULL,
-        subject TEXT NOT NULL,
-        shots INTEGER NOT NULL,
-        "index" INTEGER NOT NULL,
-        id TEXT NOT NULL,
-        gold BLOB NOT NULL,
-        cluster TEXT NOT NULL,
-        n_chars BLOB NOT NULL,
-        n_bytes BLOB NOT NULL,
-        n_words BLOB NOT NULL,
-        prompt_hash BLOB NOT NULL,
-        context_sha256 BLOB NOT NULL,
-        keys BLOB NOT NULL,
-        n_tokens BLOB NOT NULL,
-        problem TEXT NOT NULL,
-        asides BLOB NOT NULL
-    )""",
+    ITEMS,
 )
 
 KEY_BYTES = 16

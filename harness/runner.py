@@ -127,7 +127,7 @@ def _part(prepared: Prepared, endpoint: Endpoint, folder: RunFolder, journals: E
     except StoreError as error:
         raise UsageError(f"--out {folder.path}: {error}") from error
     journals.callback(journal.close)
-    asked = journal.begin(prepared.suite.records())
+    asked = journal.begin(prepared.suite.listing)
     return EndpointRun(endpoint, journal, Progress(endpoint.label, asked))
 
 

@@ -21,7 +21,6 @@ from harness.plan import listed
 from harness.prompts import Prompt, Selection, check_pools, pools_by_subject, prompts
 from harness.scoring.asides import aside_names, asides, needs_of, takes_orders
 from harness.scoring.metrics import ORDERS, of_orders
-from harness.scoring.scores import ItemRecord
 from harness.tables import TaskTable
 from harness.task import Task
 
@@ -38,8 +37,6 @@ class PreparedTask:
     chosen: Mapping[str, Collection[int]]
     remarks: tuple[str, ...]
     """What a reader must know of the rows: where they differ from the published splits."""
-    listing: Listing
-    """The records of the items, made while rows were checked; of them those of `chosen` are asked for."""
     metrics: tuple[str, ...]
     """The task's own, then those that were asked for."""
 
@@ -70,8 +67,10 @@ class Suite:
     """Everything a run asks, endpoint aside."""
 
     tasks: tuple[PreparedTask, ...]
-    title: str = ""
+    title: str
     """What the run's folder is called after, beside its identity."""
+    listing: Listing
+    """The items, before anything is planned: made while rows were checked, so that none is read again."""
 
     def prompts(self) -> Iterator[tuple[int, Prompt | BadItem]]:
         """All prompts with their ordinals, tasks in the order given."""
@@ -88,15 +87,6 @@ class Suite:
             if isinstance(prompt, Prompt):
                 yield prompt
                 yield from asides(prompt, needs[prompt.item.task]).values()
-
-    def records(self) -> Iterator[ItemRecord]:
-        """What is asked for, before anything is planned: the items of the journal. No row is read again."""
-        ordinal = 0
-        for task in self.tasks:
-            for record in task.listing:
-                if record.index in task.chosen[record.subject]:
-                    yield record if record.ordinal == ordinal else replace(record, ordinal=ordinal)
-                    ordinal += 1
 
     @property
     def size(self) -> int:
@@ -144,11 +134,15 @@ def prepare_suite(
         BadRows: rows that are no items, unless they are to be skipped.
     """
     asked = resolve(names)
+    listing = Listing()
     tasks: list[PreparedTask] = []
     for each in asked:
         before = sum(task.size for task in tasks)
-        tasks.append(_prepare(each, shots, data_dir, selection, skip_bad_rows, before))
-    return Suite(tuple(tasks), title(asked))
+        task = _prepare(each, shots, data_dir, selection, skip_bad_rows, listing, before)
+        if selection.sample is not None:  # only now it is known of how many
+            listing.keep(task.task.name, task.chosen, first=before)
+        tasks.append(task)
+    return Suite(tuple(tasks), title(asked), listing)
 
 
 def with_metrics(suite: Suite, names: Sequence[str], *, orders: bool = False) -> Suite:
@@ -182,13 +176,13 @@ def _prepare(
     data_dir: Path | None,
     selection: Selection,
     skip_bad_rows: bool,
+    listing: Listing,
     before: int,
 ) -> PreparedTask:
-    """Check one task; `before`: how many items are asked for before its own."""
+    """Check one task, and list its items; `before`: how many are asked for before its own."""
     task = asked.task
     wanted, about = _shots(asked, shots)
     rows = open_rows(task, task.split, data_dir)
-    listing = Listing()
     ordinals = count(before)
 
     def take(item: Item | BadItem) -> None:
@@ -219,7 +213,6 @@ def _prepare(
         pools=pools,
         chosen=selection.indices(task.name, found.counts),
         remarks=tuple(remarks),
-        listing=listing,
         metrics=task.metrics,
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness import Dataset, Item, Row, Shots, Task
+from harness.data.listing import Listing
 from harness.prompts import Prompt
 from harness.scoring.scores import ItemRecord, ItemScore
 
@@ -61,6 +62,14 @@ def make_prompt(context: str, continuations: Sequence[str], *, prefix: str = "")
         gold_field="answer",
     )
     return Prompt(item, prefix, 0)
+
+
+def listing_of(records: Iterable[ItemRecord]) -> Listing:
+    """The list of what a run asks for."""
+    listing = Listing()
+    for record in records:
+        listing.add(record)
+    return listing
 
 
 def comparable(index: int, sums: Sequence[float] | None, **changes: Any) -> ItemScore:

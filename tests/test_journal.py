@@ -27,6 +27,7 @@ from harness.journal import GROUP_ROWS, Journal
 from harness.layout import item_record, item_row
 from harness.replies import JournalStats, StoredReplies
 from harness.scoring.scores import NOT_TRIED, ItemRecord
+from tests.making import listing_of
 
 META = {"identity": '["friendli", "http://h/v1", "m", ""]', "replicate": "0"}
 
@@ -91,7 +92,7 @@ def journal(path: Path) -> Iterator[Journal]:
 
 def test_a_reply_comes_back_as_the_sum_of_its_tokens(journal: Journal) -> None:
     """What was put is found again as the score of its item, to the last bit."""
-    journal.begin([listed(0)])
+    journal.begin(listing_of([listed(0)]))
     journal.plan([planned(0)])
     journal.put(success(0, -0.1, -0.2, -0.3))
     journal.put(success(1, -1e-9))
@@ -163,7 +164,7 @@ def test_a_group_is_committed_without_being_asked_for(path: Path) -> None:
 
 def test_a_success_replaces_a_failure_and_stays(journal: Journal) -> None:
     """A stored failure gives way to a reply; a stored reply gives way to nothing."""
-    journal.begin([listed(0)])
+    journal.begin(listing_of([listed(0)]))
     journal.plan([planned(0)])
     journal.put(success(1, -2.0))
     for outcome, expected in (
@@ -194,14 +195,14 @@ def test_answered_works_from_other_threads_and_leaves_failures_out(journal: Jour
 
 def test_scores_come_in_order_and_two_may_read_at_once(journal: Journal) -> None:
     """Each iterator is one reader of its own, and sees the file as it was when it began."""
-    journal.begin(listed(ordinal) for ordinal in range(700))
+    journal.begin(listing_of(listed(ordinal) for ordinal in range(700)))
     journal.plan([planned(ordinal) for ordinal in reversed(range(699))])
     for number in range(2 * 699):
         journal.put(success(number, -float(number + 1)))
     journal.flush()
     one, two = journal.scores(), journal.scores()
     assert next(one).record.ordinal == 0
-    journal.begin([])
+    journal.begin(listing_of([]))
     rest = list(one)
     assert [score.record.ordinal for score in rest] == list(range(1, 700))
     assert rest[4].sums == (-11.0, -12.0)
@@ -212,29 +213,28 @@ def test_scores_come_in_order_and_two_may_read_at_once(journal: Journal) -> None
 def test_begin_lists_anew_but_knows_what_was_planned(path: Path) -> None:
     """A new session replaces the items; replies to the same items are found before they are planned again."""
     with closing(Journal(path, meta=META)) as first:
-        assert first.begin(listed(ordinal) for ordinal in range(3)) == 3
+        assert first.begin(listing_of(listed(ordinal) for ordinal in range(3))) == 3
         first.plan([planned(0), planned(2)])
         for number in (0, 1, 4, 5):
             first.put(success(number))
     altered = replace(listed(2), n_bytes=(1, 302))
     with closing(Journal(path, meta=META)) as second:
-        second.begin([replace(listed(0), ordinal=1), replace(altered, ordinal=0)])
+        second.begin(listing_of([replace(altered, ordinal=0), replace(listed(0), ordinal=1)]))
         scores = list(second.scores())
     assert [score.record for score in scores] == [replace(altered, ordinal=0), replace(planned(0), ordinal=1)]
     assert [bool(score.sums) for score in scores] == [False, True]
 
 
-def test_a_failing_list_of_items_changes_nothing(journal: Journal) -> None:
-    """`begin` is all or nothing."""
-    journal.begin([listed(0)])
-
-    def broken() -> Iterator[ItemRecord]:
-        yield listed(1)
-        raise KeyError("row")
-
-    with pytest.raises(KeyError):
-        journal.begin(broken())
+def test_a_list_that_cannot_be_copied_changes_nothing(journal: Journal) -> None:
+    """`begin` is all or nothing, and can be given again."""
+    journal.begin(listing_of([listed(0)]))
+    gone = listing_of([listed(1)])
+    gone.flush()
+    gone.path.write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError):
+        journal.begin(gone)
     assert [score.record for score in journal.scores()] == [listed(0)]
+    assert journal.begin(listing_of([listed(1)])) == 1
 
 
 def test_stats_count_all_that_is_stored(journal: Journal) -> None:
@@ -304,7 +304,7 @@ def test_what_was_committed_survives_sigkill(path: Path) -> None:
 def test_a_closed_journal_is_one_plain_file(path: Path) -> None:
     """Closing folds the log in, so that the file can be copied, and read where nothing can be written."""
     with closing(Journal(path, meta=META)) as journal:
-        journal.begin([listed(0)])
+        journal.begin(listing_of([listed(0)]))
         journal.plan([planned(0)])
         journal.put(success(0))
         journal.put(success(1))
@@ -366,7 +366,7 @@ def test_another_programs_database_is_left_alone(path: Path) -> None:
 
 def test_damage_inside_the_file_is_one_clear_line(journal: Journal, path: Path) -> None:
     """A page that was overwritten is found when it is read, and named as damage."""
-    journal.begin(listed(ordinal) for ordinal in range(2000))
+    journal.begin(listing_of(listed(ordinal) for ordinal in range(2000)))
     journal.close()
     content = bytearray(path.read_bytes())
     middle = len(content) // 2 // 4096 * 4096

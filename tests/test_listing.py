@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from harness.data import listing
 from harness.data.listing import CHUNK, Listing
 from harness.plan import listed
 from harness.prompts import Selection
@@ -34,9 +36,8 @@ def record(ordinal: int) -> ItemRecord:
 
 
 @pytest.mark.parametrize("count", [0, 1, CHUNK, 3 * CHUNK + 1])
-def test_records_come_back_as_they_were(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records come back whole and in order, as often as wanted, from memory or from the temporary file."""
-    monkeypatch.setattr(listing, "IN_MEMORY", CHUNK * 100)
+def test_records_come_back_as_they_were(count: int) -> None:
+    """Records come back whole and in order, as often as wanted."""
     found = Listing()
     for ordinal in range(count):
         found.add(record(ordinal))
@@ -44,26 +45,41 @@ def test_records_come_back_as_they_were(count: int, monkeypatch: pytest.MonkeyPa
 
 
 def test_two_readers_do_not_disturb_each_other() -> None:
-    """A reader may begin while another is half way, and see records that come later."""
+    """A reader may begin while another is half way; both see records that come later."""
     found = Listing()
     for ordinal in range(3 * CHUNK):
         found.add(record(ordinal))
     first, second = iter(found), iter(found)
     assert [next(first).ordinal for _ in range(CHUNK + 1)][-1] == next(second).ordinal + CHUNK
     found.add(record(3 * CHUNK))
+    found.flush()
     assert [each.ordinal for each in first] == list(range(CHUNK + 1, 3 * CHUNK + 1))
 
 
-def test_the_temporary_file_ends_with_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is left open when the list is gone."""
-    monkeypatch.setattr(listing, "IN_MEMORY", 1)
+def test_the_temporary_file_ends_with_the_list() -> None:
+    """Nothing is left on the disk when the list is gone."""
     found = Listing()
-    for ordinal in range(CHUNK):
-        found.add(record(ordinal))
-    file = found._file
+    found.add(record(0))
+    found.flush()
+    folder = found.path.parent
+    assert found.path.stat().st_size
     del found
     gc.collect()
-    assert file.closed
+    assert not folder.exists()
+
+
+@given(st.lists(st.booleans(), max_size=40), st.integers(0, 5))
+def test_only_chosen_items_are_kept(chosen: list[bool], before: int) -> None:
+    """Of the last task only what was drawn stays, numbered on; tasks before it stay as they are."""
+    found = Listing()
+    earlier = [replace(record(at), task="earlier") for at in range(before)]
+    later = [replace(record(at), ordinal=before + at) for at in range(len(chosen))]
+    for each in (*earlier, *later):
+        found.add(each)
+    found.keep("toy", {"é": {at for at, drawn in enumerate(chosen) if drawn}}, first=before)
+    kept = [each for each, drawn in zip(later, chosen, strict=True) if drawn]
+    renumbered = [replace(each, ordinal=before + at) for at, each in enumerate(kept)]
+    assert list(found) == [*earlier, *renumbered]
 
 
 @pytest.mark.parametrize("selection", [Selection(), Selection(limit=2), Selection(sample=2, seed=3)])
@@ -83,5 +99,5 @@ def test_a_suite_lists_what_it_asks(tmp_path: Path, selection: Selection) -> Non
         skip_bad_rows=True,
     )
     made = [listed(prompt, ordinal) for ordinal, prompt in Suite.prompts(suite)]
-    assert list(suite.records()) == made
+    assert list(suite.listing) == made
     assert len(made) == suite.size == (18 if selection == Selection() else 8)

@@ -109,7 +109,8 @@ def test_shots(tmp_path: Path) -> None:
     assert first[0].startswith("Was heißt „yes“?\nA. ja\nB. nein\nAnswer: A\n\nWie heißt")
     assert second[0].startswith("Three and one?\nA. six\nB. four\nAnswer: B\n\nTwo and one?")
     assert asked(f"file:{file}", shots=0)[0][0].startswith("Wie heißt")
-    with pytest.raises(UsageError, match=r"--tasks quiz: with 2 shots it needs 2 items of quiz/shots, subject words"):
+    said = r"--tasks quiz: with 2 shots it needs 2 items of quiz/shots, subject words"
+    with pytest.raises(UsageError, match=said):
         suite(f"file:{file}", shots=2)
 
 
@@ -220,7 +221,7 @@ def test_bad_rows_are_listed_or_skipped(tmp_path: Path) -> None:
     assert "2 of 4 rows are no items" in str(caught.value)
     assert "quiz.jsonl line 1: field 'answer': 'Z' is" in str(caught.value)
     assert "quiz.jsonl line 4: field 'choices'" in str(caught.value)
-    problems = [record.problem for record in suite(f"file:{file}", skip=True).records()]
+    problems = [record.problem for record in suite(f"file:{file}", skip=True).listing]
     assert [bool(each) for each in problems] == [True, False, False, True]
 
 

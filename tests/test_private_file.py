@@ -15,7 +15,6 @@ from rich.console import Console
 
 from harness import Item, Row
 from harness.choosing.ownitems import OwnForm
-from harness.data import listing
 from harness.journal import Journal
 from harness.pool import BATCH
 from harness.prepare import prepare
@@ -91,9 +90,8 @@ async def test_the_first_request_waits_for_no_second_reading(bench: Bench, made:
     assert until_asked <= PROMPTS_SHOWN + AHEAD * BATCH
 
 
-def test_memory_does_not_grow_with_the_file(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_the_file(bench: Bench) -> None:
     """Checking a file, listing its items and making prompts takes no more bytes for four times the rows."""
-    monkeypatch.setattr(listing, "IN_MEMORY", 1 << 14)
 
     def peak(rows: int) -> int:
         """The most bytes that Python objects took at once."""
@@ -101,7 +99,7 @@ def test_memory_does_not_grow_with_the_file(bench: Bench, monkeypatch: pytest.Mo
         tracemalloc.start()
         prepared = prepare(bench.settings("http://127.0.0.1:9/v1", tasks=f"file:{file}", out=f"r{rows}"), {})
         journal = Journal(bench.folder / f"{rows}.sqlite", meta={})
-        assert journal.begin(prepared.suite.records()) == rows
+        assert journal.begin(prepared.suite.listing) == rows
         assert sum(1 for _ in prepared.suite.prompts()) == rows
         journal.close()
         most = tracemalloc.get_traced_memory()[1]

@@ -136,7 +136,8 @@ def test_too_few_shots() -> None:
     task = make_task()
     pools: dict[str, list[Item]] = pools_by_subject(task, make_rows(2, subjects=["a"], name="dev"))
     check_pools(task, 2, pools, ["a"])
-    with pytest.raises(UsageError, match=r"--tasks toy: with 3 shots it needs 3 items of toy/dev, subject a, which has 2"):
+    said = r"--tasks toy: with 3 shots it needs 3 items of toy/dev, subject a, which has 2"
+    with pytest.raises(UsageError, match=said):
         check_pools(task, 3, pools, ["a"])
 
 

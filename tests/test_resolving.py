@@ -182,7 +182,7 @@ def test_an_own_task_runs_with_rows_of_its_own(code: Path) -> None:
     suite = prepare_suite(
         [str(code)], shots=0, data_dir=code.parent, selection=Selection(), skip_bad_rows=False
     )
-    assert [record.task for record in suite.records()] == ["own"]
+    assert [record.task for record in suite.listing] == ["own"]
 
 
 @pytest.fixture
