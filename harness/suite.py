@@ -20,7 +20,7 @@ from harness.items import BadItem, Item
 from harness.plan import listed
 from harness.prompts import Prompt, Selection, check_pools, pools_by_subject, prompts
 from harness.scoring.asides import aside_names, asides, needs_of, takes_orders
-from harness.scoring.metrics import ORDERS, of_orders
+from harness.scoring.metrics import ORDERS, metrics_of_orders
 from harness.tables import TaskTable
 from harness.task import Task
 
@@ -156,17 +156,20 @@ def with_metrics(suite: Suite, names: Sequence[str], *, orders: bool = False) ->
     Raises:
         UsageError: orders are asked for, and no task has lettered choices.
     """
-    lettered = {each.task.name for each in suite.tasks if orders and takes_orders(each.task)}
-    if orders and not lettered:
-        raise UsageError(
-            "--permute-choices: the order of choices stands in no prompt of these tasks; give lettered ones"
-        )
-    tasks = tuple(_with_metrics(each, names, each.task.name in lettered) for each in suite.tasks)
+    of_orders = [name for name in names if ORDERS in needs_of([name])]
+    lettered = {each.task.name for each in suite.tasks if (orders or of_orders) and takes_orders(each.task)}
+    if (orders or of_orders) and not lettered:
+        flag = "--permute-choices" if orders else f"--metrics {of_orders[0]}"
+        raise UsageError(f"{flag}: the order of choices stands in no prompt of these tasks; give lettered ones")
+    tasks = tuple(_with_metrics(each, names, orders, each.task.name in lettered) for each in suite.tasks)
     return replace(suite, tasks=tasks)
 
 
-def _with_metrics(prepared: PreparedTask, names: Sequence[str], orders: bool) -> PreparedTask:
-    more = (*names, *(of_orders(prepared.survey.most_choices) if orders else ()))
+def _with_metrics(prepared: PreparedTask, names: Sequence[str], orders: bool, lettered: bool) -> PreparedTask:
+    """The task with more metrics; those of orders only as far as its choices have them."""
+    there = metrics_of_orders(prepared.survey.most_choices) if lettered else ()
+    named = [name for name in names if name in there or ORDERS not in needs_of([name])]
+    more = (*named, *(there if orders else ()))
     return replace(prepared, metrics=tuple(dict.fromkeys((*prepared.task.metrics, *more))))
 
 

@@ -208,6 +208,17 @@ async def test_orders_of_tasks_without_letters_are_refused(bench: Bench) -> None
         await bench.run("http://127.0.0.1:1/v1", tasks="hellaswag", permute_choices="cyclic")
 
 
+async def test_metrics_of_orders_are_reported_as_far_as_there_are_orders(bench: Bench) -> None:
+    """One order may be named alone; of four choices there is no fifth, and of unlettered ones none."""
+    async with FakeEndpoint() as endpoint:
+        result = await bench.run(endpoint.base_url, metrics="acc_order_2,acc_order_7")
+    told = result.accuracy.groupby("task")["metric"].agg(set).to_dict()
+    assert told["mmlu"] == {"acc", "acc_order_2"}
+    assert "acc_order_2" not in told["hellaswag"]
+    with pytest.raises(UsageError, match="--metrics acc_debiased: the order of choices stands in no prompt"):
+        await bench.run("http://127.0.0.1:1/v1", tasks="hellaswag", metrics="acc_debiased")
+
+
 async def test_an_aside_too_long_to_ask_is_a_reason(bench: Bench, tmp_path: Path) -> None:
     """A bound that fits the choices alone but no bare "Answer:" leaves that metric unscored, and says why."""
     async with FakeEndpoint() as endpoint:

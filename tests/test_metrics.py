@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.errors import UsageError
 from harness.scoring.estimates import Tally, pooled, wilson
-from harness.scoring.metrics import METRICS, Verdict, named_metrics, of_orders
+from harness.scoring.metrics import METRICS, Verdict, metrics_of_orders, named_metrics
 from harness.scoring.scores import AsideRecord, AsideScore, ItemRecord, ItemScore
 
 
@@ -226,6 +226,7 @@ def test_the_mass_of_letters_counts_equal_choices_once_and_needs_one_context() -
     assert judged("letter_mass", twice).value == pytest.approx(0.25)
     apart = replace(score, record=replace(score.record, context_sha256=("aa", "bb")))
     assert METRICS["letter_mass"].judge(apart) is None
+    assert METRICS["letter_mass"].judge(scored((-1.0, -2.0), ("yes", "never"))) is None
 
 
 def test_what_cannot_be_said_of_an_item_is_not_said() -> None:
@@ -271,7 +272,7 @@ def test_every_order_and_the_average_over_them() -> None:
     assert judged("acc_order_2", score).prediction == 1
     assert (judged("acc_debiased", score).prediction, judged("acc_circular", score).value) == (1, 0.0)
     assert METRICS["acc_order_3"].judge(score) is None
-    assert of_orders(3) == ("acc_debiased", "acc_circular", "acc_order_1", "acc_order_2")
+    assert metrics_of_orders(3) == ("acc_debiased", "acc_circular", "acc_order_1", "acc_order_2")
 
 
 def test_an_aside_that_failed_leaves_its_metrics_unscored() -> None:

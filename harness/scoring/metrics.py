@@ -24,6 +24,8 @@ from harness.scoring.summaries import Calibration, Ratio, Recalls
 
 EMPTY, ANSWER, ORDERS = "empty", "answer", "orders"
 """What is asked beside an item: its choices after nothing; after "Answer:"; in every cyclic order."""
+LABEL = 3
+"""Characters of a choice that is a label: "A", "(A)", "yes"."""
 MOST_ORDERS = 26
 """Of lettered choices: as many as there are letters."""
 
@@ -179,8 +181,8 @@ def confidence(score: ItemScore) -> Verdict:
 
 
 def letter_mass(score: ItemScore) -> Verdict | None:
-    """The probability of all choices together, where they follow one context; low: it says something else."""
-    if len(set(score.record.context_sha256)) > 1:
+    """The probability of all choices together, short ones after one context; low: it says something else."""
+    if len(set(score.record.context_sha256)) > 1 or max(score.record.n_chars) > LABEL:
         return None
     distinct = dict(zip(score.record.keys or range(len(score.sums)), score.sums, strict=True))
     return Verdict(min(1.0, math.fsum(map(math.exp, distinct.values()))))
@@ -284,7 +286,7 @@ def named_metrics(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def of_orders(choices: int) -> tuple[str, ...]:
+def metrics_of_orders(choices: int) -> tuple[str, ...]:
     """The metrics of every cyclic order of so many choices."""
     return ("acc_debiased", "acc_circular", *(f"acc_{order_name(shift)}" for shift in range(1, choices)))
 
