@@ -160,7 +160,9 @@ def with_metrics(suite: Suite, names: Sequence[str], *, orders: bool = False) ->
     lettered = {each.task.name for each in suite.tasks if (orders or of_orders) and takes_orders(each.task)}
     if (orders or of_orders) and not lettered:
         flag = "--permute-choices" if orders else f"--metrics {of_orders[0]}"
-        raise UsageError(f"{flag}: the order of choices stands in no prompt of these tasks; give lettered ones")
+        raise UsageError(
+            f"{flag}: the order of choices stands in no prompt of these tasks; name some with lettered choices"
+        )
     tasks = tuple(_with_metrics(each, names, orders, each.task.name in lettered) for each in suite.tasks)
     return replace(suite, tasks=tasks)
 
