@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from harness.runner import RunResult
 
 _Result = TypeVar("_Result")
+RUN_USAGE = f"""\
+Usage: {NAME} run --tasks NAME[,NAME] --endpoint SPEC [OPTIONS]
+       {NAME} run SUITE.toml [OPTIONS]"""
 _COMPARE_DEFAULTS = CompareSettings()
 _SERVE_DEFAULTS = ServeSettings()
 
@@ -55,12 +58,12 @@ def _suite_beneath(app: App, commands: tuple[str, ...], arguments: ArgumentColle
     lay_beneath(arguments)
 
 
-@app.command(help_epilogue=examples.RUN, config=_suite_beneath)
+@app.command(usage=RUN_USAGE, help_epilogue=examples.RUN, config=_suite_beneath)
 def run(
     suite: Annotated[Path | None, Parameter(metavar="SUITE.toml", show_default=False)] = None,
     /,
     *,
-    settings: RunSettings,
+    settings: RunSettings | None = None,
     dump_suite: Annotated[bool, Parameter(group=FILES, negative="", show_default=False)] = False,
 ) -> int:
     """Evaluate tasks on one or more endpoints; the same command continues where it stopped.
@@ -78,6 +81,7 @@ def run(
 What flags say wins.
         dump_suite: Print this command line as a suite file, and do nothing else.
     """
+    settings = settings or RunSettings()  # which says what is needed
     if dump_suite:
         from harness.suitefile import dump_suite as dumped
 
@@ -327,6 +331,8 @@ async def _evaluate(prepared: Prepared) -> RunResult:
         loop.add_signal_handler(each, interrupted)
     names = ", ".join(endpoint.label for endpoint in prepared.endpoints)
     say(console, f"{prepared.suite.size:,} items on {names}, into {prepared.folder}")
+    for remark in prepared.chat_remarks:
+        say(console, remark)
     return await evaluate(prepared, console, stop)
 
 

@@ -106,6 +106,7 @@ class Client:
         model: str | None,
         headers: Mapping[str, str],
         secrets: Sequence[Secret],
+        variables: Sequence[str] = (),
         settings: ClientSettings,
         budget: Budget | None,
         concurrency: int,
@@ -122,6 +123,7 @@ class Client:
             model: as the body names it; None or empty: left out.
             headers: sent with every request, credentials among them.
             secrets: removed from everything the endpoint says.
+            variables: that token and team came from; empty: the usual ones of the wire format.
             settings: patience with attempts, requests, and the endpoint.
             budget: of the account, shared with its other endpoints; None: no limits.
             concurrency: how many requests are scored at once at most.
@@ -143,6 +145,7 @@ class Client:
             url=f"{base_url.rstrip('/')}/{dialect.path}",
             headers=headers,
             secrets=secrets,
+            variables=variables,
             timeout=settings.timeout,
             connect_timeout=settings.connect_timeout,
             connections=concurrency,

@@ -76,6 +76,8 @@ class EncodedItem:
     """The whole text before each choice as it is asked: where the endpoint is asked in chats, rendered."""
     pairs: tuple[EncodedPair, ...]
     problem: str = ""
+    passing: bool = False
+    """The problem is of this session: another may find the ids."""
 
     @property
     def shifted(self) -> bool:
@@ -145,7 +147,7 @@ def encode_prompts(
         try:
             encoded = _bounded(EncodedItem(prompt, one.contexts, tuple(pair(*each) for each in seam)), bound)
         except _NoIds as error:
-            return EncodedItem(prompt, one.contexts, (), str(error))
+            return EncodedItem(prompt, one.contexts, (), str(error), passing=True)
         own_start = "" if chat is None or prompt.bare else chat.start
         return _with_texts(encoded, seam, own_start) if as_text else encoded
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from harness.errors import UsageError
-from harness.secrets import redact
+from harness.secrets import LONGEST_WITH_DIGITS, LONGEST_WORD, like_a_secret, redact
 
 _LABEL = re.compile(r"[\w.@+#-]+")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
-LONGEST_WORD, LONGEST_WITH_DIGITS = 24, 12
-"""Characters between the underscores of a variable's name: tokens are longer, and full of digits."""
+WRITTEN = (
+    "looks like a secret, and the run's files would have it; take one with shorter words (with digits in them"
+    f" at most {LONGEST_WITH_DIGITS} characters, else {LONGEST_WORD}), and leave secrets to the environment"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,8 @@ class EndpointSettings:
         if self.name and (redact(self.name) != self.name or not _LABEL.fullmatch(self.name)):
             place = f"[[endpoints]] {public(self.spec)}, name"
             raise UsageError(f"{place}: must be made of letters, digits and any of . _ @ + # -")
+        if like_a_secret(self.name):
+            raise UsageError(f"[[endpoints]] {public(self.spec)}, name: {WRITTEN}")
         for at, adapter in enumerate(self.adapters, 1):
             if not adapter.strip() or ":" in adapter:
                 raise self.error(f"adapters {at}", "must be one route, and without a colon")
@@ -76,6 +80,8 @@ class EndpointSettings:
             raise self.error("base", "false leaves nothing to ask, as there are no adapters")
         if self.identity and not _can_be_written_down(self.identity):
             raise self.error("identity", "must be one line, and as a URL be without user, query and #")
+        if like_a_secret(self.identity):
+            raise self.error("identity", WRITTEN)
 
     def _check_variables(self) -> None:
         """A secret in the place of a variable's name would be written into run.json, and shown."""
@@ -90,12 +96,7 @@ class EndpointSettings:
 
 def is_variable(name: str) -> bool:
     """Whether this can be the name of an environment variable; what looks like a token cannot."""
-    if not _VARIABLE.fullmatch(name) or redact(name) != name:
-        return False
-    return all(
-        len(part) <= (LONGEST_WITH_DIGITS if any(map(str.isdigit, part)) else LONGEST_WORD)
-        for part in name.split("_")
-    )
+    return _VARIABLE.fullmatch(name) is not None and not like_a_secret(name)
 
 
 def public(spec: str) -> str:

@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from harness.dialects import dialect
-from harness.endpoint_settings import EndpointSettings, plain_address, public
+from harness.endpoint_settings import WRITTEN, EndpointSettings, plain_address, public
 from harness.errors import UsageError, did_you_mean
 from harness.plan import EndpointIdentity
-from harness.secrets import Secret
+from harness.secrets import SHORTEST, Secret, like_a_secret, redact
 
 VENDOR = "https://api.friendli.ai"
 EMBEDDED = "embedded"
@@ -100,6 +100,8 @@ class Credentials:
 
     token: Secret | None = None
     team: str = ""
+    variables: tuple[str, ...] = ()
+    """Where the token is looked for, and the team if the endpoint may have one."""
 
     def headers(self) -> dict[str, str]:
         """Request headers; a team only where there is one, as an empty header is not the same as none."""
@@ -168,12 +170,44 @@ def credentials(endpoint: Endpoint, environ: Mapping[str, str]) -> Credentials:
     for name, value in found.items():
         if not value.isascii() or not value.isprintable():
             raise UsageError(f"{name} holds characters that no header can carry")
-    return Credentials(Secret(token) if token else None, "".join(found[name] for name in of_team))
+    team = "".join(found[name] for name in of_team)
+    return Credentials(Secret(token) if token else None, team, (variable, *of_team))
+
+
+def refuse_secrets(endpoints: Sequence[Endpoint], found: Iterable[Credentials]) -> None:
+    """Refuse endpoints that have a secret in what a run writes down of them: a name, an identity, a route.
+
+    Args:
+        endpoints: of the run.
+        found: what the endpoints of the run are sent; a token of a few characters is no such secret, as it
+            turns up in names by accident.
+
+    Raises:
+        UsageError: one has; the text says where, and repeats nothing of it.
+    """
+    tokens = {each.token for each in found if each.token is not None}
+    secrets = [each for each in tokens if len(each.reveal()) >= SHORTEST]
+    for number, each in enumerate(endpoints, 1):
+        parts = {
+            "the name": each.label,
+            "the identity": each.own.identity,
+            "the address": each.base_url,
+            "the endpoint id or model": each.model,
+            "the adapter": each.adapter,
+        }
+        for part, text in parts.items():
+            if redact(text, secrets) != text:
+                raise UsageError(
+                    f"--endpoint: {part} of endpoint {number} holds a token, which the run's files would"
+                    " have; take another, and leave the token to the environment"
+                )
 
 
 def _with_adapters(table: EndpointSettings) -> Iterator[tuple[str, Endpoint]]:
     """Label (or empty) and endpoint of a base model and of each of its adapters."""
     label, endpoint = _parse(table.spec)
+    if label and like_a_secret(label):
+        raise UsageError(f"--endpoint: the name before = {WRITTEN}")
     if label and table.name:
         raise table.error("name", f"the SPEC has the label {label!r} already; choose one")
     label, endpoint = table.name or label, replace(endpoint, own=table)

@@ -3,7 +3,8 @@
     HarnessError
     ├─ UsageError            ours: settings or input are wrong; found before the first request (exit 2)
     │  └─ BadRows            rows that are no items, by place and field
-    ├─ FieldError            one field of one row is wrong; the reader of rows adds the place
+    ├─ RowError              one row is no item; whoever reads rows adds the place
+    │  └─ FieldError         one of its fields is wrong
     ├─ EndpointRefused       the endpoint as a whole is unusable: it stops, others go on (exit 4)
     ├─ ReplyError            theirs: a reply does not match the wire format or the request
     │  └─ TruncatedReply     its body was cut on the way: worth another attempt
@@ -18,6 +19,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import PurePath
+from traceback import format_exception_only, walk_tb
 
 
 class HarnessError(Exception):
@@ -32,7 +35,11 @@ class BadRows(UsageError):
     """Some rows of a split are no items; the text lists the first of them by place and field."""
 
 
-class FieldError(HarnessError):
+class RowError(HarnessError):
+    """A row is no item: it cannot be read, a field of it is wrong, or a task's code fails on it."""
+
+
+class FieldError(RowError):
     """One field of a row is missing or wrong."""
 
     def __init__(self, field: str, problem: str) -> None:
@@ -63,6 +70,18 @@ class TemplateRefused(TemplateError):
 
 class StoreError(HarnessError):
     """A run's folder or journal cannot be read or written."""
+
+
+def foreign(error: BaseException) -> str:
+    """A foreign exception in one line: its kind, what it says, and where in the code that was called."""
+    said = " ".join(format_exception_only(error)[-1].split())
+    said = said if len(said) <= 300 else said[:297] + "..."
+    frames = [] if error.__traceback__ is None else walk_tb(error.__traceback__.tb_next)
+    places = [(frame.f_code.co_filename, line) for frame, line in frames]
+    places = [each for each in places if "importlib" not in each[0]]
+    if isinstance(error, SyntaxError) and error.filename:
+        places = [(error.filename, error.lineno or 1)]
+    return f"{said} ({PurePath(places[0][0]).name} line {places[0][1]})" if places else said
 
 
 def check_margin(name: str, margin: float) -> None:

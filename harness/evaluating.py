@@ -58,7 +58,7 @@ def evaluate(
         given["endpoint"] = tuple(_endpoint(each, at) for at, each in enumerate(endpoints, 1))
     if suite is not None:
         given |= beneath(read_suite(Path(suite)), given)
-    prepared = prepare(_settings(given))
+    prepared = prepare(_settings(given, suite))
     result = _in_a_thread(prepared, Console(stderr=True, quiet=not progress))
     return load_run(result.folder)
 
@@ -72,8 +72,8 @@ def _endpoint(given: str | Mapping[str, Any], at: int) -> str | EndpointSettings
     return given
 
 
-def _settings(given: Mapping[str, Any]) -> RunSettings:
-    """The settings of a call, of the types that flags have.
+def _settings(given: Mapping[str, Any], suite: str | Path | None) -> RunSettings:
+    """The settings of a call, of the types that flags have; `suite` is the file that said some of them.
 
     Raises:
         UsageError: an unknown setting, or a value of the wrong type.
@@ -82,9 +82,10 @@ def _settings(given: Mapping[str, Any]) -> RunSettings:
     for name in given:
         if name not in known:
             raise UsageError(f"evaluate: no setting {name!r}. {did_you_mean(name, known)}")
+    where = "suite=FILE with some in it" if suite is None else f"add some to {suite}"
     for name, example in (("endpoint", 'evaluate("embedded", ...)'), ("tasks", 'tasks="hellaswag"')):
         if name not in given:
-            raise UsageError(f"evaluate: no {name} given: {example}, or suite=FILE with some in it")
+            raise UsageError(f"evaluate: no {name} given: {example}, or {where}")
     tokenizer = given.get("tokenizer", ())
     if isinstance(tokenizer, str | Path):
         tokenizer = (str(tokenizer),)

@@ -75,11 +75,14 @@ class Row:
     shift: int = 0
     """By how many places lettered choices stand later than the row has them, in a circle: 0 but where other
     orders are asked too."""
+    broken: str = ""
+    """Why there is nothing to read, such as "not JSON: ..."; empty for all rows that can be read."""
 
     def value(self, field: str) -> Any:
         """The value as found, never null."""
         if field not in self.values:
-            raise FieldError(field, f"missing; the row has {', '.join(map(repr, self.values))}")
+            there = ", ".join(map(repr, self.values)) or "no columns"
+            raise FieldError(field, f"missing; the row has {there}")
         found = self.values[field]
         if found is None:
             raise FieldError(field, "is null")

@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.data.listing import Listing
 from harness.errors import StoreError
 from harness.exchange import Outcome
-from harness.layout import SCHEMA, TABLES, item_row, reply_row
+from harness.layout import ITEM_COLUMNS, NO_ASIDES, SCHEMA, TABLES, item_row, reply_row
 from harness.replies import StoredReplies, read_meta, store_errors
 from harness.scoring.scores import ItemRecord
 
@@ -38,7 +38,11 @@ _PUT_REPLIES = """INSERT INTO replies VALUES {} ON CONFLICT (key) DO UPDATE SET
     reason = excluded.reason, detail = excluded.detail, status = excluded.status
     WHERE replies.sum IS NULL"""
 """A stored reply stays as it is; a stored failure gives way to whatever comes later."""
-_PUT_ITEMS = "INSERT OR REPLACE INTO items VALUES {}"
+_PUT_ITEMS = f"""INSERT INTO items VALUES {{}} ON CONFLICT (ordinal) DO UPDATE SET
+    {", ".join(f"{name} = excluded.{name}" for name in ITEM_COLUMNS if name != "asides")},
+    asides = CASE WHEN excluded.asides = x'{NO_ASIDES.hex()}' AND excluded.keys = items.keys
+    THEN items.asides ELSE excluded.asides END"""
+"""What an earlier session asked beside the same item stays known where this one asks nothing beside it."""
 _KEEP_PLANNED = "CREATE TEMP TABLE planned AS SELECT * FROM main.items WHERE prompt_hash != x''"
 _RESTORE_PLANNED = """UPDATE main.items SET prompt_hash = planned.prompt_hash,
     context_sha256 = planned.context_sha256, keys = planned.keys, n_tokens = planned.n_tokens,

@@ -59,9 +59,13 @@ TABLES = (
     ITEMS,
 )
 
+ITEM_COLUMNS = tuple(line.split()[0] for line in ITEMS.splitlines()[1:-1])
+"""As SQL names them."""
 KEY_BYTES = 16
 _HASH_BYTES = 32
 _ASIDES = msgspec.msgpack.Decoder(list[tuple[str, bytes, str]])
+NO_ASIDES = msgspec.msgpack.encode([])
+"""The last column of an item that is asked nothing beside."""
 
 
 def reply_row(outcome: Outcome) -> tuple[object, ...]:

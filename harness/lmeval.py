@@ -141,7 +141,8 @@ def _score(sample: Sample, place: Place, record: ItemRecord | None, where: str) 
         return ItemScore(replace(record, prompt_hash=prompt, n_bytes=(0,) * len(sums)), ())
     pairs = zip(contexts, record.context_sha256, strict=False)
     differing = [theirs for theirs, ours in pairs if theirs != ours]
-    score = ItemScore(replace(record, prompt_hash=differing[0] if differing else prompt), sums)
+    greedy = tuple(map(_greedy, sample.filtered_resps[: len(sums)]))
+    score = ItemScore(replace(record, prompt_hash=differing[0] if differing else prompt), sums, greedy=greedy)
     if choices > 1 and sample.acc in (0, 1) and acc(score).correct != bool(sample.acc):
         score = replace(score, record=replace(score.record, gold=()))  # right is something else there
     return score
@@ -156,6 +157,11 @@ def _number(reply: Sequence[str | float | bool], where: str) -> float:
     if not value <= TOLERANCE or math.isinf(value):
         raise UsageError(f"{where}: log-probability {value} is not possible")
     return value
+
+
+def _greedy(reply: Sequence[str | float | bool]) -> bool | None:
+    """Whether a request is the greedy continuation, in words or not; None where the line does not say."""
+    return {"True": True, "False": False}.get(str(reply[1])) if len(reply) > 1 else None
 
 
 def _context_hashes(arguments: Any) -> list[str]:

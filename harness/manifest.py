@@ -99,6 +99,21 @@ def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) ->
     return remarks + ([f"the run was broken off: {broken}"] if broken else [])
 
 
+def told_greedy(accuracy: pd.DataFrame) -> list[str]:
+    """Where endpoints did not say what greediness is read from."""
+    whole = accuracy[(accuracy["subject"] == "") & (accuracy["metric"] == "greedy")]
+    others = accuracy[(accuracy["subject"] == "") & (accuracy["metric"] != "greedy")]
+    least = others.groupby(["endpoint", "task"])["unscored"].min().to_dict()
+    rows = whole[whole["unscored"] > 0].to_dict("records")
+    more = ((row, row["unscored"] - least.get((row["endpoint"], row["task"]), 0)) for row in rows)
+    return [
+        f"{row['endpoint']}: {row['task']}: of {count:,} items nobody knows whether they are greedy: their"
+        " replies name no likeliest token (top_logprobs)"
+        for row, count in more
+        if count
+    ]
+
+
 def told_ties(accuracy: pd.DataFrame) -> list[str]:
     """Where choices were level: the lowest index is then the prediction, which a reader must know."""
     whole = accuracy[(accuracy["subject"] == "") & (accuracy["ties"] > 0)]
@@ -161,6 +176,7 @@ def _task(task: PreparedTask) -> dict[str, Any]:
         "content_sha256": task.survey.content_sha256,
         "items": task.size,
         "metrics": list(task.metrics),
+        "asides": list(task.asides),
         "groups": {name: list(subjects) for name, subjects in task.task.groups.items()},
     }
 

@@ -158,6 +158,7 @@ class Pool:
             work.journal.plan([item.record for item in planned])
             work.progress.items_done += len(bad)
             work.progress.items_unscored += len(bad)
+            work.progress.unscorable.update(["bad row"] * len(bad))
             yield planned
             if work.texts is not None:  # only now: the first requests need not wait for it
                 for item in planned:
@@ -191,6 +192,8 @@ class Pool:
             if not keys:
                 progress.items_done += 1
                 progress.items_unscored += 1
+                if not item.encoded.passing:
+                    progress.unscorable[item.encoded.problem] += 1
                 continue
             ticket = _Ticket(len(keys))
             for request in item.requests:

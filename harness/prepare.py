@@ -19,13 +19,15 @@ from pathlib import Path
 from harness import reference
 from harness.accounts import Allowance, allowances
 from harness.chatting.chat import Chat
-from harness.chatting.chats import chat_identity, chats_of, tried
+from harness.chatting.checking import chat_identity, chats_of, tried
+from harness.choosing.catalogue import suite_identity
 from harness.dialects import dialect
 from harness.encoding import Bound, Tokenizes, encode_prompts
-from harness.endpoints import Account, Credentials, Endpoint, credentials, parse_endpoints
+from harness.endpoints import Account, Credentials, Endpoint, credentials, parse_endpoints, refuse_secrets
 from harness.errors import UsageError, did_you_mean
 from harness.prompts import Selection
 from harness.runs import SuiteIdentity
+from harness.scoring.metrics import EMPTY
 from harness.settings import RunSettings
 from harness.suite import Suite, prepare_suite, with_metrics
 from harness.tokencache import cache_file
@@ -80,6 +82,7 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ) -> P
     endpoints = tuple(_with_weights(endpoint) for endpoint in parse_endpoints(settings.endpoint))
     allowed = allowances(endpoints, rpm=settings.rpm, tpm=settings.tpm)
     secrets = {endpoint.label: credentials(endpoint, environ) for endpoint in endpoints}
+    refuse_secrets(endpoints, secrets.values())
     sources = _sources(settings, endpoints)
     asked = {each.label: _address(each) for each in endpoints if sources[each.label] == ENDPOINT}
     files = dict.fromkeys(source for source in sources.values() if source != ENDPOINT)
@@ -95,9 +98,10 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ) -> P
         skip_bad_rows=settings.skip_bad_rows,
     )
     suite = with_metrics(suite, settings.metric_names, orders=settings.permute_choices == "cyclic")
+    _check_sendable(endpoints, suite)
     identity = SuiteIdentity(
         {
-            "tasks": {each.task.name: each.task.version for each in suite.tasks},
+            "tasks": {each.task.name: suite_identity(each) for each in suite.tasks},
             "shots": {each.task.name: each.shots for each in suite.tasks},
             "seed": settings.seed,
             "tokenizer": _tokenizer_of_suite(of_suite, tokenizers, asked),
@@ -130,6 +134,16 @@ def with_tokenizers(prepared: Prepared, found: Mapping[str, Tokenizes]) -> Prepa
     of_suite = _tokenizer_of_suite(prepared.identity_label, tokenizers, prepared.asked)
     identity = SuiteIdentity({**prepared.identity.fields, "tokenizer": of_suite})
     return replace(prepared, tokenizers=tokenizers, identity=identity)
+
+
+def _check_sendable(endpoints: Iterable[Endpoint], suite: Suite) -> None:
+    """Raise `UsageError` where a metric needs what an endpoint cannot be asked."""
+    for endpoint in endpoints:
+        if dialect(endpoint.dialect).wants_text and any(EMPTY in needs for needs in suite.needs.values()):
+            raise UsageError(
+                f"--metrics acc_mutual_info: {endpoint.label} is sent text, and no text can follow nothing at"
+                " all; take acc_pmi"
+            )
 
 
 def fail_on_overflow(prepared: Prepared, tokenizers: Iterable[Tokenizes]) -> None:

@@ -32,6 +32,8 @@ class Progress:
     clock: Callable[[], float] = time.monotonic
     items_done: int = 0
     items_unscored: int = 0
+    unscorable: Counter[str] = field(default_factory=Counter)
+    """Those of them that no further session can score, by reason."""
     requests_done: int = 0
     """Answered or failed for good in this session, committed."""
     requests_reused: int = 0
@@ -47,6 +49,11 @@ class Progress:
     """What the endpoint's state is, where it is not simply going on."""
     started: float | None = None
     """When the first request was sent."""
+
+    @property
+    def may_still_be_scored(self) -> bool:
+        """Whether items are left that another session would try: not done, or failed by the endpoint."""
+        return self.items_done < self.items_total or self.items_unscored > self.unscorable.total()
 
     def sending(self) -> None:
         """A request leaves."""

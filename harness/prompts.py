@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from random import Random
 
-from harness.errors import FieldError, UsageError
-from harness.items import BadItem, Item, Row
+from harness.converting import description_of, item_of, item_or_bad
+from harness.errors import UsageError
+from harness.items import BadItem, Item, Pair, Row
 from harness.task import Shots, Task
 
 SHOTS_SEED = 1234
@@ -84,13 +86,13 @@ def shot_drawer(rule: Shots, shots: int, pool: Sequence[Item]) -> Callable[[Item
     Where the rule draws at random, one generator is consumed item after item, so every item of the split
     has to be asked for. A row that is no item is asked for as None.
     """
-    if shots == 0:
+    if shots == 0 or not pool:  # `check_pools` lets nothing but rows that are no items have no pool
         return lambda item: ()
     if rule.draw == "first_n":
-        if rule.without_own:
-            return lambda item: _without(item, pool)[:shots]
         first = tuple(pool[:shots])
-        return lambda item: first
+        if not rule.without_own and not rule.never_own:
+            return lambda item: first
+        return lambda item: first if _is_apart(item, first) else list(islice(_others(item, pool), shots))
     if rule.draw == "listed":
         by_id = {item.id: item for item in pool}
         listed = tuple(by_id[each] for each in rule.ids[:shots])
@@ -99,28 +101,53 @@ def shot_drawer(rule: Shots, shots: int, pool: Sequence[Item]) -> Callable[[Item
 
     def draw(item: Item | None) -> Sequence[Item]:
         drawn = generator.sample(pool, shots + rule.without_own)
-        if not rule.without_own:
+        if not rule.without_own and not rule.never_own:
             return drawn
-        others = _without(item, drawn)
-        if len(others) < shots:  # the pool holds the item more than once: draw from what is left without it
-            others = generator.sample(_without(item, pool), shots)
+        others = list(_others(item, drawn))
+        if len(others) < shots:  # too many of them are the item: draw from what is left without it
+            others = generator.sample(list(_others(item, pool)), shots)
         return others[:shots]
 
     return draw
 
 
-def check_pools(task: Task, shots: int, pools: Mapping[str, Sequence[Item]], subjects: Iterable[str]) -> None:
-    """Raise `UsageError` where a subject has too few items to draw its shots from."""
-    needed = shots + (task.shots.without_own and shots > 0)
+def check_pools(
+    task: Task,
+    shots: int,
+    pools: Mapping[str, Sequence[Item]],
+    subjects: Iterable[str],
+    own: Mapping[str, int] | None = None,
+) -> None:
+    """Refuse shots that cannot be drawn.
+
+    Args:
+        task: the benchmark.
+        shots: how many each item is to get.
+        pools: the items that they are drawn from, by subject.
+        subjects: those that items have.
+        own: how often, at most, an item of a subject stands in its own pool.
+
+    Raises:
+        UsageError: a subject has too few items to draw from.
+    """
+    if not shots:
+        return
+    subjects = list(subjects)
+    if pools and "" not in pools and subjects == [""]:
+        raise UsageError(
+            f"--tasks {task.name}: the shots of {_where(task, '')} have subjects and the questions have none;"
+            " give the questions theirs, or take the column out of the shots"
+        )
     if task.shots.ids:
         _check_listed(task, shots, pools, subjects)
     for subject in subjects:
-        found = len(pools.get(subject, ()))
+        copies = (own or {}).get(subject, 0)
+        needed, found = shots + task.shots.without_own + copies, len(pools.get(subject, ()))
         if found < needed:
-            where = _where(task, subject)
+            why = " (questions stand among them, and none is a shot of its own)" if copies else ""
             raise UsageError(
-                f"--tasks {task.name}: with {shots} shots it needs {needed} items of {where}, which has"
-                f" {found}; --shots asks with fewer"
+                f"--tasks {task.name}: with {shots} shots it needs {needed} items of"
+                f" {_where(task, subject)}, which has {found}{why}; --shots asks with fewer"
             )
 
 
@@ -143,7 +170,10 @@ def _check_listed(
 
 def _where(task: Task, subject: str) -> str:
     """Where the shots of a subject come from, for messages."""
-    return f"{task.dataset.folder}/{task.shots.split}" + (f", subject {subject}" if subject else "")
+    split = task.shots.split
+    file = task.dataset.files.get(split)
+    source = file.name if file else f"{task.dataset.folder}/{split}"
+    return source + (f", subject {subject}" if subject else "")
 
 
 def prompts(
@@ -159,7 +189,7 @@ def prompts(
 
     Args:
         task: the benchmark.
-        rows: all rows of the evaluated split, in file order.
+        rows: all rows of the evaluated split, in file order; none is read beyond the last chosen one.
         shots: how many solved examples.
         pools: the items shots are drawn from, by subject.
         chosen: which indices of each subject, as `Selection.indices` gives them.
@@ -167,7 +197,9 @@ def prompts(
     """
     drawers: dict[str, Callable[[Item | None], Sequence[Item]]] = {}
     prefixes: dict[str, tuple[Sequence[Item], str]] = {}
-    for row in rows:
+    left = sum(map(len, chosen.values()))
+    reading = iter(rows)
+    while left and (row := next(reading, None)) is not None:
         item = item_or_bad(task, row)
         subject = row.subject
         if subject not in drawers:
@@ -175,6 +207,7 @@ def prompts(
         drawn = drawers[subject](item if isinstance(item, Item) else None)
         if row.index not in chosen.get(subject, ()):
             continue
+        left -= 1
         if isinstance(item, BadItem):
             yield item
             continue
@@ -185,7 +218,7 @@ def prompts(
             item,
             prefixes[subject][1],
             shots,
-            description=task.description(subject),
+            description=description_of(task, subject),
             examples=drawn,
             delimiter=task.delimiter,
             orders=others,
@@ -194,32 +227,20 @@ def prompts(
 
 def prompt_prefix(task: Task, subject: str, shots: Sequence[Item]) -> str:
     """What stands before a question: the description, then the shots, each with its delimiter."""
-    return task.description(subject) + "".join(shot_text(shot, task.shot_delimiter) for shot in shots)
-
-
-def item_or_bad(task: Task, row: Row) -> Item | BadItem:
-    """The item of a row, or what is wrong with the row."""
-    try:
-        return task.item(row)
-    except FieldError as error:
-        return bad_item(task, row, error)
-
-
-def bad_item(task: Task, row: Row, error: FieldError) -> BadItem:
-    """What stands for a row that is no item."""
-    return BadItem(task.name, row.subject, row.index, f"bad row: {row.place}, {error}")
+    return description_of(task, subject) + "".join(shot_text(shot, task.shot_delimiter) for shot in shots)
 
 
 def other_orders(task: Task, row: Row, item: Item) -> tuple[Item, ...]:
-    """The item in the other cyclic orders of its choices; none where their order stands in no prompt.
+    """The item of a task with lettered choices in their other cyclic orders.
 
-    In order `shift` the choice at position j stands `shift` places later, and its pair is put back to j.
+    In order `shift` the choice at position j stands `shift` places later, and its pair is put back to j. None
+    where the task's code fails to give one of them.
     """
     count = len(item.pairs)
     found = []
     for shift in range(1, count):
-        shifted = task.item(replace(row, shift=shift))
-        if shifted.pairs == item.pairs:
+        shifted = item_or_bad(task, replace(row, shift=shift))
+        if isinstance(shifted, BadItem) or len(shifted.pairs) != count:
             return ()
         pairs = tuple(shifted.pairs[(at + shift) % count] for at in range(count))
         found.append(replace(item, pairs=pairs))
@@ -227,16 +248,25 @@ def other_orders(task: Task, row: Row, item: Item) -> tuple[Item, ...]:
 
 
 def pools_by_subject(task: Task, rows: Iterable[Row]) -> dict[str, list[Item]]:
-    """The items that shots may be, by subject, in file order; raises `FieldError` for a bad row."""
+    """The items that shots may be, by subject, in file order; raises `RowError` for a bad row."""
     pools: dict[str, list[Item]] = {}
     for row in rows:
-        item = task.item(row)
+        item = item_of(task, row)
         if not task.shots.ids or item.id in task.shots.ids:
             pools.setdefault(row.subject, []).append(item)
     return pools
 
 
-def _without(item: Item | None, pool: Sequence[Item]) -> Sequence[Item]:
-    if item is None:
-        return pool
-    return [each for each in pool if (each.pairs, each.gold) != (item.pairs, item.gold)]
+def question_of(item: Item) -> tuple[tuple[Pair, ...], tuple[int, ...]]:
+    """What makes two items the same question, wherever they stand."""
+    return item.pairs, item.gold
+
+
+def _others(item: Item | None, pool: Iterable[Item]) -> Iterator[Item]:
+    """Those that are not the item itself."""
+    return (each for each in pool if item is None or question_of(each) != question_of(item))
+
+
+def _is_apart(item: Item | None, shots: Sequence[Item]) -> bool:
+    """Whether the item itself is none of the shots."""
+    return item is None or all(question_of(each) != question_of(item) for each in shots)

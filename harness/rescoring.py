@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,24 @@ from harness.errors import StoreError, UsageError
 from harness.replies import StoredReplies
 from harness.runs import RunFolder, SuiteIdentity
 from harness.scoring.asides import needs_of
-from harness.scoring.metrics import ANSWER, EMPTY, METRICS, MOST_ORDERS, ORDERS, named_metrics, order_name
-from harness.stored import WAY_OUT, Run, load_run
+from harness.scoring.metrics import (
+    ANSWER,
+    EMPTY,
+    GREEDY,
+    METRICS,
+    MOST_ORDERS,
+    ORDERS,
+    named_metrics,
+    order_name,
+)
+from harness.stored import WAY_OUT, Run, StoredTask, load_run
 from harness.tables import TaskTable, write_results
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_PLACES = (EMPTY, ANSWER, *map(order_name, range(1, MOST_ORDERS)))
+"""Asides in the order in which tables have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +84,43 @@ def _tables(run: Run, wanted: Sequence[str], journals: Sequence[StoredReplies]) 
     }
     for metric in wanted:
         if not any(metric in each for each in of_task.values()):
-            flag = "--permute-choices cyclic" if needs_of([metric]) == (ORDERS,) else f"--metrics {metric}"
-            raise UsageError(
-                f"--metrics {metric}: needs requests that this run did not make; give the command that made"
-                f" it once more with {flag}, which sends these alone"
-            )
+            raise UsageError(_cannot(metric, asked))
     return [
         TaskTable(
             name=name,
             shots=task.shots,
-            metrics=tuple(dict.fromkeys((*task.metrics, *of_task[name]))),
+            metrics=(metrics := tuple(dict.fromkeys((*task.metrics, *of_task[name])))),
             groups=task.groups,
-            asides=tuple(asked.get(name, ())),
+            asides=_shown(task, metrics, asked.get(name, ())),
         )
         for name, task in run.stored.tasks.items()
     ]
 
 
+def _shown(task: StoredTask, metrics: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
+    """The asides in the tables of a task: those that its run shows, and those that its metrics need."""
+    needs = needs_of(metrics)
+    needed = [each for each in asked if (ORDERS if each.startswith("order_") else each) in needs]
+    return tuple(each for each in _PLACES if each in task.asides or each in needed)
+
+
+def _cannot(metric: str, asked: Mapping[str, Sequence[str]]) -> str:
+    """Why no task of a run has what a metric needs, and the way out."""
+    needs = METRICS[metric].needs
+    if needs.startswith("order_") and any(order_name(1) in names for names in asked.values()):
+        return f"--metrics {metric}: no item of this run has choices enough for such an order"
+    flag = "--permute-choices cyclic" if needs_of([metric]) == (ORDERS,) else f"--metrics {metric}"
+    return (
+        f"--metrics {metric}: needs what the last session of this run did not ask; give the command that made"
+        f" it once more with {flag}: only what was never answered is sent"
+    )
+
+
 def _asides(journals: Sequence[StoredReplies]) -> dict[str, list[str]]:
     """What was asked beside the items of each task, on any endpoint; in the order in which a run has it."""
-    places = {name: at for at, name in enumerate((EMPTY, ANSWER, *map(order_name, range(1, MOST_ORDERS))))}
     every = set().union(*(journal.asides() for journal in journals))
     found: dict[str, list[str]] = {}
-    for task, name in sorted(every, key=lambda each: places[each[1]]):
+    for task, name in sorted(every, key=lambda each: _PLACES.index(each[1])):
         found.setdefault(task, []).append(name)
     return found
 
@@ -102,12 +128,16 @@ def _asides(journals: Sequence[StoredReplies]) -> dict[str, list[str]]:
 def _can(metric: str, asides: Sequence[str]) -> bool:
     """Whether what a metric needs was asked."""
     needs = METRICS[metric].needs
-    return not needs or needs in asides or (needs == ORDERS and order_name(1) in asides)
+    return needs in ("", GREEDY, *asides) or (needs == ORDERS and order_name(1) in asides)
 
 
 def _manifest(run: Run, tasks: Sequence[TaskTable]) -> dict[str, Any]:
     """The content of `run.json` with the metrics that the tables now have."""
     kept = {name: value for name, value in run.manifest.items() if name not in ("schema", "identity")}
     metrics = {task.name: list(task.metrics) for task in tasks}
-    kept["tasks"] = {name: {**task, "metrics": metrics[name]} for name, task in run.manifest["tasks"].items()}
+    asides = {task.name: list(task.asides) for task in tasks}
+    kept["tasks"] = {
+        name: {**task, "metrics": metrics[name], "asides": asides[name]}
+        for name, task in run.manifest["tasks"].items()
+    }
     return kept

@@ -16,14 +16,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.beside import entered_beside, to_its_end
+from harness.background import entered_beside, to_its_end
 from harness.client import Client, ClientSettings, Event
 from harness.dialects import Dialect, dialect
 from harness.embedded import served
 from harness.endpoints import Endpoint
 from harness.errors import EndpointRefused, StoreError, UsageError
 from harness.journal import Journal
-from harness.manifest import EndpointRun, Exit, exit_code, manifest, remarks_of, told_ties
+from harness.manifest import EndpointRun, Exit, exit_code, manifest, remarks_of, told_greedy, told_ties
 from harness.pacing import Budget
 from harness.plan import KeyMaker
 from harness.pool import Pool, Stopped, Work
@@ -105,7 +105,7 @@ async def _concluded(
     sent = time.time()
     scores = {part.endpoint.label: part.journal.scores() for part in parts}
     accuracy = await asyncio.to_thread(write_results, folder.path, scores, prepared.suite.tables())
-    remarks = [*remarks, *told_ties(accuracy)]
+    remarks = [*remarks, *told_greedy(accuracy), *told_ties(accuracy)]
     code = exit_code(int(accuracy["unscored"].sum()), parts, interrupted=interrupted)
     folder.write_manifest(manifest(prepared, code.status, begun, sent=sent, parts=parts, remarks=remarks))
     return RunResult(folder.path, accuracy, parts, code, time.time() - begun, remarks)
@@ -263,6 +263,7 @@ class _Clients:
             model=model,
             headers=found.headers(),
             secrets=[found.token] if found.token else [],
+            variables=found.variables,
             settings=ClientSettings(
                 timeout=settings.timeout, attempts=settings.attempts, patience=settings.patience
             ),

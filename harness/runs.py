@@ -24,6 +24,14 @@ from harness.prompts import Prompt
 SCHEMA = 1
 PROMPTS_SHOWN = 3
 
+_CHANGED = {
+    "files": "the content of its files or their settings changed: questions, shots or TOML",
+    "code": "the content of its Python file changed",
+    "version": "its version changed",
+    "hash": "what it asks changed: prompt, shots, columns or metrics",
+}
+"""What it means that a field of a task's identity differs."""
+
 
 @dataclass(frozen=True, slots=True)
 class SuiteIdentity:
@@ -40,6 +48,8 @@ class SuiteIdentity:
         for name in dict.fromkeys((*self.fields, *stored)):
             value = self.fields.get(name)
             if stored.get(name) != value:
+                if name == "tasks" and isinstance(value, Mapping) and isinstance(stored.get(name), Mapping):
+                    return _task_difference(stored[name], value)
                 return f"{name} is {_short(stored.get(name))} there and {_short(value)} now"
         return None
 
@@ -126,6 +136,20 @@ def prompt_text(prompt: Prompt, chat: Chat | None = None) -> str:
     marked = zip(item.pairs, sent.continuations, strict=not sent.problem)
     lines += [f"{'*' if pair.choice in right else ' '} {text!r}" for pair, text in marked]
     return "\n".join([*lines, *([sent.problem] if sent.problem else [])]) + "\n"
+
+
+def _task_difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first task that differs, and what of it; the tasks differ."""
+    for name in dict.fromkeys((*now, *stored)):
+        if name not in stored or name not in now:
+            return f"tasks: {name} is asked {'there and not now' if name in stored else 'now and not there'}"
+        if stored[name] != now[name]:
+            break
+    both = stored[name], now[name]
+    there, here = (each if isinstance(each, dict) else {"version": each} for each in both)
+    field = next((each for each in _CHANGED if there.get(each) != here.get(each)), "version")
+    said = f"{field} {_short(there.get(field))} there, {_short(here.get(field))} now"
+    return f"tasks: {name}: {_CHANGED[field]} ({said})"
 
 
 def _short(value: object) -> str:

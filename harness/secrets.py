@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 MASK = "***"
 """Stands for a secret. Bearer tokens hold no asterisk (RFC 6750): it neither holds one nor completes one."""
 
+SHORTEST = 8
+"""Characters of a secret that is looked for in what people type: shorter ones turn up there by accident."""
+LONGEST_WORD, LONGEST_WITH_DIGITS = 24, 12
+"""Characters between the signs of a name: tokens are longer, and full of digits."""
+_USUAL = re.compile(r".*_(TOKEN|KEY|SECRET|PASSWORD)")
+"""What variables that hold a secret are usually called."""
 _FRIENDLI = re.compile(r"flp(?:_|%5f|\\u005f)[\w%\\-]+", re.IGNORECASE)
 """What a Friendli token looks like, whoever's it is."""
 
@@ -57,6 +63,26 @@ def redact(text: str, secrets: Iterable[Secret] = ()) -> str:
             for pattern in _patterns(value):
                 text = pattern.sub(MASK, text)
     return _FRIENDLI.sub(MASK, text)
+
+
+def secrets_of(environ: Mapping[str, str], variables: Iterable[str] = ()) -> list[Secret]:
+    """What must not stand in a name or a file: the values of variables that are called like secrets.
+
+    Args:
+        environ: the environment.
+        variables: others that hold a secret, whatever they are called.
+    """
+    names = {*filter(_USUAL.fullmatch, environ), *variables}
+    values = {environ.get(name, "").strip() for name in names}
+    return [Secret(value) for value in sorted(values) if len(value) >= SHORTEST]
+
+
+def like_a_secret(text: str) -> bool:
+    """Whether a name looks like a token: as Friendli's do, or with a part too long for a word of people's."""
+    return redact(text) != text or any(
+        len(part) > (LONGEST_WITH_DIGITS if any(map(str.isdigit, part)) else LONGEST_WORD)
+        for part in re.split(r"[\W_]+", text)
+    )
 
 
 @lru_cache(maxsize=64)

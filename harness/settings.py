@@ -21,6 +21,8 @@ from harness.tokenizing import Bos
 MARGIN = 0.01
 """A difference of a metric below this does not matter in practice, unless one says otherwise."""
 
+NEEDED = "give --tasks NAME and --endpoint SPEC, or a suite file: run SUITE.toml"
+
 WHAT = Group("What to evaluate", sort_key=1)
 COMPARED = Group("What to compare", sort_key=1)
 ITEMS = Group("Which items", sort_key=2)
@@ -41,13 +43,20 @@ class RunSettings:
 
     endpoint: Annotated[
         tuple[str | EndpointSettings, ...],
-        Parameter(group=WHAT, negative="", consume_multiple=False, accepts_keys=False, metavar="[NAME=]SPEC"),
-    ]
+        Parameter(
+            group=WHAT,
+            negative="",
+            consume_multiple=False,
+            accepts_keys=False,
+            metavar="[NAME=]SPEC",
+            show_default=False,
+        ),
+    ] = ()
     """An endpoint or adapter: dedicated:ENDPOINT_ID[:ADAPTER], serverless:MODEL, \
 http(s)://HOST/PREFIX/v1#MODEL[:ADAPTER], openai+http(s)://HOST/PREFIX/v1#MODEL for vLLM and kin \
 (openai-text+... where prompts must be text), or embedded[:ADAPTER], which needs no account. Give it once \
 for each; NAME labels it in the tables."""
-    tasks: Annotated[str, Parameter(group=WHAT, metavar="NAME[,NAME]")]
+    tasks: Annotated[str, Parameter(group=WHAT, metavar="NAME[,NAME]", show_default=False)] = ""
     """The benchmarks, separated by commas: hellaswag, mmlu:cloze, a suite such as openllm_v1 (the command \
 tasks lists all); questions of your own, file:questions.jsonl[:cloze], or code, my_task.py:TASK. NAME@5 \
 asks that task alone with 5 shots."""
@@ -71,7 +80,7 @@ NAME= gives it to the endpoint of that label only. embedded has its own."""
 further request."""
     permute_choices: Annotated[Literal["off", "cyclic"], Parameter(group=WHAT)] = "off"
     """cyclic: ask lettered choices in every cyclic order too, and report accuracy under each and averaged."""
-    data_dir: Annotated[Path | None, Parameter(group=ITEMS)] = None
+    data_dir: Annotated[Path | None, Parameter(group=ITEMS, negative_none="no-")] = None
     """Read DIR/<dataset>/<split>.parquet, .jsonl or .csv instead of the hub."""
     limit: Annotated[int | None, Parameter(group=ITEMS)] = None
     """Only the first N items of each task (of each subject, where a task has subjects)."""
@@ -79,7 +88,7 @@ further request."""
     """Only N items of each task (of each subject), drawn at random by --seed."""
     seed: Annotated[int, Parameter(group=ITEMS)] = 0
     """Seed of --sample."""
-    skip_bad_rows: Annotated[bool, Parameter(group=ITEMS, negative="", show_default=False)] = False
+    skip_bad_rows: Annotated[bool, Parameter(group=ITEMS, show_default=False)] = False
     """Count rows that are no items as unscored, instead of stopping before the first request."""
     bos: Annotated[Bos, Parameter(group=TEXT)] = "auto"
     """Beginning-of-sequence token: what the tokenizer itself does, always, or never."""
@@ -106,15 +115,17 @@ question in one user message, or the shots as turns; the description is the syst
     """The run's folder; by default results/<tasks>-<identity>. The same command continues it."""
     store_text: Annotated[bool, Parameter(group=FILES)] = True
     """Keep contexts, choices and token ids in texts.parquet."""
-    fsync: Annotated[bool, Parameter(group=FILES, negative="", show_default=False)] = False
+    fsync: Annotated[bool, Parameter(group=FILES, show_default=False)] = False
     """Survive a power loss too, not only a kill; slower."""
-    json: Annotated[bool, Parameter(group=FILES, negative="", show_default=False)] = False
+    json: Annotated[bool, Parameter(group=FILES, show_default=False)] = False
     """Print the accuracy table as JSON on stdout, for programs."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
+        if not self.task_names and not self.endpoint:
+            raise UsageError(f"nothing to run: {NEEDED}")
         if not self.task_names:
-            raise UsageError("--tasks: none given")
+            raise UsageError("--tasks: none given; the command tasks lists all")
         for flag, value in (("--limit", self.limit), ("--sample", self.sample)):
             if value is not None and value < 1:
                 raise UsageError(f"{flag} {value}: must be at least 1; leave it out to take all items")

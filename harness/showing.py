@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from rich.box import SIMPLE_HEAD
@@ -12,7 +14,7 @@ from rich.text import Text
 
 from harness.comparison.findings import Findings
 from harness.exports import cells
-from harness.manifest import Exit
+from harness.manifest import EndpointRun, Exit
 from harness.progress import duration, retries_text
 from harness.tables import pivot
 
@@ -27,6 +29,8 @@ LONG = 14
 """Characters of a label that stands in one line: an address with a port."""
 NARROWEST = 9
 """Characters of an endpoint's column: three of them fit into 80 beside the others."""
+REASONS = 3
+"""Why items can never be scored: so many reasons are told, and the number of the others."""
 NEXT = (
     "FRIENDLI_TOKEN=... {program} run --endpoint dedicated:ENDPOINT_ID --tokenizer MODEL_HUB_ID"
     " --tasks hellaswag --limit 200"
@@ -113,4 +117,32 @@ def closing_lines(result: RunResult, *, program: str) -> Iterator[str]:
     if result.exit is Exit.INTERRUPTED:
         yield "Interrupted; the same command continues this run."
     elif result.exit is not Exit.DONE:
+        yield from _unscored_lines(result.parts)
+
+
+def _unscored_lines(parts: Sequence[EndpointRun]) -> Iterator[str]:
+    """Which items are unscored for good, with the reasons, and whether others may still be scored."""
+    said: dict[str, list[str]] = {}
+    for part in parts:
+        if part.progress.unscorable:
+            said.setdefault(_for_good(part.progress.unscorable), []).append(part.endpoint.label)
+    for what, labels in said.items():
+        yield f"{', '.join(labels)}: {what}"
+    if any(part.refused or part.progress.may_still_be_scored for part in parts):
         yield "Not every item is scored; the same command tries the others again."
+    elif not said:
+        yield "Some metrics lack items (unscored in scores.csv), and the same command cannot change that."
+
+
+def _for_good(reasons: Counter[str]) -> str:
+    """How many items can never be scored, and why, with the commonest reasons first."""
+    plain: Counter[str] = Counter()
+    for reason, count in reasons.items():
+        plain[re.sub(r" \(\d[^)]*\)", "", re.sub(r"choice \d+", "a choice", reason))] += count
+    told = [f"{count:,} × {reason}" for reason, count in plain.most_common(REASONS)]
+    more = [f"{len(plain) - REASONS} reasons more"] if len(plain) > REASONS else []
+    count = plain.total()
+    return (
+        f"{count:,} item{'s' * (count != 1)} cannot be scored, and the same command will not change that:"
+        f" {'; '.join([*told, *more])} (unscored in items.csv)"
+    )

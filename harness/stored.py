@@ -33,6 +33,7 @@ class StoredTask(msgspec.Struct, frozen=True):
     metrics: tuple[str, ...] = ()
     """Empty where an earlier version made the run."""
     shots: int = 0
+    asides: tuple[str, ...] = ()
     groups: dict[str, tuple[str, ...]] = {}
 
 

@@ -6,19 +6,20 @@ made anew, in order, each time they are iterated, so that memory does not grow w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
-from harness.choosing.resolving import Asked, resolve, title
+from harness.choosing.resolving import Asked, Origin, resolve, title
 from harness.data.listing import Listing
 from harness.data.rows import RowSource, open_rows
-from harness.data.survey import Survey, bad_rows_error, differences, survey
+from harness.data.survey import MEND, Survey, bad_rows_error, differences, survey
 from harness.errors import UsageError
 from harness.items import BadItem, Item
 from harness.plan import listed
-from harness.prompts import Prompt, Selection, check_pools, pools_by_subject, prompts
+from harness.prompts import Prompt, Selection, check_pools, pools_by_subject, prompts, question_of
 from harness.scoring.asides import aside_names, asides, needs_of, takes_orders
 from harness.scoring.metrics import ORDERS, metrics_of_orders
 from harness.tables import TaskTable
@@ -30,6 +31,7 @@ class PreparedTask:
     """One task of a suite, its rows checked and its items chosen."""
 
     task: Task
+    origin: Origin
     shots: int
     rows: RowSource
     survey: Survey
@@ -42,8 +44,13 @@ class PreparedTask:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the metrics need beside the items' own sums."""
+        """What the metrics need asked beside the items' own choices."""
         return needs_of(self.metrics)
+
+    @property
+    def asides(self) -> tuple[str, ...]:
+        """What that is called."""
+        return aside_names(self.needs, self.survey.most_choices)
 
     def prompts(self) -> Iterator[Prompt | BadItem]:
         """The prompts of the chosen items, in file order."""
@@ -106,7 +113,7 @@ class Suite:
                 shots=prepared.shots,
                 metrics=prepared.metrics,
                 groups=prepared.task.groups,
-                asides=aside_names(prepared.needs, prepared.survey.most_choices),
+                asides=prepared.asides,
             )
             for prepared in self.tasks
         ]
@@ -161,7 +168,7 @@ def with_metrics(suite: Suite, names: Sequence[str], *, orders: bool = False) ->
     if (orders or of_orders) and not lettered:
         flag = "--permute-choices" if orders else f"--metrics {of_orders[0]}"
         raise UsageError(
-            f"{flag}: the order of choices stands in no prompt of these tasks; name some with lettered choices"
+            f"{flag}: the order of choices stands in no prompt of these tasks; name lettered ones too"
         )
     tasks = tuple(_with_metrics(each, names, orders, each.task.name in lettered) for each in suite.tasks)
     return replace(suite, tasks=tasks)
@@ -173,6 +180,58 @@ def _with_metrics(prepared: PreparedTask, names: Sequence[str], orders: bool, le
     named = [name for name in names if name in there or ORDERS not in needs_of([name])]
     more = (*named, *(there if orders else ()))
     return replace(prepared, metrics=tuple(dict.fromkeys((*prepared.task.metrics, *more))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedTask:
+    """The rows of a task and its shots, all of them looked at."""
+
+    rows: RowSource
+    survey: Survey
+    pools: Mapping[str, Sequence[Item]]
+    remarks: tuple[str, ...]
+    """Where rows or shots differ from the published splits."""
+
+
+def check_rows(
+    task: Task,
+    shots: int,
+    data_dir: Path | None,
+    take: Callable[[Item | BadItem], None],
+    *,
+    skip_bad_rows: bool = False,
+) -> CheckedTask:
+    """Look at every row of a task, and at those of its shots, if it is asked with any.
+
+    Args:
+        task: the task.
+        shots: how many each item gets.
+        data_dir: as `open_rows` takes it.
+        take: is given each item, or what stands for a bad row.
+        skip_bad_rows: go on where rows are bad.
+
+    Raises:
+        UsageError: the data are unreadable, there are no rows, or too few shots.
+        BadRows: rows that are no items, unless they are to be skipped; or shots that are none.
+    """
+    rows = open_rows(task, task.split, data_dir)
+    pools, of_shots = shot_pools(task, data_dir) if shots else ({}, [])
+    own = _OwnShots(pools if task.shots.never_own else {})
+
+    def look(item: Item | BadItem) -> None:
+        own.look(item)
+        take(item)
+
+    found = survey(task, rows, look)
+    if found.n_bad and not skip_bad_rows:
+        raise bad_rows_error(found)
+    if not found.rows:
+        raise UsageError(f"--tasks {task.name}: no rows in {rows.name}")
+    subjects = [each for each in found.counts if each] or list(found.counts)  # bad rows may have none
+    pools = for_subjects(pools, subjects)
+    check_pools(task, shots, pools, subjects, own.most)
+    remarks = (*differences(task, task.split, found), *of_shots)
+    return CheckedTask(rows=rows, survey=found, pools=pools, remarks=remarks)
 
 
 def _prepare(
@@ -187,7 +246,6 @@ def _prepare(
     """Check one task, and list its items; `before`: how many are asked for before its own."""
     task = asked.task
     wanted, about = _shots(asked, shots)
-    rows = open_rows(task, task.split, data_dir)
     ordinals = count(before)
 
     def take(item: Item | BadItem) -> None:
@@ -195,29 +253,16 @@ def _prepare(
             prompt = Prompt(item, "", wanted) if isinstance(item, Item) else item
             listing.add(listed(prompt, next(ordinals), wanted))
 
-    found = survey(task, rows, take)
-    if found.n_bad and not skip_bad_rows:
-        raise bad_rows_error(found)
-    if not found.rows:
-        raise UsageError(f"--tasks {task.name}: no rows in {rows.name}")
-    if "" in found.counts and len(found.counts) > 1:
-        raise UsageError(
-            f"--tasks {task.name}: {found.counts['']:,} of {found.rows:,} rows have no subject, others do"
-        )
-    remarks = [*differences(task, task.split, found), *about]
-    pools: dict[str, list[Item]] = {}
-    if wanted:
-        pools, about_shots = shot_pools(task, found.counts, data_dir)
-        remarks += about_shots
-    check_pools(task, wanted, pools, found.counts)
+    found = check_rows(task, wanted, data_dir, take, skip_bad_rows=skip_bad_rows)
     return PreparedTask(
         task=task,
+        origin=asked.origin,
         shots=wanted,
-        rows=rows,
-        survey=found,
-        pools=pools,
-        chosen=selection.indices(task.name, found.counts),
-        remarks=tuple(remarks),
+        rows=found.rows,
+        survey=found.survey,
+        pools=found.pools,
+        chosen=selection.indices(task.name, found.survey.counts),
+        remarks=(*found.remarks, *about),
         metrics=task.metrics,
     )
 
@@ -229,22 +274,45 @@ def _shots(asked: Asked, shots: int | None) -> tuple[int, list[str]]:
     wanted = rule.default if said is None or rule.fixed else said
     if shots in (None, wanted) or not (rule.fixed or asked.suite):
         return wanted, []
-    whose = "its authors have it" if rule.fixed else f"the suite {asked.suite} has it"
-    return wanted, [f"{asked.task.name} is asked with {wanted} shots, whatever --shots says: so {whose}"]
+    whose = "its authors fixed" if rule.fixed else f"the suite {asked.suite} fixes"
+    return wanted, [
+        f"{asked.task.name} is asked with {wanted} shots, whatever --shots says: {whose} that number"
+    ]
 
 
-def shot_pools(
-    task: Task, subjects: Iterable[str], data_dir: Path | None
-) -> tuple[dict[str, list[Item]], list[str]]:
+def shot_pools(task: Task, data_dir: Path | None) -> tuple[dict[str, list[Item]], list[str]]:
     """Items to draw shots from, by subject, and remarks on them.
 
-    Those that name no subject serve all. A bad row among them is an error whatever is skipped.
+    A bad row among them is an error whatever is skipped.
     """
     rows = open_rows(task, task.shots.split, data_dir)
     found = survey(task, rows)
     if found.n_bad:
-        raise bad_rows_error(found)
-    pools = pools_by_subject(task, rows)
-    if set(pools) == {""}:
-        pools = dict.fromkeys(subjects, pools[""])
-    return pools, differences(task, task.shots.split, found)
+        raise bad_rows_error(found, MEND)
+    return pools_by_subject(task, rows), differences(task, task.shots.split, found)
+
+
+def for_subjects(pools: dict[str, list[Item]], subjects: Iterable[str]) -> dict[str, list[Item]]:
+    """The items to draw from of each subject; those that name no subject serve all."""
+    return dict.fromkeys(subjects, pools[""]) if set(pools) == {""} else pools
+
+
+class _OwnShots:
+    """Counts how often items stand among those that their shots are drawn from.
+
+    Attributes:
+        most: of any item of a subject; subjects without such items are left out.
+    """
+
+    def __init__(self, pools: Mapping[str, Sequence[Item]]) -> None:
+        """Count what is in the pools, by subject."""
+        self._counts = {subject: Counter(map(question_of, pool)) for subject, pool in pools.items()}
+        self.most: dict[str, int] = {}
+
+    def look(self, item: Item | BadItem) -> None:
+        """Take in an item."""
+        subject = "" if set(self._counts) == {""} else item.subject
+        if isinstance(item, BadItem) or subject not in self._counts:
+            return
+        if copies := self._counts[subject][question_of(item)]:
+            self.most[item.subject] = max(copies, self.most.get(item.subject, 0))

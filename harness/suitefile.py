@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, replace
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from harness.dialects import dialect
 from harness.endpoint_settings import EndpointSettings
 from harness.endpoints import parse_endpoints
 from harness.errors import UsageError
-from harness.secrets import Secret, redact
+from harness.secrets import Secret, redact, secrets_of
 from harness.settings import RunSettings
 from harness.strict import read_toml, strict
 from harness.tokenizing import ENDPOINT
@@ -39,8 +39,13 @@ OF_ENDPOINTS = ("rpm", "tpm", "concurrency")
 """Keys of `[[endpoints]]` tables that are flags too: where such a flag is given it wins over the tables."""
 EXCLUSIVE = (("limit", "sample"), ("sample", "limit"))
 """A flag, and the key that it wins over besides its own."""
-SHORTEST_SECRET = 8
-"""Characters: what is shorter turns up in other words by accident."""
+NOTHING = (None, ["none"], ["null"])
+"""What takes back a number of the file: in a call, and as words after a flag."""
+NEEDED = {
+    "tasks": 'tasks = ["mmlu", "hellaswag@10"] or [[tasks]] tables, or give --tasks NAME',
+    "endpoint": 'endpoints = ["dedicated:ENDPOINT_ID"] or [[endpoints]] tables, or give --endpoint SPEC',
+}
+"""What a run cannot do without, and how a file or a flag says it."""
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -133,6 +138,8 @@ def _tasks(said: str | list[Any], file: Path) -> str:
     if isinstance(said, str):
         names = said.split(",")
     else:
+        if not said:
+            raise UsageError(f"{file}: tasks: an empty list; add {NEEDED['tasks']}")
         tables = [{"name": each} if isinstance(each, str) else each for each in said]
         read = read_tables(tables, str(file))
         pairs = zip(said, read, strict=True)
@@ -181,7 +188,12 @@ def _check(values: Mapping[str, Any]) -> None:
 def _as_keys(text: str) -> str:
     """A message about flags as one about keys: `--data-dir` becomes `data_dir`."""
     keys = re.sub(r"--([a-z]+(?:-[a-z]+)*)", lambda flag: flag[1].replace("-", "_"), text)
-    return re.sub(r"^endpoint\b", "endpoints", keys)
+    return re.sub(r"^endpoint\b", _as_key("endpoint"), keys)
+
+
+def _as_key(name: str) -> str:
+    """What a suite file calls a field of the settings."""
+    return "endpoints" if name == "endpoint" else name
 
 
 # --------------------------------------------------------------------------------------------- merging
@@ -196,7 +208,7 @@ def beneath(said: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
     """
     left = {name: value for name, value in said.items() if name not in given}
     for one, other in EXCLUSIVE:
-        if one in given:
+        if given.get(one) not in NOTHING:
             left.pop(other, None)
     if "shots" in given and "tasks" in left:
         left["tasks"] = ",".join(named(name.strip()).name for name in left["tasks"].split(","))
@@ -229,6 +241,9 @@ def lay_beneath(arguments: ArgumentCollection) -> None:
     file = typed["suite"].tokens[0].value
     given = {name: [token.value for token in argument.tokens] for name, argument in typed.items()}
     values = beneath(read_suite(Path(file)), given)
+    for name, way_out in NEEDED.items():
+        if name not in given and name not in values:
+            raise UsageError(f"{file}: no {_as_key(name)}: add {way_out}")
     for argument in arguments:
         name = argument.field_info.name
         if argument.keys and name in values:
@@ -257,7 +272,7 @@ def dump_suite(settings: RunSettings, environ: Mapping[str, str] = os.environ) -
     variables = {
         each.own.token_env or dialect(each.dialect).variables[0] for each in endpoints if not each.embedded
     }
-    _refuse_secrets(text, variables, environ)
+    _refuse_secrets(text, secrets_of(environ, variables))
     return text
 
 
@@ -275,11 +290,8 @@ def _written(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _refuse_secrets(text: str, variables: Collection[str], environ: Mapping[str, str]) -> None:
+def _refuse_secrets(text: str, secrets: Sequence[Secret]) -> None:
     """Nobody types a secret into a command line; were it so, it would not go on into a file."""
-    usual = (name for name in environ if re.search(r"_(TOKEN|KEY|SECRET|PASSWORD)$", name))
-    values = {environ.get(name, "").strip() for name in (*usual, *variables)}
-    secrets = [Secret(value) for value in values if len(value) >= SHORTEST_SECRET]
     if redact(text, secrets) != text:
         raise UsageError(
             "--dump-suite: something on the command line looks like a token; leave it to the environment"

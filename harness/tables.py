@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.files import ParquetFile, file_errors, replacing
 from harness.scoring.estimates import Summary, pooled
-from harness.scoring.metrics import METRICS, Metric, Verdict
-from harness.scoring.scores import ItemScore
+from harness.scoring.metrics import METRICS, Metric, Verdict, exists
+from harness.scoring.scores import NOT_TRIED, ItemScore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +91,7 @@ def write_results(
         StoreError: a file cannot be written; those of an earlier run then stay as they were.
     """
     reported = {task.name: [METRICS[name] for name in task.metrics] for task in tasks}
+    asked = {task.name: task.asides for task in tasks}
     metrics = [each for each in METRICS.values() if any(each.name in task.metrics for task in tasks)]
     rows: list[dict[str, Any]] = []
     asides = list(dict.fromkeys(name for task in tasks for name in task.asides))
@@ -101,7 +102,8 @@ def write_results(
             for score in stream:
                 verdicts = _judge(score, reported[score.record.task], summaries)
                 judged = [cell for each in metrics for cell in _metric_cells(each, verdicts.get(each.name))]
-                add_item([*_item_row(label, score), *_aside_cells(score, asides), *judged])
+                beside = _aside_cells(score, asides, asked[score.record.task])
+                add_item([*_item_row(label, score), *beside, *judged])
             rows += [row for task in tasks for row in _score_rows(label, task, summaries)]
         frame = _frame(rows)
         path = files.enter_context(replacing(folder / "scores.csv"))
@@ -156,6 +158,8 @@ def _judge(score: ItemScore, metrics: Sequence[Metric], summaries: _Summaries) -
     record = score.record
     verdicts: dict[str, Verdict] = {}
     for metric in metrics:
+        if not metric.applies(record):
+            continue
         of_task = summaries[record.task, metric.name]
         summary = of_task.get(record.subject) or of_task.setdefault(record.subject, metric.summary())
         if score.unscored or metric.missing(score):
@@ -191,12 +195,16 @@ def _item_row(label: str, score: ItemScore) -> list[Any]:
     ]
 
 
-def _aside_cells(score: ItemScore, asides: Sequence[str]) -> list[Any]:
-    """Sums and reason of each aside; both empty where the item was not asked it."""
+def _aside_cells(score: ItemScore, asides: Sequence[str], asked: Sequence[str]) -> list[Any]:
+    """Sums and reason of each aside; both empty where the item has no such one."""
     cells: list[Any] = []
     for name in asides:
         found = score.asides.get(name)
-        cells += [found.sums or None, found.unscored or None] if found else [None, None]
+        if found:
+            cells += [found.sums or None, found.unscored or None]
+        else:
+            waits = score.sums and name in asked and exists(name, score.record)
+            cells += [None, NOT_TRIED if waits else None]
     return cells
 
 

@@ -51,6 +51,9 @@ class Shots:
     """Draw one more and drop the item itself. The reference also does so for tasks that name neither a
     shots split nor a test split (HellaSwag), where the item cannot be among them: kept, as it changes
     which shots are drawn."""
+    never_own: bool = False
+    """Draw no more than are asked for; where the item itself is among them, others take its place. For rows
+    of which nobody knows whether some are questions and shots at once."""
     default: int = 0
     fixed: bool = False
     """The default is final, as the task's own prompt has its examples: `--shots` changes nothing."""

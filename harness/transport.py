@@ -70,6 +70,8 @@ class Wire:
     url: str
     headers: Mapping[str, str] = field(repr=False)
     secrets: Sequence[Secret]
+    variables: Sequence[str] = ()
+    """Where the token came from, and the team if there may be one; empty: the usual ones of the format."""
     timeout: float
     """Seconds for one attempt, until the last byte."""
     connect_timeout: float
@@ -124,7 +126,7 @@ class Transport:
     def refusal(self, attempt: Attempt) -> str:
         """The line that ends an endpoint: what happened, where, and what to do."""
         said = f": {attempt.detail.rstrip('.')}" if attempt.detail else ""
-        variables = self._dialect.variables
+        variables = self._wire.variables or self._dialect.variables
         team = f" and the team in {variables[1]}" if len(variables) > 1 else ""
         hint = HINTS.get(attempt.reason, "").format(token=variables[0], team=team)
         return f"{attempt.reason} from {self._wire.url}{said}. {hint}".rstrip()

@@ -80,7 +80,7 @@ def test_the_skeleton_runs(among_the_tasks: Path) -> None:
 
 def test_the_skeleton_runs_by_its_path(capitals: Path) -> None:
     """A file elsewhere is a task as well: named by its path, its variant too."""
-    (variant,) = load_code(f"{capitals}:TASK:mc")
+    (variant,), _ = load_code(f"{capitals}:TASK:mc")
     assert variant.name == "capitals:mc"
     prompts = asked([f"{capitals}:TASK"], capitals.parent / "data", shots=0)
     assert [len(prompt.item.pairs) for prompt in prompts] == [2, 3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from harness.choosing.registry import load_task
 from harness.errors import UsageError
 from harness.manifest import Exit
 from harness.prompts import Prompt, other_orders
+from harness.rescoring import rescore
 from harness.scoring.asides import aside_names, asides, needs_of, takes_orders
-from harness.scoring.metrics import METRICS
-from tests.fake_endpoint import FakeEndpoint, Status, true_logprobs
+from harness.scoring.metrics import metrics_of_orders, named_metrics
+from tests.fake_endpoint import Altered, FakeEndpoint, Status, true_logprobs
 from tests.making import make_prompt, make_task
 from tests.running import Bench, bench
 
@@ -86,16 +88,31 @@ def test_only_lettered_choices_have_orders() -> None:
     """Where choices stand in no prompt their order cannot matter, and nothing is asked again."""
     assert takes_orders(load_task("mmlu"))
     assert not takes_orders(load_task("hellaswag"))
-    task = make_task()
-    row = Row(task.example, "made", task="toy")
-    assert other_orders(task, row, task.item(row)) == ()
+    assert not takes_orders(make_task())
+
+
+def test_choices_that_repeat_have_orders_too() -> None:
+    """Of x, y, x, y the order two places on reads the same, and is asked all the same: letters differ."""
+    task = make_task(item=lettered)
+    row = Row({"question": "Which?", "choices": ["x", "y", "x", "y"], "answer": 0}, "made", task="toy")
+    orders = other_orders(task, row, task.item(row))
+    assert [pair.choice for pair in orders[1].pairs] == ["C", "D", "A", "B"]
+
+
+def test_choices_that_stand_in_the_contexts() -> None:
+    """As the reference asks winogrande: after nothing come the beginnings that differ, not the common end."""
+    task = load_task("winogrande")
+    item = task.item(Row(task.example, "example", task.name))
+    bare = asides(Prompt(item, "Shots.\n\n", 1), ("empty",))["empty"]
+    assert [pair.continuation for pair in bare.item.pairs] == [f" {pair.context}" for pair in item.pairs]
+    assert len({pair.continuation for pair in bare.item.pairs}) == 2
 
 
 def test_metrics_name_what_they_need() -> None:
     """One order means all of them; names stand in one order whatever that of the metrics."""
     assert needs_of(["acc_order_2", "acc", "acc_pmi"]) == needs_of(["acc_pmi", "acc_debiased"])
     assert aside_names(needs_of(["acc_order_2", "acc_pmi"]), 4) == ("answer", "order_1", "order_2", "order_3")
-    assert needs_of(name for name, metric in METRICS.items() if not metric.needs) == ()
+    assert needs_of(named_metrics("all")) == ()
 
 
 def test_orders_bring_the_prompts_of_the_item() -> None:
@@ -200,6 +217,56 @@ async def test_an_order_that_fails_leaves_the_item_scored(bench: Bench) -> None:
     items = pd.read_parquet(bench.folder / "run/items.parquet")
     assert items["unscored"].isna().all()
     assert items["unscored_answer"].str.startswith("400").all()
+
+
+async def test_orders_that_were_not_reached_are_counted(bench: Bench) -> None:
+    """A run that is stopped before it comes to an item's orders says so of the item, and of the metric."""
+    async with FakeEndpoint() as endpoint:
+        await bench.run(endpoint.base_url, tasks="mmlu")
+        stop = asyncio.Event()
+        stop.set()
+        result = await bench.run(endpoint.base_url, tasks="mmlu", permute_choices="cyclic", stop=stop)
+    whole = result.accuracy[result.accuracy["subject"] == ""].set_index(["task", "metric"])
+    assert (whole["n"] + whole["unscored"])["mmlu"].tolist() == [12] * 6
+    assert whole.loc[("mmlu", "acc"), "n"] == 12
+    items = pd.read_parquet(bench.folder / "run/items.parquet")
+    waiting = items[items["sums_order_1"].isna()]
+    assert (waiting["unscored_order_1"] == "not tried").all()
+
+
+async def test_a_session_without_the_metric_forgets_nothing(bench: Bench) -> None:
+    """What was asked beside stays known: it can be told later without the flag and without a request."""
+    async with FakeEndpoint() as endpoint:
+        await bench.run(endpoint.base_url, tasks="mmlu", permute_choices="cyclic")
+        whole = bench.scores()
+        await bench.run(endpoint.base_url, tasks="mmlu")
+        assert bench.scores() != whole
+        rescore(bench.folder / "run", ",".join(metrics_of_orders(4)))
+    assert bench.scores() == whole
+
+
+async def test_text_cannot_follow_nothing(bench: Bench) -> None:
+    """An endpoint that is sent text cannot be asked for choices after nothing: said at once."""
+    with pytest.raises(UsageError, match=r"--metrics acc_mutual_info: .* is sent text"):
+        await bench.run("openai-text+http://127.0.0.1:1/v1#m", tasks="mmlu", metrics="acc_mutual_info")
+
+
+async def test_greediness_that_nobody_told_is_unscored(bench: Bench) -> None:
+    """A server that names no alternatives leaves greedy matches unscored, with a remark; never wrong."""
+
+    def silent(number: int, body: Any) -> Altered | None:
+        return (
+            Altered(lambda reply: reply["choices"][0]["logprobs"].pop("top_logprobs")) if number % 2 else None
+        )
+
+    async with FakeEndpoint(silent) as endpoint:
+        result = await bench.run(endpoint.base_url, tasks="hellaswag", metrics="greedy")
+    [row] = result.accuracy[result.accuracy["metric"] == "greedy"].to_dict("records")
+    assert row["n"] + row["unscored"] == 12
+    assert 0 < row["unscored"] < 12
+    assert row["low_bound"] < row["high_bound"]
+    assert result.exit is Exit.UNSCORED
+    assert any("nobody knows whether they are greedy" in each for each in result.remarks)
 
 
 async def test_orders_of_tasks_without_letters_are_refused(bench: Bench) -> None:

@@ -89,11 +89,54 @@ def test_a_page_without_rows(say: Say) -> None:
     text = say("boolq")
     assert "Paper: Clark et al." in text
     assert "CC BY-SA 3.0" in text
-    assert "of the example row, which is no row of the data set" in text
+    assert "of the example row, which is no row of the data set.\n" in text
+    assert "===== boolq, the example row\n" in text
     item = example_item(load_task("boolq"))
     assert isinstance(item, Item)
     assert item.pairs[0].context in text
     assert f"hash: {task_hash(load_task('boolq'))}" in text
+
+
+def test_a_page_without_rows_says_what_its_shots_need(say: Say) -> None:
+    """Where shots are usual and none are at hand, nothing says 0 of them, but which files would hold them."""
+    text = say("leaderboard_mmlu_pro")
+    assert "Shots: 5, " in text
+    assert "without its 5 shots" in text
+    assert "0 shots" not in text
+    folder = load_task("leaderboard_mmlu_pro").dataset.folder
+    assert f"takes them from DIR/{folder}/test.parquet and DIR/{folder}/validation.parquet" in " ".join(
+        text.split()
+    )
+    assert "DIR/truthful_qa/validation.parquet (or" in say("truthfulqa_mc1")
+    assert say("leaderboard_mmlu_pro@0").count("Answer:") == say("leaderboard_mmlu_pro").count("Answer:")
+
+
+@pytest.mark.parametrize("change", ["metrics=()", "version=3", "item=lambda row: 1 / 0", "example={}"])
+def test_a_package_whose_task_is_none_is_a_remark(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever is wrong with an installed task, also with its name, the list of the others is printed."""
+    from importlib.metadata import EntryPoint
+
+    module = f"a_package_{abs(hash(change))}"
+    text = "from tests.making import make_task\nTASK = make_task(name='mine', {})\n"
+    (tmp_path / f"{module}.py").write_text(text.format(change))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    group = "forced_choice.tasks"
+    found = {
+        "mine": [EntryPoint("mine", module, group)],
+        "twice": [EntryPoint("twice", module, group), EntryPoint("twice", f"{module}:TASK", group)],
+        "quick": [EntryPoint("quick", module, group)],
+    }
+    monkeypatch.setattr(catalogue, "installed", lambda: found)
+    assert main(["tasks"]) == 0
+    printed = capsys.readouterr()
+    said = " ".join(printed.err.split())
+    assert "the task 'mine': " in said
+    assert "both declare a task 'twice'" in said
+    assert "hides the suite quick that ships with the program" in said
+    assert "boolq" in printed.out
+    assert "mine" not in printed.out
 
 
 def test_a_page_with_rows_that_ship(say: Say) -> None:
@@ -140,7 +183,17 @@ def test_bad_rows_of_an_own_set(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["bolq"], "no task 'bolq'. Did you mean boolq"),
         (["--shots", "1"], "show the prompt of one task; name it"),
         (["boolq", "--shots", "-1"], "--shots -1: must be 0 or more"),
-        (["sample_mmlu", "--shots", "99"], "--shots 99: sample_mmlu needs 99 items"),
+        (["sample_mmlu", "--shots", "99"], "--tasks sample_mmlu: with 99 shots it needs 99 items"),
+        (["quick", "--shots", "3"], "--shots 3: quick is a suite, whose tasks have their own; name one task"),
+        (
+            ["boolq", "--shots", "3"],
+            "--shots 3: shots are rows, and there are none here. --data-dir DIR takes them from"
+            " DIR/boolq/validation.parquet and DIR/boolq/train.parquet (or .jsonl, .csv)",
+        ),
+        (
+            ["mmlu@2"],
+            "--tasks mmlu@2: shots are rows, and there are none here. --data-dir DIR takes them from",
+        ),
     ],
 )
 def test_wrong_use(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,7 +247,7 @@ def test_a_broken_package_does_not_hide_the_list(
     from importlib.metadata import EntryPoint
 
     broken = EntryPoint("mine", "no_such_module", "forced_choice.tasks")
-    monkeypatch.setattr(catalogue, "installed", lambda: {"mine": broken})
+    monkeypatch.setattr(catalogue, "installed", lambda: {"mine": [broken]})
     assert main(["tasks"]) == 0
     printed = capsys.readouterr()
     assert "no_such_module cannot be imported" in printed.err

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import pandas as pd
@@ -19,6 +20,7 @@ from harness import UsageError, compare
 from harness.chatting.chat import Chat, Message, as_sent, messages
 from harness.chatting.rendering import DAY, LONGEST, Renderer
 from harness.chatting.templates import ChatTemplate, find_template
+from harness.cli import main
 from harness.encoding import encode_prompts
 from harness.errors import TemplateError, TemplateRefused
 from harness.items import Pair
@@ -315,9 +317,14 @@ def test_where_a_template_is_found(tmp_path: Path) -> None:
     [
         (
             '{"chat_template": [{"name": "tool_use", "template": "x"}]}',
-            'has no template called "default"; it has tool_use',
+            'chat_template: no template is called "default"; there are tool_use',
         ),
-        ('{"chat_template": 7}', 'has no template called "default"; it has int'),
+        ('{"chat_template": 7}', "expected a text or a list of named templates; it is a number"),
+        ('{"chat_template": {"default": "x"}}', "list of named templates; it is an object"),
+        ('{"chat_template": []}', "chat_template: the list of templates is empty"),
+        ('{"chat_template": [{"name": ["a"], "template": "x"}]}', "chat_template 1: expected an object with"),
+        ('{"chat_template": [{"name": "default"}]}', "chat_template 1: expected an object with name and"),
+        ("[]", "holds no JSON object"),
         ("{", "is not JSON"),
     ],
 )
@@ -327,6 +334,34 @@ def test_templates_that_cannot_be_read(tmp_path: Path, config: str, said: str) -
     with pytest.raises(UsageError, match=r"^--chat-template: .*tokenizer_config\.json") as caught:
         find_template(tmp_path / "tokenizer.json")
     assert said in str(caught.value)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+ENTRIES = st.fixed_dictionaries(
+    {}, optional={"name": st.just("default") | ANYTHING, "template": st.text(max_size=8) | ANYTHING}
+)
+
+
+@given(st.lists(ENTRIES | ANYTHING, max_size=3) | ANYTHING)
+def test_any_shape_of_a_config(found: object) -> None:
+    """Whatever stands under `chat_template`, there is a template, none, or one line for people."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "tokenizer_config.json").write_text(json.dumps({"chat_template": found}))
+        try:
+            template = find_template(Path(folder) / "tokenizer.json")
+        except UsageError as error:
+            assert str(error).startswith("--chat-template: ")
+            assert "\n" not in str(error)
+            return
+    if template is None:
+        assert found is None
+    else:
+        texts = [each.get("template") for each in found] if isinstance(found, list) else [found]
+        assert template[0] in texts
 
 
 # ---------------------------------------------------------------------------------------------- start tokens
@@ -441,8 +476,64 @@ async def test_a_template_that_loses_the_description(bench: Bench) -> None:
             f"{endpoint.base_url}#m", tasks="mmlu,hellaswag", tokenizer=(source,), chat_template="message"
         )
     assert result.exit is Exit.DONE
-    assert "m: the chat template leaves out or changes the description of mmlu" in result.remarks
+    assert "m: the chat template leaves out the description of mmlu" in result.remarks
     assert not any("question" in remark for remark in result.remarks)
+
+
+@pytest.mark.parametrize(
+    ("body", "mode"),
+    [
+        ("{{ messages[0].content }}", "turns"),
+        ("{% for m in messages if m.role == 'system' %}{{ m.content }}{% endfor %}", "message"),
+        ("{% for m in messages %}{{ m.content[:9] }}{% endfor %}", "message"),
+        ("Answer: {{ messages | length }}", "turns"),
+    ],
+)
+def test_a_template_that_loses_the_question(bench: Bench, body: str, mode: str) -> None:
+    """Nothing that it gives would say anything of the model: the run ends in one line, before a request."""
+    source = with_template(bench, "forgets", body)
+    changes: dict[str, Any] = {"tasks": "mmlu", "shots": 1, "tokenizer": (source,), "chat_template": mode}
+    with pytest.raises(UsageError) as caught:
+        prepare(bench.settings("http://h/v1#m", **changes), {})
+    assert str(caught.value) == (
+        f"--chat-template {mode}: m cannot be asked mmlu: the chat template leaves out the question; mend the"
+        " template, or take another"
+    )
+
+
+def test_a_template_that_loses_the_choices(bench: Bench) -> None:
+    """Where each choice stands in a context of its own, a template that drops these is found too."""
+    source = with_template(bench, "forgets", "{{ messages | length }}")
+    rows = [{"sentence": "A _ b.", "option1": "x", "option2": "y", "answer": "1"}]
+    (bench.data / "winogrande").mkdir()
+    (bench.data / "winogrande" / "validation.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    settings = bench.settings(
+        "http://h/v1#m", tasks="winogrande", shots=0, tokenizer=(source,), chat_template="message"
+    )
+    with pytest.raises(UsageError, match="cannot be asked winogrande: the chat template leaves out the"):
+        prepare(settings, {})
+
+
+@pytest.mark.parametrize("change", ["upper", "replace(' ', '')", "e | replace('t', '&#116;')"])
+def test_a_template_that_changes_what_is_said(bench: Bench, change: str) -> None:
+    """Letters or spaces that differ are no loss: it is scored, and said of question and description alike."""
+    body = f"{{% for m in messages %}}{{{{ m.content | {change} }}}}{{% endfor %}}"
+    source = with_template(bench, "shouts", body)
+    settings = bench.settings("http://h/v1#m", tasks="mmlu", tokenizer=(source,), chat_template="message")
+    assert prepare(settings, {}).chat_remarks == [
+        "m: the chat template changes the description of mmlu",
+        "m: the chat template changes the question of mmlu",
+    ]
+
+
+def test_what_a_template_changes_is_said_first(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    """A long run begins with it: whoever reads may stop it at once."""
+    source = with_template(bench, "shouts", "{% for m in messages %}{{ m.content | upper }}{% endfor %}")
+    command = bench.command("http://127.0.0.1:9/v1#m", extra=["--chat-template", "turns", "--patience", "0"])
+    command[command.index("--tokenizer") + 1] = source
+    assert main(command[2:]) == 4
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.index("changes the question of hellaswag, mmlu") < said.index("requests in")
 
 
 async def test_endpoints_with_templates_of_their_own(bench: Bench) -> None:

@@ -74,6 +74,25 @@ def test_wrong_use(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("flags", [[], ["--limit", "5"], ["--json"]])
+def test_nothing_to_run(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A command line with neither tasks nor endpoint is told of both, and of suite files, in one line."""
+    assert main(["run", *flags]) == 2
+    assert capsys.readouterr().err == (
+        "forced-choice: nothing to run: give --tasks NAME and --endpoint SPEC, or a suite file:"
+        " run SUITE.toml\n"
+    )
+
+
+def test_help_says_what_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The usage shows both ways to run; no flag is called required, as a suite file may stand for any."""
+    assert main(["run", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "run --tasks NAME[,NAME] --endpoint SPEC [OPTIONS]" in said
+    assert "run SUITE.toml [OPTIONS]" in said
+    assert "required" not in said
+
+
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     """A mistyped command names the nearest one."""
     assert main(["rnu"]) == 2

@@ -19,7 +19,7 @@ from harness.comparison.matching import match, mismatch_summary
 from harness.comparison.measures import divergence, gold_logprob, margin, pair_up, token_shift
 from harness.comparison.ragged import ragged
 from harness.comparison.words import sentences
-from harness.scoring.scores import ItemRecord, ItemScore
+from harness.scoring.scores import AsideRecord, AsideScore, ItemRecord, ItemScore
 from tests.making import comparable
 
 RIGHT, WRONG, OTHER = (-1.0, -2.0, -3.0), (-2.0, -1.0, -3.0), (-2.0, -3.0, -1.0)
@@ -85,6 +85,66 @@ def test_a_mass_is_compared_without_flips() -> None:
     assert "became right" not in " ".join(sentences(findings))
 
 
+def with_aside(score: ItemScore, sums: Sequence[float] | None) -> ItemScore:
+    """An item that was asked "Answer:" too; without sums that failed."""
+    found = AsideScore(tuple(sums), "") if sums else AsideScore((), "400: no")
+    record = replace(score.record, asides=(AsideRecord("answer", ()),))
+    return replace(score, record=record, asides={"answer": found})
+
+
+def test_what_a_metric_lacks_is_no_wrong_answer() -> None:
+    """Items whose aside failed on one side are unscored: in no mean, flip or test, and in the bounds."""
+    equal = (-1.0, -1.0, -1.0)
+    both = [RIGHT, WRONG, RIGHT, WRONG]
+    before = [with_aside(comparable(i, each), equal) for i, each in enumerate(both)]
+    after = [with_aside(comparable(i, each), equal if i < 2 else None) for i, each in enumerate(both)]
+    metrics = {"toy": ("acc_pmi",)}
+    sides = [columns_of_scores(label, scores, metrics) for label, scores in (("a", before), ("b", after))]
+    findings = compare(*sides, tasks=[TaskFacts("toy", ("acc_pmi",), {})])
+    found = row(findings, "acc_pmi")
+    assert (found.n, found.unscored, found.baseline_value, found.value) == (2, 2, 0.5, 0.5)
+    assert (found.wrong_to_right, found.right_to_wrong, found.wrong_to_wrong, found.agreement) == (0, 0, 0, 1)
+    assert (found.low_bound, found.high_bound) == (-0.25, 0.25)
+    assert findings.flips == ()
+    assert row(findings, "gold_logprob").n == 4
+
+
+def test_items_that_a_metric_does_not_apply_to_are_none_of_its_own() -> None:
+    """Of three choices there is no fourth order: neither scored, nor unscored, nor in the bounds."""
+    four = (-1.0, -2.0, -3.0, -4.0)
+    lengths = {"n_bytes": (1,) * 4, "n_chars": (1,) * 4, "n_tokens": (1,) * 4}
+    scores = [comparable(0, RIGHT), comparable(1, four, **lengths), comparable(2, four, **lengths)]
+    asked = [
+        scores[0],
+        *(replace(each, asides={"order_3": AsideScore(four, "")}) for each in scores[1:]),
+    ]
+    metrics = {"toy": ("acc_order_3",)}
+    sides = [columns_of_scores(label, asked, metrics) for label in "ab"]
+    found = row(compare(*sides, tasks=[TaskFacts("toy", ("acc_order_3",), {})]), "acc_order_3")
+    assert (found.n, found.unscored, found.low_bound, found.high_bound) == (2, 0, 0.0, 0.0)
+
+
+def test_a_suite_s_flips_are_whole_or_not_told() -> None:
+    """Where a task's headline has no flips, the mean over tasks has none either, instead of a part of them."""
+    metrics = {"toy": ("mc2",), "other": ("acc",)}
+    sides = [
+        columns_of_scores(
+            label,
+            [
+                comparable(0, RIGHT),
+                comparable(1, WRONG),
+                *(comparable(i, each, task="other") for i in (2, 3)),
+            ],
+            metrics,
+        )
+        for label, each in (("a", RIGHT), ("b", WRONG))
+    ]
+    tasks = [TaskFacts(name, of, {}) for name, of in metrics.items()]
+    suite = row(compare(*sides, tasks=tasks), HEADLINE, level="suite")
+    assert (suite.wrong_to_right, suite.right_to_wrong) == (None, None)
+    assert math.isnan(suite.agreement)
+
+
 def test_greedy_matches_are_compared_exactly() -> None:
     """Right and wrong without a prediction is tested as right and wrong is; unknown ones are left out."""
     told = {"a": (True, False, False, None), "b": (True, True, True, True)}
@@ -100,8 +160,10 @@ def test_greedy_matches_are_compared_exactly() -> None:
         for label, greedy in told.items()
     ]
     found = row(compare(*sides, tasks=[TaskFacts("toy", ("greedy",), {})]), "greedy")
-    assert (found.test, found.n, found.p_value) == ("mcnemar", 3, 0.5)
+    assert (found.test, found.n, found.unscored, found.p_value) == ("mcnemar", 3, 1, 0.5)
     assert found.difference == pytest.approx(2 / 3)
+    assert (found.wrong_to_right, found.right_to_wrong) == (2, 0)
+    assert found.agreement == pytest.approx(1 / 3)
 
 
 def test_flips_are_listed() -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ import pytest
 from pyarrow import parquet
 
 from harness.choosing.registry import load_task
-from harness.data.hub import why_not
+from harness.data.hub import reachable, why_not
 from tests.loopback_hub import COMMIT, Repo, hub
 from tests.test_tokenizing import definition
 
@@ -35,7 +36,8 @@ from harness.errors import UsageError
 from harness.choosing.registry import load_task
 from harness.data.rows import open_rows
 from harness.tokenizing import load_tokenizer
-time.sleep = lambda seconds: None  # the libraries try again, with growing waits
+waits = []
+time.sleep = waits.append  # the libraries try again, with growing waits
 task = load_task("mmlu")
 said = {}
 for kind, name, config, split in json.loads(sys.argv[1]):
@@ -51,6 +53,7 @@ for kind, name, config, split in json.loads(sys.argv[1]):
         told = str(error)
     said[f"{name} {config} {split}".strip()] = told
 print(json.dumps(said))
+print(f"waited {sum(waits)} s" if waits else "", end="", file=sys.stderr)
 """
 
 
@@ -63,6 +66,10 @@ class World:
 
     def ask(self, *asked: tuple[str, ...], **environ: str) -> dict[str, Any]:
         """What a process finds of each (kind, name, config, split)."""
+        return self.heard(*asked, **environ)[0]
+
+    def heard(self, *asked: tuple[str, ...], **environ: str) -> tuple[dict[str, Any], str]:
+        """The same, and what the process says on stderr meanwhile, waits and all."""
         given = json.dumps([(*each, "", "")[:4] for each in asked])
         told = subprocess.run(
             [sys.executable, "-c", PROGRAM, given],
@@ -79,7 +86,7 @@ class World:
         )
         assert told.returncode == 0, told.stderr
         found: dict[str, Any] = json.loads(told.stdout)
-        return found
+        return found, told.stderr
 
 
 @pytest.fixture
@@ -147,6 +154,46 @@ def test_what_was_fetched_is_found_again(world: World) -> None:
         assert "pass --data-dir to read a local copy." in found["some/other all test"]
         if "HF_DATASETS_OFFLINE" not in environ:  # which is of data sets alone
             assert way_out.removesuffix(", or") in found["some/more"]
+
+
+@pytest.mark.parametrize("address", [NOWHERE, "http://no-such-host.invalid"])
+def test_no_network_is_said_at_once(world: World, address: str) -> None:
+    """A hub that cannot be reached is neither asked again nor waited for, and no library says a word."""
+    found, said = world.heard(MMLU, MODEL, HF_ENDPOINT=address)
+    for each in found.values():
+        assert "the hub cannot be reached, and no copy is kept on this machine. Try again later" in each
+    assert said == ""
+
+
+def test_what_the_look_goes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next host on the way decides: the hub, or a proxy where the environment names one for it."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with hub({}) as address:
+        assert reachable(address)
+        assert not reachable(NOWHERE)
+        monkeypatch.setenv("http_proxy", address)
+        assert reachable("http://no-such-host.invalid")
+        monkeypatch.setenv("http_proxy", NOWHERE)
+        assert not reachable(address)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert reachable(address)
+    assert not reachable(address)
+    assert reachable("odd")  # whoever asks there will hear more
+
+
+def test_a_look_that_gets_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where even the name takes for ever, the look ends after its seconds."""
+    release = Event()
+
+    def hanging(*_: object, **__: object) -> None:
+        release.wait()
+        raise OSError
+
+    monkeypatch.setattr("socket.create_connection", hanging)
+    assert not reachable("http://192.0.2.1", seconds=0.01)
+    release.set()
 
 
 def test_what_cannot_be_had(world: World) -> None:

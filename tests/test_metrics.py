@@ -229,17 +229,35 @@ def test_the_mass_of_letters_counts_equal_choices_once_and_needs_one_context() -
     assert METRICS["letter_mass"].judge(scored((-1.0, -2.0), ("yes", "never"))) is None
 
 
-def test_what_cannot_be_said_of_an_item_is_not_said() -> None:
-    """One choice alone has no margin and no chance to beat; greedy is unknown where nobody said so."""
+def test_one_choice_alone_is_no_question() -> None:
+    """Of a single choice nothing is right or wrong: only what reads one choice applies."""
     score = scored((-1.0,), ("word",))
-    assert METRICS["margin"].judge(score) is None
-    assert METRICS["acc_above_chance"].judge(score) is None
-    assert METRICS["greedy"].judge(score) is None
-    assert METRICS["acc_debiased"].judge(score) is None
-    assert judged("greedy", replace(score, greedy=(True,))).value == 1.0
-    assert (
-        judged("greedy", replace(scored((-1.0, -2.0), ("a", "b"), (1,)), greedy=(True, False))).value == 0.0
-    )
+    applying = {name for name, metric in METRICS.items() if metric.applies(score.record)}
+    assert applying == {
+        *("greedy", "nll", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
+    }
+    four = scored((-1.0,) * 4, ("a",) * 4).record
+    assert METRICS["acc_order_3"].applies(four)
+    assert not METRICS["acc_order_4"].applies(four)
+    assert METRICS["acc"].applies(replace(four, n_chars=()))  # of a bad row nobody knows the choices
+
+
+def test_an_unknown_greediness_is_missing() -> None:
+    """What the endpoint did not say is no answer; of a wrong choice it does not matter."""
+    score = scored((-1.0, -2.0), ("a", "b"), (1,))
+    greedy = METRICS["greedy"]
+    assert greedy.missing(score)
+    assert greedy.missing(replace(score, greedy=(True, None)))
+    assert not greedy.missing(replace(score, greedy=(None, True)))
+    assert judged("greedy", replace(score, greedy=(None, True))).value == 1.0
+    assert judged("greedy", replace(score, greedy=(True, False))).value == 0.0
+
+
+def test_biases_are_told_where_they_can_be() -> None:
+    """Choices of one length have no length bias, texts without labels no position bias."""
+    assert METRICS["length_bias"].judge(scored(LOGS, ("a", "b", "c"))) is None
+    assert METRICS["position_bias"].judge(scored(LOGS, ("a text", "b", "c"))) is None
+    assert judged("position_bias", scored(LOGS, ("A", "B", "C"), (2,))).group == 2
 
 
 def test_accuracy_above_chance_is_0_at_chance_and_1_at_best() -> None:
@@ -271,15 +289,15 @@ def test_every_order_and_the_average_over_them() -> None:
     assert judged("acc_order_1", score).prediction == 2
     assert judged("acc_order_2", score).prediction == 1
     assert (judged("acc_debiased", score).prediction, judged("acc_circular", score).value) == (1, 0.0)
-    assert METRICS["acc_order_3"].judge(score) is None
+    assert not METRICS["acc_order_3"].applies(score.record)
     assert metrics_of_orders(3) == ("acc_debiased", "acc_circular", "acc_order_1", "acc_order_2")
 
 
 def test_an_aside_that_failed_leaves_its_metrics_unscored() -> None:
     """A failed request is no answer: what needs it is missing, the others are not."""
     score = beside(scored((-2.0, -3.0), ("a", "b")), empty=(), order_1=(-1.0, -2.0))
-    missing = [name for name, metric in METRICS.items() if metric.missing(score)]
-    assert missing == ["acc_mutual_info", "acc_pmi"]
+    missing = [name for name, each in METRICS.items() if each.applies(score.record) and each.missing(score)]
+    assert missing == ["acc_mutual_info", "acc_pmi", "greedy"]
     failed = beside(scored((-2.0, -3.0), ("a", "b")), order_1=())
     assert METRICS["acc_debiased"].missing(failed)
     assert METRICS["acc_order_1"].missing(failed)
@@ -289,7 +307,8 @@ def test_metrics_are_named_once_and_the_nearest_is_told() -> None:
     """A list names metrics, "all" those that need no further request; a slip names what may be meant."""
     assert named_metrics(" ece, mc2,ece ,") == ("ece", "mc2")
     every = named_metrics("all,acc_pmi")
-    assert set(METRICS) - set(every) == {name for name in METRICS if METRICS[name].needs} - {"acc_pmi"}
+    more = {name for name, metric in METRICS.items() if metric.needs not in ("", "greedy")}
+    assert set(METRICS) - set(every) == more - {"acc_pmi"}
     with pytest.raises(UsageError, match=r"--metrics: no metric 'acc_nrom'. .*acc_norm"):
         named_metrics("acc_nrom")
 

@@ -15,6 +15,7 @@ import pytest
 from pyarrow import parquet
 
 from harness import Task, UsageError
+from harness.choosing.catalogue import pages
 from harness.choosing.ownsets import load_own_set
 from harness.errors import BadRows
 from harness.prompts import Prompt, Selection
@@ -109,7 +110,7 @@ def test_shots(tmp_path: Path) -> None:
     assert first[0].startswith("Was heißt „yes“?\nA. ja\nB. nein\nAnswer: A\n\nWie heißt")
     assert second[0].startswith("Three and one?\nA. six\nB. four\nAnswer: B\n\nTwo and one?")
     assert asked(f"file:{file}", shots=0)[0][0].startswith("Wie heißt")
-    said = r"--tasks quiz: with 2 shots it needs 2 items of quiz/shots, subject words"
+    said = r"--tasks quiz: with 2 shots it needs 2 items of quiz\.shots\.csv, subject words"
     with pytest.raises(UsageError, match=said):
         suite(f"file:{file}", shots=2)
 
@@ -192,7 +193,6 @@ def test_wrong_settings(tmp_path: Path, toml: str, said: str) -> None:
         ("folder.jsonl", "is no file"),
         ("empty.jsonl", "no rows in empty.jsonl"),
         ("header.csv", "no rows in header.csv"),
-        ("broken.jsonl", "broken.jsonl line 1: not JSON"),
         ("latin.csv", "latin.csv line 2: not UTF-8 text"),
         ("twice.jsonl", "twice.shots.jsonl and twice.shots.csv are there; keep one"),
     ],
@@ -205,7 +205,6 @@ def test_files_that_are_none(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "folder.jsonl").mkdir()
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "header.csv").write_text("question,choices,answer\n")
-    (tmp_path / "broken.jsonl").write_text("{")
     (tmp_path / "latin.csv").write_bytes(b"question,choices,answer\n\xe9,x,y\n")
     with pytest.raises(UsageError) as caught:
         load_own_set(f"file:{tmp_path / name}")
@@ -229,15 +228,85 @@ def test_a_column_that_is_missing_is_told_once(tmp_path: Path) -> None:
     """A table without a needed column is refused by that column's name."""
     file = tmp_path / "quiz.csv"
     file.write_text('question;choices;answer\na;"[1]";0\n')
-    with pytest.raises(UsageError, match=r"no column 'question' and no 'choices' and no 'answer'; it has"):
+    with pytest.raises(UsageError, match="separated by semicolons; save it with commas"):
+        suite(f"file:{file}")
+    file.write_text('questions,choices,answer\na,"[1]",0\n')
+    with pytest.raises(UsageError, match=r"no column 'question'; it has 'questions'"):
         suite(f"file:{file}")
 
 
 def test_all_rows_have_a_subject_or_none(tmp_path: Path) -> None:
-    """Subjects in some rows alone would share a line of the tables with the whole."""
+    """Subjects in some rows alone would share a line of the tables with the whole: the page says so too."""
     file = write(tmp_path / "quiz.jsonl", [ROWS[0], {**ROWS[1], "subject": None}])
-    with pytest.raises(UsageError, match="1 of 2 rows have no subject"):
+    write(tmp_path / "quiz.shots.jsonl", SHOTS)
+    said = "1 of 2 rows are no items:\n  quiz.jsonl line 2: field 'subject': missing or empty; line 1 has one"
+    for look in (
+        lambda: suite(f"file:{file}"),
+        lambda: list(pages(f"file:{file}", shots=None, data_dir=None)),
+    ):
+        with pytest.raises(BadRows, match=said):
+            look()
+    skipped = suite(f"file:{file}", shots=1, skip=True)
+    assert [bool(record.problem) for record in skipped.listing] == [False, True]
+    assert [isinstance(each, Prompt) for _, each in skipped.prompts()] == [True, False]
+
+
+@pytest.mark.parametrize(("name", "broken"), [("quiz.jsonl", '{"question": \n'), ("quiz.csv", "one,two\n")])
+def test_broken_lines_are_listed_among_the_bad_rows(tmp_path: Path, name: str, broken: str) -> None:
+    """A line that cannot be read hides no other bad row, and is skipped as they are; rows after it count."""
+    rows = [{**ROWS[1], "answer": "Z"}, *ROWS[1:]]
+    file = write(tmp_path / name, rows)
+    with file.open("a") as text:
+        text.write(broken + file.read_text().splitlines()[-1] + "\n")
+    with pytest.raises(BadRows) as caught:
         suite(f"file:{file}")
+    shown = str(caught.value).splitlines()
+    first = 1 if name == "quiz.jsonl" else 2
+    assert shown[0] == "2 of 5 rows are no items:"
+    assert shown[1].startswith(f"  {name} line {first}: field 'answer': 'Z' is")
+    assert shown[2].startswith(f"  {name} line {first + 3}: ")
+    skipped = suite(f"file:{file}", skip=True)
+    assert [bool(record.problem) for record in skipped.listing] == [True, False, False, True, False]
+    assert {record.subject for record in skipped.listing if not record.problem} == {"sums"}
+
+
+def test_bad_shots_have_a_way_out_of_their_own(tmp_path: Path) -> None:
+    """Nothing skips a bad shot, and so nothing says so."""
+    file = write(tmp_path / "quiz.jsonl")
+    write(tmp_path / "quiz.shots.jsonl", [{**SHOTS[0], "answer": "Z"}, SHOTS[1]])
+    for skip in (False, True):
+        with pytest.raises(BadRows, match=r"quiz\.shots\.jsonl line 1: field 'answer'") as caught:
+            suite(f"file:{file}", shots=1, skip=skip)
+        assert "--skip-bad-rows" not in str(caught.value)
+        assert "a bad shot cannot be skipped, only --shots 0 asks without any" in str(caught.value)
+
+
+@pytest.mark.parametrize("draw", ["first_n", "random"])
+def test_no_question_is_shown_its_own_answer(tmp_path: Path, draw: str) -> None:
+    """Shots may be the very file of the questions: each gets others, and one too few of them is told."""
+    rows = [{"question": f"Q{at}?", "choices": ["x", "y"], "answer": at % 2} for at in range(4)]
+    file = write(tmp_path / "quiz.jsonl", rows, toml=f'shots_file = "quiz.jsonl"\ndraw = "{draw}"')
+    for at, (context, _, _) in enumerate(asked(f"file:{file}", shots=3)):
+        assert context.count(f"Q{at}?") == 1
+        assert context.count("Answer:") == 4
+    said = r"needs 5 items of quiz\.jsonl, which has 4 \(questions stand among them"
+    with pytest.raises(UsageError, match=said):
+        suite(f"file:{file}", shots=4)
+    with pytest.raises(UsageError, match=said):
+        list(pages(f"file:{file}@4", shots=None, data_dir=None))
+    write(tmp_path / "others.jsonl", [{**row, "question": "Other?"} for row in rows])
+    write(file, rows, toml=f'shots_file = "others.jsonl"\ndraw = "{draw}"')
+    assert asked(f"file:{file}", shots=4)[0][0].count("Other?") == 4
+
+
+def test_shots_with_subjects_for_questions_without(tmp_path: Path) -> None:
+    """That the shots have subjects and the questions none is said as that."""
+    file = write(tmp_path / "quiz.jsonl", [{**row, "subject": None} for row in ROWS])
+    write(tmp_path / "quiz.shots.jsonl", SHOTS)
+    with pytest.raises(
+        UsageError, match=r"shots of quiz\.shots\.jsonl have subjects and the questions have none"
+    ):
+        suite(f"file:{file}", shots=1)
 
 
 def test_a_changed_file_is_another_version(tmp_path: Path) -> None:
@@ -269,10 +338,11 @@ def test_the_example_of_the_readme(tmp_path: Path) -> None:
     )
     rows = [json.loads(line) for line in questions.splitlines()]
     file = write(tmp_path / "questions.jsonl", rows, toml=settings)
-    write(tmp_path / "worked.jsonl", rows)
+    solved = {"question": "Which side is port?", "choices": ["left", "right"], "answer": "A"}
+    write(tmp_path / "worked.jsonl", [solved])
     assert load_own_set(f"file:{file}").name == "seamanship"
     contexts = [context for context, _, _ in asked(f"file:{file}", shots=1)]
-    head = "Questions of seamanship.\n\nQuestion: Which part of a ship is the bow?\nA. the front\n"
+    head = "Questions of seamanship.\n\nQuestion: Which side is port?\nA. left\n"
     assert all(context.startswith(head) for context in contexts)
     assert contexts[1].endswith("What does a sextant measure?\nA. depths\nB. angles\nC. speeds\nAnswer:")
     assert [gold for _, _, gold in asked(f"file:{file}:cloze")] == [(0,), (1,), (1,)]

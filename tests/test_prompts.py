@@ -150,3 +150,55 @@ def test_a_bad_row_keeps_its_place() -> None:
     assert found[1].index == 1
     assert "test row 1, field 'answer': gold 9 is out of range for 2 choices" in found[1].problem
     assert [isinstance(each, Prompt) for each in found] == [True, False, True]
+
+
+@pytest.mark.parametrize("draw", ["first_n", "random"])
+def test_no_row_is_read_beyond_the_last_chosen_one(draw: str) -> None:
+    """Of a long file only what is needed is read: all up to the last chosen row of any subject."""
+    task = make_task(shots=Shots(split="dev", draw=draw))  # type: ignore[arg-type]
+    rows = make_rows(9, subjects=["a", "b"])
+    pools = pools_by_subject(task, make_rows(5, subjects=["a", "b"], name="dev"))
+    chosen = {"a": range(3), "b": frozenset({1, 4})}
+    reading = iter(rows)
+    found = list(prompts(task, reading, shots=2, pools=pools, chosen=chosen))
+    assert found == list(
+        prompts(task, [*rows, *make_rows(1, subjects=["c"])], shots=2, pools=pools, chosen=chosen)
+    )
+    assert len(found) == 5
+    assert next(reading) is rows[9 + 5]
+    assert list(prompts(task, reading, shots=0, pools={}, chosen={"a": range(0)})) == []
+    assert next(reading) is rows[9 + 6]
+
+
+@pytest.mark.parametrize("draw", ["first_n", "random"])
+def test_never_its_own_shot(draw: str) -> None:
+    """Where the rows of shots may hold the question, others take its place, and no more are drawn for it."""
+    task = make_task()
+    rule = Shots(split="dev", draw=draw, never_own=True)  # type: ignore[arg-type]
+    pool = [task.item(row) for row in make_rows(4)]
+    draw_of = shot_drawer(rule, 3, [*pool, pool[0]])
+    for item in pool * 5:
+        shots = draw_of(item)
+        assert len(shots) == 3
+        assert all(shot.pairs != item.pairs for shot in shots)
+    apart = [task.item(row) for row in make_rows(3, name="dev")]
+    usual = shot_drawer(Shots(split="dev", draw=draw), 3, apart)  # type: ignore[arg-type]
+    drawn = shot_drawer(rule, 3, apart)
+    assert [list(drawn(item)) for item in pool] == [list(usual(item)) for item in pool]
+
+
+def test_shots_with_subjects_for_questions_without() -> None:
+    """Shots of subjects that no question has are told as that, not as too few."""
+    pools = pools_by_subject(make_task(), make_rows(5, subjects=["a"], name="dev"))
+    with pytest.raises(UsageError, match="the shots of toy/dev have subjects and the questions have none"):
+        check_pools(make_task(), 2, pools, [""])
+    check_pools(make_task(), 0, pools, [""])
+
+
+def test_a_bad_row_without_subject_draws_no_shots() -> None:
+    """A row that is no item may have a subject that nothing can be drawn for."""
+    task = make_task(shots=Shots(split="dev", draw="random"))
+    bad = Row({}, "test line 1", task="toy", broken="not JSON")
+    (found,) = prompts(task, [bad], shots=2, pools={"a": []}, chosen={"": range(1)})
+    assert isinstance(found, BadItem)
+    assert found.problem == "bad row: test line 1, not JSON"

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from harness.choosing.registry import PACKAGE, load_task, task_names
 ROOT = Path(__file__).parents[1]
 TELL = """
 import json, sys
+sys.path.append({libraries!r})
 from harness.choosing.registry import load_task, task_names
 names = task_names()
 before = sorted(name for name in sys.modules if name.startswith("harness.tasks."))
@@ -25,7 +27,8 @@ task = load_task("mmlu")
 loaded = (name for name in sys.modules if name.startswith("harness.tasks."))
 after = sorted(name for name in loaded if not name.startswith("harness.tasks._"))
 print(json.dumps([names, before, after, task.name, sys.modules["harness.tasks.mmlu"].__file__]))
-"""
+""".format(libraries=sysconfig.get_path("purelib"))
+"""What is found by a program that is started with -S: libraries, but no editable install of this checkout."""
 
 
 @pytest.fixture
@@ -114,6 +117,11 @@ def test_a_variant_is_named_after_its_file(more_tasks: Path) -> None:
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("", "has no TASK"),
         ("TASK = 'broken'", "has no TASK"),
+        ("from tests.making import make_task\nTASK = make_task(name='broken', metrics=())", "metrics is ()"),
+        (
+            "from tests.making import make_task\nTASK = make_task(name='broken')\nVARIANTS = 3",
+            "VARIANTS is 3; expected a tuple of Tasks",
+        ),
     ],
 )
 def test_broken_file(more_tasks: Path, text: str, said: str) -> None:
@@ -149,7 +157,6 @@ def test_where_task_files_are_found(tmp_path: Path, inside: bool) -> None:
     shutil.copytree(ROOT / "harness", tmp_path / "harness", ignore=skip)
     folder = tmp_path / "harness" / "tasks" if inside else tmp_path / "tasks"
     shutil.copytree(ROOT / "tasks", folder, ignore=skip)
-    # -S: nothing that is installed is seen, so what is found is the copy.
     told = subprocess.run([sys.executable, "-S", "-c", TELL], cwd=tmp_path, capture_output=True, check=True)
     names, before, after, name, file = json.loads(told.stdout)
     assert names == task_names()
@@ -163,3 +170,35 @@ def test_no_task_files_at_all(tmp_path: Path) -> None:
     told = subprocess.run([sys.executable, "-S", "-c", TELL], cwd=tmp_path, capture_output=True, text=True)
     assert "UsageError: --tasks: no task files" in told.stderr
     assert str(tmp_path / "tasks") in told.stderr
+
+
+def test_tasks_of_another_checkout_do_not_mix_in(tmp_path: Path) -> None:
+    """Where Python would find `harness.tasks` in another checkout, those beside the running `harness` win."""
+    skip = shutil.ignore_patterns("__pycache__")
+    for name in ("one", "other"):
+        shutil.copytree(ROOT / "tasks", tmp_path / name / "tasks", ignore=skip)
+    shutil.copytree(ROOT / "harness", tmp_path / "one" / "harness", ignore=skip)
+    editable = f"""
+import sys
+from importlib.util import spec_from_file_location
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        folder = {str(tmp_path / "other" / "tasks")!r}
+        if name == "harness.tasks":
+            return spec_from_file_location(name, folder + "/__init__.py", submodule_search_locations=[folder])
+sys.meta_path.append(Finder)
+"""
+    command = [sys.executable, "-S", "-c", editable + TELL]
+    told = subprocess.run(command, cwd=tmp_path / "one", capture_output=True, check=True)
+    assert Path(json.loads(told.stdout)[-1]).resolve() == (tmp_path / "one" / "tasks" / "mmlu.py").resolve()
+
+
+def test_a_folder_beside_the_package_that_is_not_ours(tmp_path: Path) -> None:
+    """A package called `tasks` that something else installed beside `harness` is never run."""
+    shutil.copytree(ROOT / "harness", tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "__init__.py").write_text("print('run')")
+    told = subprocess.run([sys.executable, "-S", "-c", TELL], cwd=tmp_path, capture_output=True, text=True)
+    assert "UsageError: --tasks: no task files" in told.stderr
+    assert told.stdout == ""

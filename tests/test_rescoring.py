@@ -54,15 +54,30 @@ async def test_a_rescored_run_can_be_compared_and_continued(bench: Bench) -> Non
     assert bench.scores() == plain
 
 
+async def test_without_another_metric_nothing_changes(bench: Bench) -> None:
+    """The same replies give the same tables, byte for byte, also of a run that asked something beside."""
+    async with FakeEndpoint() as endpoint:
+        await bench.run(f"it={endpoint.base_url}", metrics="acc_pmi", permute_choices="cyclic", limit=1)
+    names = ("scores.csv", "items.csv", "items.parquet")
+    before = [(bench.folder / "run" / name).read_bytes() for name in names]
+    rescore(bench.folder / "run")
+    assert [(bench.folder / "run" / name).read_bytes() for name in names] == before
+
+
 async def test_what_was_not_asked_cannot_be_computed(bench: Bench) -> None:
     """The line says which command would ask it; the tables stay as they are."""
     async with FakeEndpoint() as endpoint:
         await bench.run(f"it={endpoint.base_url}")
     before = bench.scores()
-    with pytest.raises(UsageError, match=r"--metrics acc_pmi: needs requests .* with --metrics acc_pmi"):
+    with pytest.raises(UsageError, match=r"--metrics acc_pmi: needs what .* with --metrics acc_pmi"):
         rescore(bench.folder / "run", "acc_pmi")
     with pytest.raises(UsageError, match=r"--metrics acc_debiased: .* with --permute-choices cyclic"):
         rescore(bench.folder / "run", "acc_debiased")
+    async with FakeEndpoint() as endpoint:
+        await bench.run(f"it={endpoint.base_url}", permute_choices="cyclic")
+    with pytest.raises(UsageError, match=r"--metrics acc_order_7: no item of this run has choices enough"):
+        rescore(bench.folder / "run", "acc_order_7")
+    before = bench.scores()
     with pytest.raises(UsageError, match=r"no metric 'accc'"):
         rescore(bench.folder / "run", "accc")
     with pytest.raises(UsageError, match="no run is there"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import UsageError
+from harness import Row, UsageError
 from harness.choosing import owncode
 from harness.choosing.registry import load_task
 from harness.choosing.resolving import LONGEST, NAME, Asked, resolve, title
@@ -36,6 +36,7 @@ ALL = [TASK, OTHER]
 HIDES = replace(TASK, name="mmlu:cloze")
 SUITE = replace(TASK, name="quick")
 SPACED = replace(TASK, name="my own")
+WRONG = replace(TASK, metrics=("acc_nrm",))
 NOTHING = 3
 '''
 
@@ -175,6 +176,36 @@ def test_code_that_breaks(tmp_path: Path, text: str, said: str) -> None:
         resolve([str(tmp_path / "gone.py") + ":TASK"])
 
 
+def test_code_that_was_edited_is_read_anew(tmp_path: Path) -> None:
+    """A file is what it says now, also where it was changed within a second and a session."""
+    file = tmp_path / "mine.py"
+    found = []
+    for letter in "QR":
+        file.write_text(
+            CODE.replace("from own_helper import context", "").replace("context(row)", f"'{letter}:'")
+        )
+        (asked,) = resolve([str(file)])
+        found.append((asked.task.item(Row(asked.task.example, "")).pairs[0].context, asked.origin))
+    assert [context for context, _ in found] == ["Q:", "R:"]
+    assert found[0][1].kind == found[1][1].kind == "code"
+    assert found[0][1].content != found[1][1].content
+
+
+def test_a_package_that_is_doubled_does_not_stop_others(packages: Callable[..., None]) -> None:
+    """Two packages of one name are an error of whoever asks for it, not of a shipped task."""
+    packages(("own", "own_package"), ("own", "own_package:TASK"))
+    assert names("copa") == ["copa"]
+
+
+@pytest.mark.parametrize("given", ["file:{}/sp ace", "{}/my", "{}/sp ace.py"])
+def test_paths_with_commas(tmp_path: Path, given: str) -> None:
+    """A path that was cut at a comma of its own is told so."""
+    for name in ("sp ace, comma.jsonl", "my,tasks.py", "sp ace.py,more.py"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(UsageError, match=r"a comma separates two tasks, and may stand in no path: rename it"):
+        resolve([given.format(tmp_path)])
+
+
 def test_an_own_task_runs_with_rows_of_its_own(code: Path) -> None:
     """Rows of a task in a file are found below `--data-dir`, as those of shipped tasks are."""
     (code.parent / "own").mkdir()
@@ -211,11 +242,18 @@ def test_tasks_of_packages(packages: Callable[..., None]) -> None:
 @pytest.mark.parametrize(
     ("pairs", "name", "said"),
     [
+        ([("quick", "own_package:SUITE")], "quick", "hides the suite quick that ships with the program"),
+        ([("arc_challenge", "own_package")], "quick", "hides the task arc_challenge that ships"),
+        ([("own", "own_package:WRONG")], "own", "no metric 'acc_nrm'. Did you mean acc_norm"),
         ([("own", "no_such_module")], "own", "no_such_module cannot be imported: ModuleNotFoundError"),
         ([("other", "own_package:OTHER")], "other", "is the task 'another'; name both alike"),
         ([("own", "own_package:NOTHING")], "own", "is neither a Task nor a module with a TASK"),
         ([("own", "own_package"), ("own", "own_package:TASK")], "own", "both declare a task 'own'"),
-        ([("mmlu", "own_package")], "mmlu", "hides the task that ships with the program"),
+        (
+            [("mmlu", "own_package")],
+            "mmlu",
+            "hides the task mmlu that ships with the program; rename its entry point",
+        ),
     ],
 )
 def test_packages_that_are_refused(
@@ -235,7 +273,7 @@ def test_packages_that_are_refused(
         ("quiz.csv", "For a file of questions write file:quiz.csv"),
         ("openlm_v1", "Did you mean openllm_v1"),
         ("openllm_v1@5", "a suite's tasks have their own shots"),
-        ("truthfulqa_mc1@5", "truthfulqa_mc1 is asked with 0 shots; so its authors have it"),
+        ("truthfulqa_mc1@5", "shots of truthfulqa_mc1 is fixed by its authors, at 0; leave out @5"),
         ("@5", "no task ''"),
     ],
 )
@@ -286,7 +324,8 @@ def test_a_run_is_called_after_what_it_asks(tmp_path: Path) -> None:
 def test_shots_of_a_task_win(tmp_path: Path) -> None:
     """`@N` wins over `--shots`; where a suite has its way against it, that is remarked."""
     file = quiz(tmp_path)
-    quiz(tmp_path, "quiz.shots.jsonl")
+    shown = quiz(tmp_path, "quiz.shots.jsonl")
+    shown.write_text(shown.read_text().replace("Q", "Solved Q"))
 
     def shots(*given: str, all_tasks: int | None) -> list[int]:
         suite = prepare_suite(

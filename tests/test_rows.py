@@ -126,6 +126,83 @@ def test_file_that_vanishes(tmp_path: Path, suffix: str) -> None:
         list(source)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("test.jsonl", b'{"a": 1}\n{"a": \n', {"line 2": "not JSON: Expecting value, column 7"}),
+        ("test.jsonl", b"{}\n\n\n[1]\n{}\n", {"line 4": "expected a JSON object, found list"}),
+        ("test.jsonl", b"{}\n" + b"[" * 100_000, {"line 2": "not JSON: maximum recursion depth exceeded"}),
+        ("test.jsonl", b'{"a": ' + b"1" * 5_000 + b"}\n{}\n", {"line 1": "not JSON: Exceeds the limit"}),
+        (
+            "test.csv",
+            b'question,choices,answer\n"a\nb",[],0\nx,[]\nx,[],0,\ny,[],1\n',
+            {"line 4": "2 cells where the header has 3", "line 5": "4 cells where the header has 3"},
+        ),
+        (
+            "test.csv",
+            b'question,choices,answer\nx,[],0\n"x,[],0\ny,[],1\n',
+            {"line 3": "not CSV up to line 4: unexpected end of data"},
+        ),
+        (
+            "test.csv",
+            b'question,choices,answer\n"a"b,[],0\ny,[],1\n"a"c,[],0\n',
+            {"line 2": "not CSV: ',' expected after '\"'", "line 4": "not CSV: ',' expected after '\"'"},
+        ),
+    ],
+)
+def test_broken_lines(tmp_path: Path, name: str, content: bytes, said: dict[str, str]) -> None:
+    """A line that cannot be read is a bad row with its place, and those after it are read."""
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / name).write_bytes(content)
+    rows = list(open_rows(toy(), "test", tmp_path))
+    found = {row.place.removeprefix(f"toy/{name} "): row.broken for row in rows if row.broken}
+    assert found.keys() == said.keys()
+    assert all(found[place].startswith(problem) for place, problem in said.items())
+    assert all(bool(row.values) != bool(row.broken) or row.values == {} for row in rows)
+    assert [row.index for row in rows] == list(range(len(rows)))
+
+
+def test_long_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell may hold a book; one beyond the bound is a bad row that says so, and the next row is read."""
+    (tmp_path / "toy").mkdir()
+    book = "x" * 300_000
+    text = f'question,choices,answer\n{book},"[""a"", ""b""]",0\n'
+    (tmp_path / "toy" / "test.csv").write_text(text)
+    (row,) = open_rows(make_task(), "test", tmp_path)
+    assert row.text("question") == book
+    before = csv.field_size_limit(200_000)
+    monkeypatch.setattr("harness.data.rowfiles.CELL_CHARACTERS", 200_000)
+    (tmp_path / "toy" / "test.csv").write_text(text + "y,[],1\n")
+    long, short = open_rows(make_task(), "test", tmp_path)
+    csv.field_size_limit(before)
+    assert long.broken == "not CSV: a cell of more than 200,000 characters; is a quotation mark missing?"
+    assert short.text("question") == "y"
+
+
+@pytest.mark.parametrize("suffix", READERS)
+def test_subjects_stand_in_all_rows_or_in_none(tmp_path: Path, suffix: str) -> None:
+    """The first row says which: a row that differs is bad, and has no subject."""
+    for first, second in (("sums", ""), ("", "sums")):
+        subjects = (first, second, first, second)
+        path = tmp_path / "toy" / f"test{suffix}"
+        write(path, [{**RECORDS[0], "subject": subject} for subject in subjects])
+        rows = list(open_rows(toy(), "test", tmp_path))
+        said = "missing or empty; " if first else "is there, and "
+        place = PLACES[suffix][0]
+        assert [row.subject for row in rows] == [first, "", first, ""]
+        assert [bool(row.broken) for row in rows] == [False, True, False, True]
+        assert rows[1].broken.startswith(f"field 'subject': {said}{place} has ")
+    assert not any(row.broken for row in open_rows(make_task(), "test", tmp_path))
+
+
+def test_subject_of_another_kind(tmp_path: Path) -> None:
+    """A subject that is no text makes a bad row, and says nothing of the others."""
+    write(tmp_path / "toy" / "test.jsonl", [{**RECORDS[0], "subject": 3}, *RECORDS])
+    bad, *rows = open_rows(toy(), "test", tmp_path)
+    assert bad.broken == "field 'subject': expected text, found 3"
+    assert not any(row.broken for row in rows)
+
+
 @pytest.mark.parametrize("suffix", READERS)
 def test_subject_that_is_none_is_left_to_the_task(tmp_path: Path, suffix: str) -> None:
     """A row without a subject is read, with an empty one; the task's item function says what is wrong."""
@@ -178,26 +255,27 @@ def test_file_instead_of_a_folder(tmp_path: Path) -> None:
             b"PAR1 and then something else PAR1",
             "toy/test.parquet: not a readable Parquet file",
         ),
-        (
-            "test.jsonl",
-            b'{"question": 1}\n{"question": \n',
-            "toy/test.jsonl line 2: not JSON: Expecting value",
-        ),
-        ("test.jsonl", b"{}\n\n\n[1]\n", "toy/test.jsonl line 4: expected a JSON object, found list"),
-        ("test.jsonl", b"{}\n" + b"[" * 100_000, "toy/test.jsonl line 2: not JSON"),
         ("test.jsonl", b'{"question": "\xe9"}\n', "toy/test.jsonl line 1: not UTF-8 text"),
         ("test.jsonl", "{}\n".encode("utf-16"), "toy/test.jsonl line 1: not UTF-8 text"),
         ("test.csv", b"", "toy/test.csv: no column 'question'"),
-        ("test.csv", b"question;choices;answer\n", "it has 'question;choices;answer'"),
-        ("test.csv", b"question,choices,answer,answer\n", "a column is there twice"),
         (
             "test.csv",
-            b'question,choices,answer\n"a\nb",[],0\nx,[]\n',
-            "line 4: 2 cells where the header has 3",
+            b"question;choices;answer\n",
+            "test.csv: its cells are separated by semicolons; save it with",
         ),
-        ("test.csv", b"question,choices,answer\nx,[],0,\n", "line 2: 4 cells where the header has 3"),
-        ("test.csv", b'question,choices,answer\nx,[],0\n"x,[],0\ny,[],1\n', "toy/test.csv line 3: not CSV"),
-        ("test.csv", b'question,choices,answer\n"a"b,[],0\n', "toy/test.csv line 2: not CSV"),
+        ("test.csv", b"question\tchoices\tanswer\n", "test.csv: its cells are separated by tabs"),
+        ("test.csv", b"question|choices|answer\n", "test.csv: its cells are separated by bars"),
+        (
+            "test.csv",
+            b"questions\n",
+            "no column 'question' and no 'choices' and no 'answer'; it has 'questions'",
+        ),
+        (
+            "test.csv",
+            b'"question"s,choices,answer\n',
+            "toy/test.csv line 1: not CSV: ',' expected after '\"'",
+        ),
+        ("test.csv", b"question,choices,answer,answer\n", "a column is there twice"),
         ("test.csv", b"question,choices,answer\nx,[],0\n\xff,[],0\n", "toy/test.csv line 3: not UTF-8 text"),
     ],
 )
@@ -256,8 +334,8 @@ def test_any_text_survives_csv(tmp_path_factory: pytest.TempPathFactory, cells: 
         writer.writerow([cell, "."])
     path.write_bytes(written.getvalue().encode())
     rows = list(read_csv(path, "test.csv").records())
-    assert [values["text"] for _, values in rows] == cells
-    assert [place for place, _ in rows] == begins
+    assert [row.values["text"] for row in rows] == cells
+    assert [row.place for row in rows] == begins
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
@@ -296,6 +374,16 @@ def test_rows_that_ship_can_be_replaced(tmp_path: Path) -> None:
     assert (source.source, len(list(source))) == (str(path), 2)
     with pytest.raises(UsageError, match=r"none of sample_mmlu/dev\.parquet.*sample_mmlu holds test\.csv"):
         open_rows(shipped(), "dev", tmp_path)
+
+
+def test_rows_that_are_nowhere(tmp_path: Path) -> None:
+    """A task whose rows are neither on the hub nor in the package says where they are looked for."""
+    task = toy(dataset=replace(make_task().dataset, hub=None))
+    for data_dir in (None, tmp_path):
+        with pytest.raises(
+            UsageError, match=r"--tasks toy: its rows .* with DIR/toy/test\.parquet \(or toy/test\.jsonl"
+        ):
+            open_rows(task, "test", data_dir)
 
 
 def test_rows_of_the_hub_never_ship(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+"""Suite files: what they say, how flags win over them, what a dump holds, and which secrets stand nowhere."""
+
 from __future__ import annotations
 
 import json
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from harness import UsageError, evaluate
 from harness.accounts import Allowance, allowances
-from harness.cli import main
+from harness.cli import app, main
 from harness.endpoint_settings import EndpointSettings, is_variable, plain_address, public
 from harness.endpoints import credentials, parse_endpoints
 from harness.manifest import Exit
@@ -166,6 +168,10 @@ def test_ways_to_say_endpoints(said: str, tmp_path: Path) -> None:
         ("[[endpoints]]\nname = 'x'", "[[endpoints]] 1: spec is missing"),
         ("endpoints = [5]", "endpoints 1: expected text or table, found integer"),
         ("endpoints = []", "endpoints: none given"),
+        (
+            "tasks = []",
+            'tasks: an empty list; add tasks = ["mmlu", "hellaswag@10"] or [[tasks]] tables, or give',
+        ),
         ("limit = '5'", "limit: expected integer, found text"),
         ("store_text = 1", "store_text: expected true or false, found integer"),
         ("bos = 'maybe'", "bos: expected one of auto, off, on"),
@@ -429,6 +435,53 @@ def test_secrets_in_other_places(said: str, tmp_path: Path) -> None:
         assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_secret_as_a_name(secret: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What looks like a token is no name and no identity, in a file or before a SPEC: a run writes these."""
+    for key in ("name", "identity"):
+        file = written(tmp_path, f"tasks = 'piqa'\n[[endpoints]]\nspec = 'dedicated:ep'\n{key} = '{secret}'")
+        with pytest.raises(UsageError) as caught:
+            read_suite(file)
+        assert f"[[endpoints]] 1, {key}" in str(caught.value) or f"dedicated:ep, {key}: " in str(caught.value)
+        assert secret not in str(caught.value)
+    assert main(["run", "--tasks", "piqa", "--endpoint", f"{secret}=embedded"]) == 2
+    printed = capsys.readouterr().err
+    assert "--endpoint: the name before = looks like a secret" in printed
+    assert secret not in printed
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"spec": "dedicated:ep", "name": "my-pass-word-1"},
+        {"spec": "dedicated:ep", "identity": "https://gateway/my-pass-word-1/v1"},
+        {"spec": "dedicated:ep", "identity": "MY-PASS-WORD-1"},
+        {"spec": "dedicated:my-pass-word-1"},
+        {"spec": "dedicated:ep", "adapters": ("my-pass-word-1",)},
+        {"spec": "https://my-pass-word-1.example/v1"},
+    ],
+)
+def test_the_token_of_a_run_is_no_name(bench: Bench, table: dict[str, Any]) -> None:
+    """A token that looks like words is known by its value, wherever a run would write it; none is repeated."""
+    settings = bench.settings(EndpointSettings(token_env="MY_TOKEN", **table))  # type: ignore[arg-type]
+    with pytest.raises(
+        UsageError, match=r"of endpoint [12] holds a token, which the run's files would"
+    ) as caught:
+        prepare(settings, {"MY_TOKEN": "my-pass-word-1"})
+    assert "pass" not in str(caught.value).lower()
+    prepare(settings, {"MY_TOKEN": "another-word"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["base", "llama-3.1-8b-instruct", "geography", "2026-11-25_nightly", "mixtral-8x22b@a100", "team#2"],
+)
+def test_names_of_people(name: str) -> None:
+    """Names and addresses that people give are taken."""
+    for identity in (name, f"https://{name.replace('@', '.').split('#')[0]}.eu-west-1.example.com/v1"):
+        assert EndpointSettings(spec="dedicated:ep", name=name, identity=identity).name == name
+
+
 def test_names_of_variables() -> None:
     """Names that people give to variables are taken."""
     for name in (
@@ -493,8 +546,62 @@ def test_the_file_may_leave_to_flags_what_it_likes(
     """A file without endpoints needs `--endpoint`; what is missing in both is asked for."""
     file = written(tmp_path, 'tasks = "piqa"')
     assert main(["run", str(file), "--endpoint", "embedded", "--dump-suite"]) == 0
+    capsys.readouterr()
     assert main(["run", str(file)]) == 2
-    assert "--endpoint" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        f'forced-choice: {file}: no endpoints: add endpoints = ["dedicated:ENDPOINT_ID"] or [[endpoints]]'
+        " tables, or give --endpoint SPEC\n"
+    )
+    assert main(["run", str(written(tmp_path, "limit = 3"))]) == 2
+    assert f"{file}: no tasks: add tasks = [" in capsys.readouterr().err
+
+
+SWITCHED = """\
+tasks = ["mmlu"]
+limit = 9
+shots = 1
+max_length = 99
+tpm = 8
+data_dir = "rows"
+json = true
+fsync = true
+skip_bad_rows = true
+store_text = false
+
+[[endpoints]]
+spec = "embedded"
+tpm = 7
+"""
+
+
+def test_flags_take_back_what_the_file_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each switch has its opposite, and each number the word none, which are as if the file had nothing."""
+    file = written(tmp_path, SWITCHED)
+    off = ["--no-json", "--no-fsync", "--no-skip-bad-rows", "--store-text", "--no-data-dir"]
+    none = [word for name in ("limit", "shots", "max-length", "tpm") for word in (f"--{name}", "none")]
+    assert main(["run", str(file), *off, *none, "--dump-suite"]) == 0
+    assert tomllib.loads(capsys.readouterr().out) == {"tasks": ["mmlu"], "endpoints": [{"spec": "embedded"}]}
+
+
+def test_every_switch_can_be_thrown_back() -> None:
+    """Whoever adds a flag that is true or false leaves it its opposite."""
+    parsed = app["run"].assemble_argument_collection()
+    flags = {each.field_info.name: each.names for each in parsed}
+    switches = [name for name, hint in get_type_hints(RunSettings).items() if hint is bool]
+    assert switches
+    for name in switches:
+        assert f"--no-{name.replace('_', '-')}" in {
+            *flags[name],
+            *parsed.get(f"--{name}".replace("_", "-")).negatives,
+        }
+
+
+def test_none_leaves_the_other_way_to_choose_items() -> None:
+    """`--limit` stands for the file's `sample` too; `--limit none` takes back a limit, and nothing else."""
+    assert beneath({"sample": 4}, {"limit": ["3"]}) == {}
+    assert beneath({"sample": 4}, {"limit": ["none"]}) == {"sample": 4}
+    assert beneath({"sample": 4}, {"limit": None}) == {"sample": 4}
+    assert beneath({"sample": 4, "limit": 3}, {"limit": None}) == {"sample": 4}
 
 
 def test_wrong_files_end_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -765,6 +872,15 @@ async def test_tokens_go_to_their_own_endpoint_and_into_no_file(bench: Bench) ->
     assert b"MY_TOKEN" in kept
 
 
+async def test_a_refused_token_is_called_by_its_variable(bench: Bench) -> None:
+    """Where a table names the variable of the token, it is that one to look at."""
+    async with FakeEndpoint(token="flp_right") as endpoint:
+        table = EndpointSettings(spec=f"{endpoint.base_url}#m", token_env="MY_TOKEN")
+        result = await bench.run(table, environ={**ENVIRON, "MY_TOKEN": "flp_wrong"})  # type: ignore[arg-type]
+    assert result.exit is Exit.REFUSED
+    assert result.parts[0].refused.endswith("Is MY_TOKEN set and valid?")
+
+
 async def test_run_json_says_all_settings(bench: Bench) -> None:
     """The settings in `run.json` are those of the file, whole: what was asked for can be asked again."""
     async with FakeEndpoint() as endpoint:
@@ -796,7 +912,7 @@ def test_wrong_suites_from_python(tmp_path: Path) -> None:
         evaluate("suite.toml")
     with pytest.raises(UsageError, match=r"evaluate: endpoint 2: no key 'spc'\. Did you mean spec"):
         evaluate("embedded", {"spc": "embedded"}, tasks="sample_hellaswag")
-    with pytest.raises(UsageError, match="evaluate: no endpoint given"):
+    with pytest.raises(UsageError, match=r"evaluate: no endpoint given: .*, or add some to .*suite\.toml"):
         evaluate(suite=written(tmp_path, "limit = 5"), tasks="sample_hellaswag")
     with pytest.raises(UsageError, match="evaluate: no tasks given"):
         evaluate("embedded")

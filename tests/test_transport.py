@@ -1,8 +1,11 @@
+"""One attempt over HTTP: foreign errors in our words, proxies, refusals, and no secret in any of them."""
+
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -11,9 +14,9 @@ from aiohttp.client_reqrep import ConnectionKey
 from harness.dialects import dialect
 from harness.errors import UsageError
 from harness.exchange import ScoreRequest
-from harness.failures import Fault
+from harness.failures import Fault, classify
 from harness.secrets import Secret
-from harness.transport import Transport, Wire, proxy_for, translated
+from harness.transport import Attempt, Transport, Wire, proxy_for, translated
 from tests.fake_endpoint import FakeClock
 
 PLACE = ConnectionKey("api.host", 443, True, True, None, None, None)
@@ -62,6 +65,25 @@ def test_foreign_errors_are_translated(
     found, said = translated(error, wire())
     assert found == fault
     assert words in said
+
+
+@pytest.mark.parametrize(
+    ("variables", "status", "hint"),
+    [
+        ((), 401, "Is FRIENDLI_TOKEN set and valid?"),
+        ((), 403, "open to the holder of FRIENDLI_TOKEN and the team in FRIENDLI_TEAM?"),
+        (("MY_TOKEN",), 401, "Is MY_TOKEN set and valid?"),
+        (("MY_TOKEN",), 403, "open to the holder of MY_TOKEN?"),
+        (("MY_TOKEN", "MY_TEAM"), 403, "open to the holder of MY_TOKEN and the team in MY_TEAM?"),
+    ],
+)
+def test_a_refusal_names_the_variables_that_were_used(
+    variables: tuple[str, ...], status: int, hint: str
+) -> None:
+    """Whoever looks where the hint says finds the token, and the team, that were sent."""
+    transport = Transport(replace(wire(), variables=variables), dialect("friendli"), FakeClock())
+    refused = Attempt(0.1, None, classify(status, {}, now=0.0), "no", status)
+    assert transport.refusal(refused).endswith(hint)
 
 
 def test_no_repr_shows_a_header() -> None:

@@ -83,10 +83,10 @@ def as_sent(prompt: Prompt, chat: Chat | None) -> Sent:
         return Sent(contexts, continuations if any(contexts) else undelimited)
     own = dict.fromkeys(pair.context for pair in prompt.item.pairs)
     try:
-        rendered = {each: _rendered(messages(prompt, each, chat.mode), chat.template) for each in own}
+        texts = {each: rendered(messages(prompt, each, chat.mode), chat.template) for each in own}
     except TemplateError as error:
         return Sent(prompt.contexts(), (), f"chat template: {error}")
-    return Sent(tuple(rendered[pair.context] for pair in prompt.item.pairs), undelimited)
+    return Sent(tuple(texts[pair.context] for pair in prompt.item.pairs), undelimited)
 
 
 def messages(prompt: Prompt, context: str, mode: Literal["message", "turns"]) -> list[Message]:
@@ -107,8 +107,12 @@ def messages(prompt: Prompt, context: str, mode: Literal["message", "turns"]) ->
     return [*chat, {"role": "user", "content": context}]
 
 
-def _rendered(chat: Sequence[Message], template: Renders) -> str:
-    """The text of a chat; without its system message where the template refuses the whole."""
+def rendered(chat: Sequence[Message], template: Renders) -> str:
+    """The text of a chat; without its system message where the template refuses the whole.
+
+    Raises:
+        TemplateError: it cannot be rendered.
+    """
     try:
         return template.render(chat)
     except TemplateRefused:

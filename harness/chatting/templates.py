@@ -147,14 +147,27 @@ def _default(found: object, file: Path) -> str | None:
     """One template out of what a config says: a text, or a list of named ones."""
     if found is None or isinstance(found, str):
         return found
-    named = {}
-    if isinstance(found, list):
-        named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
-    default = named.get("default")
-    if not isinstance(default, str):
-        there = ", ".join(str(name) for name in named) or type(found).__name__
-        raise UsageError(f'--chat-template: {file} has no template called "default"; it has {there}')
-    return default
+    place = f"--chat-template: {file}, chat_template"
+    if not isinstance(found, list):
+        raise UsageError(f"{place}: expected a text or a list of named templates; it is {_kind(found)}")
+    if not found:
+        raise UsageError(f"{place}: the list of templates is empty; without the key there is none")
+    named: dict[str, str] = {}
+    for at, each in enumerate(found, 1):
+        name, template = (each.get("name"), each.get("template")) if isinstance(each, dict) else (None, None)
+        if not isinstance(name, str) or not isinstance(template, str):
+            raise UsageError(f"{place} {at}: expected an object with name and template, both of them texts")
+        named[name] = template
+    if "default" not in named:
+        raise UsageError(f'{place}: no template is called "default"; there are {_line(", ".join(named))}')
+    return named["default"]
+
+
+def _kind(found: object) -> str:
+    """What a value of a config is, in the words of JSON."""
+    if isinstance(found, dict):
+        return "an object"
+    return "true or false" if isinstance(found, bool) else "a number"
 
 
 def _config(file: Path) -> dict[str, Any]:
@@ -163,7 +176,9 @@ def _config(file: Path) -> dict[str, Any]:
         config = json.loads(text or "{}")
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--chat-template: {file} is not JSON: {error}") from error
-    return config if isinstance(config, dict) else {}
+    if not isinstance(config, dict):
+        raise UsageError(f"--chat-template: {file} holds no JSON object")
+    return config
 
 
 def _text(file: Path) -> str | None:

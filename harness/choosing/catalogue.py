@@ -7,24 +7,29 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from harness.choosing.owncode import installed, load_installed
+from harness.choosing.checking import example_row
+from harness.choosing.owncode import installed
 from harness.choosing.ownitems import OwnForm
 from harness.choosing.registry import about, declared, task_names
-from harness.choosing.resolving import resolve
+from harness.choosing.resolving import package_tasks, resolve
 from harness.choosing.tasklists import NamedSuite, load_suite, suite_names
+from harness.converting import item_or_bad
+from harness.data.rowfiles import READERS
 from harness.data.rows import open_rows
-from harness.data.survey import bad_rows_error, survey
 from harness.errors import UsageError
-from harness.items import BadItem, Item, Row
-from harness.prompts import Prompt, check_pools, item_or_bad, prompt_prefix, prompts
-from harness.suite import shot_pools
+from harness.items import BadItem, Item
+from harness.prompts import Prompt, check_pools, prompt_prefix, prompts
+from harness.suite import PreparedTask, check_rows, for_subjects, shot_pools
 from harness.task import Task
+
+EXAMPLE = "the example row"
+"""Where a prompt's row stands where no rows are at hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,7 @@ class Catalogue:
     families: tuple[Family, ...]
     suites: tuple[NamedSuite, ...]
     remarks: tuple[str, ...]
-    """On packages that cannot be read, one sentence each."""
+    """On packages whose tasks cannot be asked, one sentence each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +82,9 @@ class Page:
     variants: tuple[str, ...]
     prompt: Prompt
     prompt_of: str
-    """Where the prompt's row stands: a file and a line, or "the example row"."""
+    """Where the prompt's row stands: a file and a line, or `EXAMPLE`."""
+    real: str
+    """Where the first real row and its shots are to stand so that they are shown; empty where they are."""
 
 
 def task_hash(task: Task) -> str:
@@ -94,6 +101,7 @@ def task_hash(task: Task) -> str:
         "metrics": task.metrics,
         "groups": {name: list(subjects) for name, subjects in task.groups.items()},
         "shots": [shots.split, shots.draw, shots.ids, shots.without_own, shots.default, shots.fixed],
+        **({"never_own": True} if shots.never_own else {}),
         "shot_delimiter": task.shot_delimiter,
         "example": _asked(task),
     }
@@ -118,13 +126,14 @@ def catalogue() -> Catalogue:
     """Every task that ships or is installed, with its variants, and every named suite."""
     families = [Family(tasks=tuple(map(facts, declared(name)))) for name in task_names()]
     remarks = []
-    for _, point in sorted(installed().items()):
+    packages = installed()
+    for name, points in sorted(packages.items()):
         try:
-            tasks = load_installed(point)
+            known = tuple(map(facts, package_tasks(name, packages)))
         except UsageError as error:
             remarks.append(str(error))
         else:
-            families.append(Family(tasks=tuple(map(facts, tasks)), package=point.value))
+            families.append(Family(tasks=known, package=points[0].value))
     suites = tuple(map(load_suite, suite_names()))
     return Catalogue(families=tuple(families), suites=suites, remarks=tuple(remarks))
 
@@ -136,18 +145,23 @@ def pages(name: str, *, shots: int | None, data_dir: Path | None) -> Iterator[Pa
     one's own, or stand in `data_dir`. Else it is that of the example row, without shots.
 
     Raises:
-        UsageError: there is no such task, or its rows cannot be read.
+        UsageError: there is no such task, its rows cannot be read, or shots are asked for where there are
+            none at hand.
         BadRows: of a file of one's own some rows are no items.
     """
     for asked in resolve([name]):
         task = asked.task
         said = shots if asked.shots is None else asked.shots
         wanted = task.shots.default if said is None or task.shots.fixed else said
-        known = _counted(task) if task.dataset.files else facts(task)
         at_hand = data_dir is not None or task.dataset.hub is None
-        prompt, place = _first(task, wanted, data_dir) if at_hand else (_of_example(task), "the example row")
+        if not at_hand and said and wanted:
+            flag = f"--shots {shots}" if asked.shots is None else f"--tasks {name}"
+            raise UsageError(f"{flag}: shots are rows, and there are none here. {_where_rows(task, wanted)}")
+        known = _counted(task, wanted) if task.dataset.files else facts(task)
+        prompt, place = _first(task, wanted, data_dir) if at_hand else (_of_example(task), EXAMPLE)
         yield Page(
             facts=known,
+            real="" if at_hand else _where_rows(task, wanted),
             about=_about(task),
             source=_source(task),
             split=task.split,
@@ -160,12 +174,21 @@ def pages(name: str, *, shots: int | None, data_dir: Path | None) -> Iterator[Pa
 
 def example_item(task: Task) -> Item | BadItem:
     """The item of a task's example row."""
-    return item_or_bad(task, _example(task))
+    return item_or_bad(task, example_row(task))
 
 
-def _example(task: Task) -> Row:
-    subject = task.example.get(task.subject_field) if task.subject_field else None
-    return Row(task.example, "example", task.name, subject if isinstance(subject, str) else "")
+def suite_identity(prepared: PreparedTask) -> Mapping[str, str] | str:
+    """What the identity of a run says of a task: its version, unless it is of one's own.
+
+    Of files of questions, what covers all of them; of code, what it asks, and what stands in the file.
+    """
+    task, origin = prepared.task, prepared.origin
+    if origin.kind == "shipped":
+        return task.version
+    if origin.kind == "files":
+        return {"files": task.version}
+    said = {"version": task.version, "hash": task_hash(task)}
+    return {**said, "code": origin.content} if origin.kind == "code" else said
 
 
 def _asked(task: Task) -> list[Any]:
@@ -182,18 +205,16 @@ def _chance(item: Item | BadItem) -> float | None:
     return len(set(item.gold)) / len(item.pairs)
 
 
-def _counted(task: Task) -> Facts:
-    """What is known of rows that are at hand: how many, and the mean chance of their items."""
+def _counted(task: Task, shots: int) -> Facts:
+    """What is known of a file, looked at as a run does: how many rows, and the mean chance of their items."""
     known, total = facts(task), 0.0
 
     def take(item: Item | BadItem) -> None:
         nonlocal total
         total += _chance(item) or 0.0
 
-    found = survey(task, open_rows(task, task.split, None), take)
-    if found.n_bad:
-        raise bad_rows_error(found)
-    return replace(known, items=found.rows, chance=total / found.rows if found.rows else None)
+    rows = check_rows(task, shots, None, take).survey.rows
+    return replace(known, items=rows, chance=total / rows)
 
 
 def _first(task: Task, shots: int, data_dir: Path | None) -> tuple[Prompt, str]:
@@ -202,7 +223,7 @@ def _first(task: Task, shots: int, data_dir: Path | None) -> tuple[Prompt, str]:
     row = next(iter(rows), None)
     if row is None:
         raise UsageError(f"--tasks {task.name}: no rows in {rows.name}")
-    pools = shot_pools(task, [row.subject], data_dir)[0] if shots else {}
+    pools = for_subjects(shot_pools(task, data_dir)[0], [row.subject]) if shots else {}
     check_pools(task, shots, pools, [row.subject])
     chosen = {row.subject: range(1)}
     prompt = next(prompts(task, rows, shots=shots, pools=pools, chosen=chosen))
@@ -225,7 +246,8 @@ def _about(task: Task) -> str:
         return about(file_name)
     if isinstance(task.item, OwnForm):
         return ""
-    return (sys.modules[task.item.__module__].__doc__ or "").strip()
+    module = sys.modules.get(getattr(task.item, "__module__", ""))
+    return ((module.__doc__ if module else None) or "").strip()
 
 
 def _source(task: Task) -> str:
@@ -250,6 +272,15 @@ def _shots_from(task: Task) -> str:
     if task.dataset.files and not task.dataset.files[rule.split].is_file():
         return f"{rule.default}; there is no {task.dataset.files[rule.split].name} to take any from"
     return f"{rule.default}, {how} of {rule.split}{own}{end}"
+
+
+def _where_rows(task: Task, shots: int) -> str:
+    """How rows come to hand, in a sentence."""
+    first, *others = READERS
+    files = [f"DIR/{task.dataset.folder}/{task.split}{first}"]
+    if shots and task.shots.split != task.split:
+        files.append(f"DIR/{task.dataset.folder}/{task.shots.split}{first}")
+    return f"--data-dir DIR takes them from {' and '.join(files)} (or {', '.join(others)})"
 
 
 def _variants(task: Task) -> tuple[str, ...]:

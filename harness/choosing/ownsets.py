@@ -20,7 +20,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from harness.choosing.checking import METRIC_NAMES
 from harness.choosing.ownitems import NEEDED, AnswerRule, OwnForm, checked_template, unused_placeholders
+from harness.choosing.tasklists import cut_at_comma
 from harness.data.rowfiles import READERS
 from harness.errors import FieldError, UsageError, did_you_mean
 from harness.items import Row
@@ -93,28 +95,31 @@ def load_own_set(given: str) -> Task:
     file, own = _read_settings(settings_file, form, f"{place}: {settings_file.name}")
     shots = _shots_file(path, file.shots_file, place)
     name = re.sub(r"[^\w.-]+", "_", file.name or path.stem).strip("._-") or "questions"
-    default = FORMS[form]
-    delimiter = " " if own.delimiter is None else own.delimiter
-    item = OwnForm(
-        lettered=form == "mc",
-        prompt=default.prompt if own.prompt is None else own.prompt,
-        delimiter=delimiter,
-        answer=file.answer,
-        settings=settings_file.name,
-    )
+    item = _item_form(form, file, own, settings_file.name)
     return Task(
         name=name if form == "mc" else f"{name}:{form}",
         version=f"{RULES}-{_digest(path, shots, settings_file)}",
         dataset=Dataset(hub=None, folder=name, columns=NEEDED, files={"questions": path, "shots": shots}),
         split="questions",
         item=item,
-        metrics=default.metrics if own.metrics is None else tuple(dict.fromkeys(own.metrics)),
-        shots=Shots(split="shots", draw=file.draw, default=own.shots or 0),
+        metrics=FORMS[form].metrics if own.metrics is None else tuple(dict.fromkeys(own.metrics)),
+        shots=Shots(split="shots", draw=file.draw, default=own.shots or 0, never_own=True),
         example=_example(path, item, place),
         subject_field="subject",
         description=_Description(own.description or "", file.shot_delimiter),
         shot_delimiter=file.shot_delimiter,
-        delimiter=delimiter,
+        delimiter=item.delimiter,
+    )
+
+
+def _item_form(form: str, file: _File, own: _Settings, settings: str) -> OwnForm:
+    """How rows are asked; `settings` is the name of the TOML."""
+    return OwnForm(
+        lettered=form == "mc",
+        prompt=FORMS[form].prompt if own.prompt is None else own.prompt,
+        delimiter=" " if own.delimiter is None else own.delimiter,
+        answer=file.answer,
+        settings=settings,
     )
 
 
@@ -129,7 +134,9 @@ def _path_and_form(given: str, place: str) -> tuple[Path, str]:
         if colon and after in FORMS:
             path, form = shorter, after
     if not path.is_file():
-        raise UsageError(f"{place}: {path} is {'no file' if path.exists() else 'not there'}")
+        raise UsageError(
+            f"{place}: {path} is {'no file' if path.exists() else 'not there'}{cut_at_comma(path)}"
+        )
     if path.suffix not in READERS:
         raise UsageError(f"{place}: {path.name} ends in none of {', '.join(READERS)}")
     return path, form
@@ -157,7 +164,7 @@ def _read_settings(path: Path, form: str, place: str) -> tuple[_File, _Settings]
         raise UsageError(f"{place}: metrics: none given")
     for metric in own.metrics or ():
         if metric not in METRICS:
-            raise UsageError(f"{place}: metrics: no metric {metric!r}. {did_you_mean(metric, list(METRICS))}")
+            raise UsageError(f"{place}: metrics: no metric {metric!r}. {did_you_mean(metric, METRIC_NAMES)}")
     return file, own
 
 
@@ -196,11 +203,11 @@ def _digest(*paths: Path) -> str:
 def _example(path: Path, item: OwnForm, place: str) -> Mapping[str, Any]:
     """The first row that is an item; the first of all where none of the first many is one."""
     found: list[Mapping[str, Any]] = []
-    for _, values in islice(READERS[path.suffix](path, path.name).records(), 100):
-        found.append(values)
+    for record in islice(READERS[path.suffix](path, path.name).records(), 100):
+        found.append(record.values)
         with suppress(FieldError):
-            item(Row(values, path.name))
-            return values
+            item(Row(record.values, path.name))
+            return record.values
     if not found:
         raise UsageError(f"{place}: no rows in {path.name}")
     return found[0]

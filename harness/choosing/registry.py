@@ -1,7 +1,8 @@
 """Which benchmarks there are: task files, listed by name and loaded one at a time.
 
-Task files are the package `harness.tasks` where the program is installed, and the folder `tasks/` beside the
-package in a bare checkout, loaded under the same name. Nothing imports them but this module.
+Task files stand inside the package `harness` where the program is installed, and in the folder `tasks/`
+beside it in a checkout. They are loaded as `harness.tasks` from where the running `harness` has them,
+whatever else Python would find under that name. Nothing imports them but this module.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from traceback import format_exception_only
+from reprlib import repr as short
 from types import ModuleType
 
 import harness
-from harness.errors import UsageError, did_you_mean
+from harness.choosing.checking import check_task
+from harness.errors import UsageError, did_you_mean, foreign
 from harness.task import Task
 
 PACKAGE = "harness.tasks"
@@ -69,8 +71,7 @@ def declared(name: str) -> tuple[Task, ...]:
     try:
         module = importlib.import_module(f"{PACKAGE}.{name}")
     except Exception as error:  # a task file may do anything while it is imported
-        said = " ".join(format_exception_only(error)[-1].split())
-        raise UsageError(f"--tasks {name}: {_file(name)} cannot be imported: {said}") from error
+        raise UsageError(f"--tasks {name}: {_file(name)} cannot be imported: {foreign(error)}") from error
     return tasks_of(module, name, f"--tasks {name}: {module.__file__}")
 
 
@@ -81,7 +82,7 @@ def about(name: str) -> str:
 
 
 def tasks_of(module: ModuleType, name: str, place: str) -> tuple[Task, ...]:
-    """The `TASK` of a module, which must be called so, and its `VARIANTS`, called after it.
+    """The `TASK` of a module, which must be called so, and its `VARIANTS`, called after it; all checked.
 
     Args:
         module: a task file, imported.
@@ -89,17 +90,22 @@ def tasks_of(module: ModuleType, name: str, place: str) -> tuple[Task, ...]:
         place: what messages begin with; it names the file.
 
     Raises:
-        UsageError: the module declares something else.
+        UsageError: the module declares something else, or a task as none can be.
     """
     task = getattr(module, "TASK", None)
     if not isinstance(task, Task):
         raise UsageError(f"{place} has no TASK")
     if task.name != name:
         raise UsageError(f"{place} declares the task {task.name!r}; name both alike")
+    check_task(task, place)
+    declared = getattr(module, "VARIANTS", ())
+    if not isinstance(declared, tuple | list):
+        raise UsageError(f"{place}: VARIANTS is {short(declared)}; expected a tuple of Tasks")
     variants: list[Task] = []
-    for each in getattr(module, "VARIANTS", ()):
+    for each in declared:
         if not isinstance(each, Task):
-            raise UsageError(f"{place}: VARIANTS holds {each!r}, which is no Task")
+            raise UsageError(f"{place}: VARIANTS holds {short(each)}, which is no Task")
+        check_task(each, place)
         if not each.name.startswith(f"{name}:"):
             raise UsageError(f"{place} declares the variant {each.name!r}; its name must begin with {name}:")
         variants.append(each)
@@ -107,18 +113,33 @@ def tasks_of(module: ModuleType, name: str, place: str) -> tuple[Task, ...]:
 
 
 def _package() -> ModuleType:
-    """The package of task files, made known to Python where only the folder beside us holds it."""
-    if PACKAGE not in sys.modules and importlib.util.find_spec(PACKAGE) is None:
-        folder = Path(harness.__path__[0]).parent / "tasks"
-        spec = importlib.util.spec_from_file_location(
-            PACKAGE, folder / "__init__.py", submodule_search_locations=[str(folder)]
-        )
-        if spec is None or spec.loader is None or not (folder / "__init__.py").is_file():
-            raise UsageError(f"--tasks: no task files, neither in the package {PACKAGE} nor in {folder}")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        sys.modules[PACKAGE] = module
-    return importlib.import_module(PACKAGE)
+    """The package of task files, loaded from where the running `harness` has them."""
+    if PACKAGE in sys.modules:
+        return sys.modules[PACKAGE]
+    folder = _folder()
+    spec = importlib.util.spec_from_file_location(
+        PACKAGE, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[PACKAGE] = module
+    return module
+
+
+def _folder() -> Path:
+    """The folder of the task files: inside the package, else beside it.
+
+    Beside it there may be a folder of that name that is somebody else's: ours has suites and rows.
+    """
+    package = Path(harness.__path__[0])
+    inside, beside = package / "tasks", package.parent / "tasks"
+    for folder in (inside, beside):
+        ours = all((folder / each).is_dir() for each in ("suites", "data"))
+        if ours and (folder / "__init__.py").is_file():
+            return folder
+    raise UsageError(f"--tasks: no task files, neither in {inside} nor in {beside}")
 
 
 def _file(name: str) -> str:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
-from harness.choosing.owncode import installed, is_code, load_code, load_installed
+from harness.choosing.owncode import Packages, installed, is_code, load_code, load_installed
 from harness.choosing.ownsets import PREFIX, load_own_set
 from harness.choosing.registry import declared, load_task, of_name, task_names
-from harness.choosing.tasklists import load_suite, named, suite_names
+from harness.choosing.tasklists import cut_at_comma, load_suite, named, suite_names
 from harness.data.rowfiles import READERS
 from harness.errors import UsageError, did_you_mean
 from harness.task import Task
@@ -24,6 +26,15 @@ LONGEST = 80
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a task comes from."""
+
+    kind: Literal["shipped", "files", "code", "package"] = "shipped"
+    content: str = ""
+    """Of code in a file: a hash of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """One task of a run."""
 
@@ -32,6 +43,7 @@ class Asked:
     """Said for this task alone: wins over `--shots`."""
     suite: str = ""
     """The named suite that it came with; empty where it was named itself."""
+    origin: Origin = Origin()
 
 
 def resolve(names: Sequence[str]) -> list[Asked]:
@@ -70,40 +82,63 @@ def _joined(kept: Sequence[str], of: int) -> str:
 
 def _resolved(text: str) -> Iterator[Asked]:
     """The tasks of one name."""
-    asks = named(text)
+    asks, packages = named(text), installed()
     if asks.name in suite_names() and asks.name not in task_names():
         if asks.shots is not None:
             raise UsageError(f"--tasks {text}: a suite's tasks have their own shots; name the tasks instead")
+        _refuse_hidden(asks.name, packages)
         for each in load_suite(asks.name).tasks:
+            _refuse_hidden(each.name, packages)
             task = load_task(each.name)
             yield Asked(task, _shots(task, each.shots, each.text()), asks.name)
         return
-    for task in _named_tasks(asks.name):
-        yield Asked(task, _shots(task, asks.shots, text))
+    tasks, origin = _named_tasks(asks.name, packages)
+    for task in tasks:
+        yield Asked(task, _shots(task, asks.shots, text), origin=origin)
 
 
-def _named_tasks(name: str) -> tuple[Task, ...]:
-    """The tasks of a name without `@N`: one, but for a file's tuple of tasks."""
+def _named_tasks(name: str, packages: Packages) -> tuple[tuple[Task, ...], Origin]:
+    """The tasks of a name without `@N`, one but for a file's tuple of tasks; and where they come from."""
     file_name = name.partition(":")[0]
     if name.startswith(PREFIX):
-        return _own((load_own_set(name),), name)
+        return _own((load_own_set(name),), name), Origin("files")
     if is_code(name):
-        return _own(load_code(name), name)
-    packages = installed()
+        tasks, content = load_code(name)
+        return _own(tasks, name), Origin("code", content)
     if file_name in task_names():
-        if file_name in packages:
-            raise UsageError(
-                f"--tasks {name}: {packages[file_name].value}, of an installed package, hides the task that"
-                " ships with the program; rename its entry point, or uninstall it"
-            )
-        return (load_task(name),)
+        _refuse_hidden(name, packages)
+        return (load_task(name),), Origin()
     if file_name in packages:
-        task, *variants = load_installed(packages[file_name])
-        return _own((of_name(name, task, variants, f"--tasks {name}"),), name)
+        task, *variants = package_tasks(file_name, packages)
+        return (of_name(name, task, variants, f"--tasks {name}"),), Origin("package")
     raise UsageError(f"--tasks: no task {name!r}. {_hint(name, [*task_names(), *suite_names(), *packages])}")
 
 
+def package_tasks(name: str, packages: Packages) -> tuple[Task, ...]:
+    """The task of that name that an installed package declares, and its variants.
+
+    Raises:
+        UsageError: it cannot be loaded, two packages declare it, or it is called as what ships.
+    """
+    _refuse_hidden(name, packages)
+    return _own(load_installed(packages[name]), name)
+
+
+def _refuse_hidden(name: str, packages: Packages) -> None:
+    """Raise `UsageError` where a package calls a task of its own as a task or a suite that ships."""
+    file_name = name.partition(":")[0]
+    kind = "task" if file_name in task_names() else "suite" if file_name in suite_names() else ""
+    points = packages.get(file_name, ())
+    if kind and points:
+        raise UsageError(
+            f"--tasks {name}: {points[0].value}, of an installed package, hides the {kind} {file_name} that"
+            " ships with the program; rename its entry point, or uninstall it"
+        )
+
+
 def _hint(name: str, known: Sequence[str]) -> str:
+    if cut := cut_at_comma(Path(name)):
+        return f"There is no such file either{cut}"
     if name.endswith(tuple(READERS)):
         return f"For a file of questions write {PREFIX}{name}"
     if "@" in name:
@@ -137,7 +172,8 @@ def _shots(task: Task, shots: int | None, text: str) -> int | None:
     """The shots said for this task alone, unless it allows none but its own."""
     if shots is not None and task.shots.fixed and shots != task.shots.default:
         raise UsageError(
-            f"--tasks {text}: {task.name} is asked with {task.shots.default} shots; so its authors have it"
+            f"--tasks {text}: the number of shots of {task.name} is fixed by its authors, at"
+            f" {task.shots.default}; leave out @{shots}"
         )
     return shots
 

@@ -5,8 +5,9 @@ A named suite is `tasks/suites/NAME.toml`. This module does not know which names
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,14 @@ def named(text: str) -> Named:
     return Named(text)
 
 
+def cut_at_comma(path: Path) -> str:
+    """A hint where a path is not there because it was cut at a comma of its own; empty elsewhere."""
+    with suppress(OSError, ValueError):
+        for found in sorted(path.parent.glob(f"{escape(path.name)},*")):
+            return f"; {found.name!r} is: a comma separates two tasks, and may stand in no path: rename it"
+    return ""
+
+
 def read_tables(found: object, place: str) -> tuple[Named, ...]:
     """The tasks of `[[tasks]]` tables: `name`, and `shots` where the task's own number is not meant.
 
@@ -93,17 +102,15 @@ def read_suite(file: Path) -> NamedSuite:
     return NamedSuite(file.stem, read.description.strip(), read_tables(read.tasks, place))
 
 
-def tables_text(tasks: Sequence[Named]) -> str:
-    """Tasks as `--tasks` takes them."""
-    return ",".join(each.text() for each in tasks)
-
-
 def _read_table(found: object, place: str) -> Named:
     table = strict(found, _Table, place)
     if table.shots is not None and table.shots < 0:
         raise UsageError(f"{place}: shots {table.shots}: must be 0 or more")
     if not table.name.strip() or "," in table.name:
-        raise UsageError(f"{place}: name {table.name!r}: expected the name of one task")
+        raise UsageError(
+            f"{place}: name {table.name!r}: expected the name of one task; a comma separates two, and may"
+            " stand in no path"
+        )
     if table.shots is not None and named(table.name).shots is not None:
         raise UsageError(f"{place}: shots stand in the name {table.name!r} and beside it; choose one")
     return Named(table.name.strip(), table.shots) if table.shots is not None else named(table.name.strip())

@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.choosing.catalogue import Catalogue, Facts, Page, catalogue, pages
+from harness.choosing.catalogue import EXAMPLE, Catalogue, Facts, Page, catalogue, pages
+from harness.choosing.resolving import resolve
 from harness.choosing.tasklists import NamedSuite, load_suite, suite_names
+from harness.errors import UsageError
 from harness.runs import prompt_text
 from harness.terminal import print_table, say
 
@@ -43,6 +45,9 @@ def print_all(*, as_json: bool) -> None:
 def print_one(name: str, *, shots: int | None, data_dir: Path | None, as_json: bool) -> None:
     """One task, each of several of a name, or one suite, to stdout. Raises as `catalogue.pages` does."""
     if name in suite_names():
+        resolve([name])  # a package may have called a task of its own so
+        if shots is not None:
+            raise UsageError(f"--shots {shots}: {name} is a suite, whose tasks have their own; name one task")
         suite = load_suite(name)
         if as_json:
             _print_json(suite_json(suite))
@@ -98,8 +103,15 @@ def page_lines(page: Page) -> Iterator[str]:
         yield "Variants:"
         yield from _wrapped(", ".join(page.variants))
     yield ""
-    yield f"One prompt, of {page.prompt_of}{_why(page)}:"
-    yield from prompt_text(page.prompt).splitlines()
+    head, *prompt = prompt_text(page.prompt).splitlines()
+    if page.prompt_of == EXAMPLE:
+        without = f", without its {known.shots} shots" if known.shots else ""
+        yield f"One prompt, of {EXAMPLE}, which is no row of the data set{without}."
+        yield f"Real rows are not at hand: {page.real}."
+        head = f"===== {known.name}, {EXAMPLE}{without}"
+    else:
+        yield f"One prompt, of {page.prompt_of}:"
+    yield from (head, *prompt)
 
 
 def catalogue_json(found: Catalogue) -> dict[str, Any]:
@@ -139,13 +151,6 @@ def page_json(page: Page) -> dict[str, Any]:
         "prompt": prompt,
     }
     return {**asdict(page.facts), **told}
-
-
-def _why(page: Page) -> str:
-    """Why a prompt is another one than a run would send, if it is."""
-    if page.prompt_of != "the example row":
-        return ""
-    return ", which is no row of the data set, without shots; --data-dir shows the first real one"
 
 
 def _groups(variants: Sequence[Facts]) -> Iterator[list[Facts]]:

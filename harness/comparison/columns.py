@@ -133,6 +133,7 @@ def columns_of_scores(
 def _judge(score: ItemScore, metric: str, metrics: Mapping[str, Sequence[str]]) -> Verdict | None:
     """What a metric says of an item; None where it is unscored, or its task does not report the metric."""
     told = score.sums and metric in metrics.get(score.record.task, ())
-    if not told or METRICS[metric].missing(score):
+    found = METRICS[metric]
+    if not told or not found.applies(score.record) or found.missing(score):
         return None
     return METRICS[metric].judge(score)

@@ -116,9 +116,10 @@ def drafts(
         draft = _draft(pair, section, each, noise.get(each.name, math.nan))
         row = draft.row
         if each.metric:
-            if METRICS[each.metric].predicts:
-                row = _with_flips(row, count_flips(pair, each.metric, section.scored))
-            row = _with_bounds(row, pair, each.metric, section.matched)
+            known = section.scored[~np.isnan(each.values.change[section.scored])]
+            if METRICS[each.metric].binary:
+                row = _with_flips(row, count_flips(pair, each.metric, known))
+            row = _with_bounds(row, pair, each.metric, _applicable(pair, each.metric, section.matched))
             row = replace(row, margin=margin, p_equivalent=draft.error.p_within(margin))
         yield Draft(row, draft.error)
 
@@ -130,6 +131,8 @@ def _draft(pair: Pair, section: Section, statistic: Statistic, noise: float) -> 
     flips = bool(statistic.metric) and _are_flips(changes)
     error = mean_error(found, flips=flips, noise=0.0 if math.isnan(noise) else noise)
     n = int((~np.isnan(changes)).sum())
+    both = at[~np.isnan(changes)]
+    asked = _applicable(pair, statistic.metric, section.matched)
     row = Row(
         baseline=pair.matched.baseline.label,
         endpoint=pair.matched.other.label,
@@ -141,10 +144,10 @@ def _draft(pair: Pair, section: Section, statistic: Statistic, noise: float) -> 
         unit=statistic.unit,
         headline=statistic.metric == section.part.task.metrics[0],
         n=n,
-        unscored=len(section.matched) - len(at),
+        unscored=len(asked) - (n if statistic.metric else len(at)),
         clusters=found.count,
-        baseline_value=_mean(values.baseline, at),
-        value=_mean(values.other, at),
+        baseline_value=_mean(values.baseline, both),
+        value=_mean(values.other, both),
         difference=found.mean,
         stderr=found.stderr,
         noise_stderr=math.sqrt(noise / n) if n else math.nan,
@@ -203,7 +206,18 @@ def _with_bounds(row: Row, pair: Pair, metric: str, matched: NDArray[np.int64]) 
     after = pair.matched.other.values[metric][pair.matched.other_at[matched]]
     low = np.nan_to_num(after, nan=0.0) - np.nan_to_num(before, nan=1.0)
     high = np.nan_to_num(after, nan=1.0) - np.nan_to_num(before, nan=0.0)
+    if not len(low):
+        return row
     return replace(row, low_bound=float(low.mean()), high_bound=float(high.mean()))
+
+
+def _applicable(pair: Pair, metric: str, matched: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The matched items that a metric says anything of; all where the statistic is no metric."""
+    if not metric:
+        return matched
+    choices = pair.matched.baseline.choice_bytes.lengths[pair.matched.at[matched]]
+    applies = (choices == 0) | (choices >= METRICS[metric].fewest)
+    return np.asarray(matched[applies])
 
 
 def _are_flips(changes: Floats) -> bool:

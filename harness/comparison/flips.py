@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.comparison.findings import Flip, FlipKind
-from harness.comparison.measures import Pair, gold_logprob, margins
+from harness.comparison.measures import Pair, gold_logprob, margins, metric_values
 from harness.comparison.paired import Floats
 from harness.comparison.parts import Part
 
@@ -50,7 +50,7 @@ class _Moved:
 
 
 def count_flips(pair: Pair, metric: str, members: NDArray[np.int64]) -> FlipCounts:
-    """Count the flips among some of the items that both endpoints have scored."""
+    """Count the flips among some of the items that have a value of the metric on both endpoints."""
     found = _predictions(pair, metric, members)
     same = found.before == found.after
     return FlipCounts(
@@ -71,7 +71,9 @@ def flips(pair: Pair, all_parts: Sequence[Part]) -> Iterator[Flip]:
         sides = (pair.baseline.columns, pair.other.columns)
         if part.level == "task" and all(metric in side.predictions for side in sides):
             members = scored[part.at]
-            yield from _flips_by(pair, metric, members[members >= 0], moved)
+            members = members[members >= 0]
+            known = ~np.isnan(metric_values(pair, metric).change[members])
+            yield from _flips_by(pair, metric, members[known], moved)
 
 
 def _flips_by(pair: Pair, metric: str, members: NDArray[np.int64], moved: _Moved) -> Iterator[Flip]:
@@ -99,14 +101,14 @@ def _flips_by(pair: Pair, metric: str, members: NDArray[np.int64], moved: _Moved
 
 
 def _predictions(pair: Pair, metric: str, members: NDArray[np.int64]) -> _Predictions:
+    """What both sides predict; of a metric that is right or wrong without a prediction, which of the two."""
     at, other_at = pair.baseline.at[members], pair.other.at[members]
     baseline, other = pair.baseline.columns, pair.other.columns
-    return _Predictions(
-        baseline.predictions[metric][at],
-        other.predictions[metric][other_at],
-        baseline.values[metric][at] == 1,
-        other.values[metric][other_at] == 1,
-    )
+    was_right, is_right = baseline.values[metric][at] == 1, other.values[metric][other_at] == 1
+    if metric not in baseline.predictions:
+        return _Predictions(was_right.astype(np.int64), is_right.astype(np.int64), was_right, is_right)
+    predictions, others = baseline.predictions[metric][at], other.predictions[metric][other_at]
+    return _Predictions(predictions, others, was_right, is_right)
 
 
 def _kind(was_right: bool, is_right: bool) -> FlipKind:

@@ -35,7 +35,8 @@ class Pair:
 
     matched: Matched
     scored: NDArray[np.int64]
-    """Which of the matched items both have scored: positions in `matched.at`."""
+    """Which of the matched items both have scored: positions in `matched.at`. A metric may still lack a value
+    there, where something that it needs beside was not to be had."""
     baseline: Side
     other: Side
 

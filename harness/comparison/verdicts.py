@@ -69,13 +69,20 @@ def _with_flips_of(row: Row, tasks: Sequence[Row], error: MeanError, margin: flo
         row,
         low_bound=_average(each.low_bound for each in tasks),
         high_bound=_average(each.high_bound for each in tasks),
-        wrong_to_right=sum(each.wrong_to_right or 0 for each in tasks),
-        right_to_wrong=sum(each.right_to_wrong or 0 for each in tasks),
-        wrong_to_wrong=sum(each.wrong_to_wrong or 0 for each in tasks),
+        wrong_to_right=_total(each.wrong_to_right for each in tasks),
+        right_to_wrong=_total(each.right_to_wrong for each in tasks),
+        wrong_to_wrong=_total(each.wrong_to_wrong for each in tasks),
         agreement=sum(each.agreement * each.n for each in tasks) / row.n,
         margin=margin,
         p_equivalent=error.p_within(margin),
     )
+
+
+def _total(counts: Iterable[int | None]) -> int | None:
+    """The sum; None where one of them has no such count."""
+    found = list(counts)
+    known = [each for each in found if each is not None]
+    return sum(known) if len(known) == len(found) else None
 
 
 def judged(rows: Sequence[Row]) -> Iterator[Row]:

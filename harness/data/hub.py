@@ -1,22 +1,89 @@
-"""Why something cannot be had from the hub, in a sentence, and the way out.
+"""What to do where the hub cannot be reached, and why something cannot be had from it, in a sentence.
 
 `datasets` and `huggingface_hub` raise dozens of kinds of errors, some of them out of others; which one it was
-is told by the names of their classes and, where a library says it in words alone, by these.
+is told by the names of their classes and, where a library says it in words alone, by these. Without a network
+they try again and again before they turn to their copies, which are all that is left: one look saves that.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
+from types import ModuleType
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 """Variables that forbid the libraries to use the network."""
+LOOK = 5.0
+"""Seconds that the hub gets to take a connection."""
+_SETTING = "HF_HUB_OFFLINE"
+"""What the libraries call it in their modules: whether they keep to copies on this machine."""
+_PORTS = {"http": 80, "https": 443}
 _YES = ("1", "ON", "YES", "TRUE")
 _NO_NETWORK = ("ConnectionError", "ConnectError", "TimeoutException", "LocalEntryNotFoundError")
 _NO_CONFIG = re.compile(r"BuilderConfig '(?P<name>[^']*)' not found\. Available: (?P<there>\[.*?\])")
 _NO_SPLIT = re.compile(r"Unknown split \"(?P<name>[^\"]*)\"\. Should be one of (?P<there>\[.*?\])")
 _SCRIPT = re.compile(r"scripts are no longer supported, but found (?P<file>\S+)")
+
+
+@contextmanager
+def kept_copies_without(address: str, *libraries: ModuleType) -> Iterator[None]:
+    """Within this the libraries of the hub keep to the copies on this machine if the hub cannot be reached.
+
+    Args:
+        address: of the hub.
+        libraries: their modules of settings.
+    """
+    with ExitStack() as before:
+        if not all(getattr(each, _SETTING) for each in libraries) and not reachable(address):
+            for each in libraries:
+                before.callback(setattr, each, _SETTING, getattr(each, _SETTING))
+                setattr(each, _SETTING, True)
+        yield
+
+
+def reachable(address: str, *, seconds: float = LOOK) -> bool:
+    """Whether somebody takes connections at a URL, or at the proxy on the way to it; nothing is sent.
+
+    Args:
+        address: the URL; one that makes no sense is left to others, as reachable.
+        seconds: that finding and connecting may take together.
+    """
+    try:
+        place = _next_host(address)
+    except ValueError:
+        return True
+    found: SimpleQueue[bool] = SimpleQueue()
+
+    def look() -> None:
+        with suppress(OSError, UnicodeError):
+            socket.create_connection(place, timeout=seconds).close()
+            found.put(True)
+            return
+        found.put(False)
+
+    Thread(target=look, name="look for the hub", daemon=True).start()  # finding a name knows no time-out
+    try:
+        return found.get(timeout=seconds)
+    except Empty:
+        return False
+
+
+def _next_host(address: str) -> tuple[str, int]:
+    """Host and port that a connection goes to. Raises ValueError where the URL names none."""
+    url = urlsplit(address)
+    proxies = {} if proxy_bypass(url.hostname or "") else getproxies()
+    if proxy := proxies.get(url.scheme) or proxies.get("all"):
+        url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if not url.hostname or (url.port is None and url.scheme not in _PORTS):
+        raise ValueError(address)
+    return url.hostname, url.port or _PORTS[url.scheme]
 
 
 def why_not(error: BaseException, local: str, environ: Mapping[str, str] = os.environ) -> str:

@@ -1,7 +1,8 @@
 """Rows out of one file: Parquet, JSON Lines or CSV, streamed, every failure with its place.
 
 A reader looks at the columns at once and returns a function that reads the file from its start each time
-it is called. This module does not know what a task is, nor which columns it needs.
+it is called. A line that is broken is a record without values that says why, and does not end the file. This
+module does not know what a task is, nor which columns it needs.
 """
 
 from __future__ import annotations
@@ -19,8 +20,21 @@ BUFFER_BYTES = 1 << 20
 BATCH_ROWS = 1024
 """Rows of a Parquet file that are in memory at a time."""
 
-Record = tuple[str, dict[str, Any]]
-"""Where in the file ("line 3"), and the columns found there."""
+CELL_CHARACTERS = 16 << 20
+"""Of one cell of a CSV file: a quotation mark too many would else make one of the rest of the file."""
+
+
+class Record(NamedTuple):
+    """One row of a file, as found."""
+
+    place: str
+    """Where in the file: "line 3"."""
+    values: dict[str, Any]
+    """The columns found there."""
+    broken: str = ""
+    """Why there are none, if so."""
+
+
 Records = Callable[[], Iterator[Record]]
 
 
@@ -58,7 +72,7 @@ def read_parquet(path: Path, name: str) -> RowFile:
             with parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
                 for batch in file.iter_batches(batch_size=BATCH_ROWS):
                     for values in batch.to_pylist():
-                        yield row_place(number), values
+                        yield Record(row_place(number), values)
                         number += 1
         except failures as error:
             raise UsageError(f"{name}: unreadable after {number} rows: {first_line(error)}") from error
@@ -69,14 +83,16 @@ def read_parquet(path: Path, name: str) -> RowFile:
 def read_jsonl(path: Path, name: str) -> RowFile:
     """The objects of a JSON Lines file, one a line; empty lines are no rows.
 
+    A line that is not JSON, or no object, is a broken record.
+
     Raises:
-        UsageError: while it is read, at the first line that is not UTF-8, not JSON, or no object.
+        UsageError: while it is read, at the first line that is not UTF-8.
     """
 
     def records() -> Iterator[Record]:
         for number, line in enumerate(_lines(path, name), start=1):
             if line.strip():
-                yield f"line {number}", _object(line, f"{name} line {number}")
+                yield _object(line, f"line {number}")
 
     return RowFile(None, records)
 
@@ -84,22 +100,26 @@ def read_jsonl(path: Path, name: str) -> RowFile:
 def read_csv(path: Path, name: str) -> RowFile:
     """The rows of a CSV file with a header; cells stay text, so that "None" or "nan" survive as answers.
 
-    A row's place is the line it begins on; rows may span lines. Empty lines are no rows.
+    A row's place is the line it begins on; rows may span lines. Empty lines are no rows. What is not CSV, or
+    has another number of cells than the header, is a broken record.
 
     Raises:
-        UsageError: not UTF-8, or not CSV; while it is read, also a wrong number of cells.
+        UsageError: not UTF-8, or its header is not CSV.
     """
 
     def records() -> Iterator[Record]:
         found = _cells(path, name)
-        _, header = next(found, (1, []))
-        for line, cells in found:
-            if len(cells) != len(header):
-                raise UsageError(f"{name} line {line}: {len(cells)} cells where the header has {len(header)}")
-            yield f"line {line}", dict(zip(header, cells, strict=True))
+        header = next(found, _NO_HEADER).cells
+        for line, cells, broken in found:
+            if not broken and len(cells) != len(header):
+                broken = f"{len(cells)} cells where the header has {len(header)}"
+            values = {} if broken else dict(zip(header, cells, strict=True))
+            yield Record(f"line {line}", values, broken)
 
-    _, columns = next(_cells(path, name), (1, []))
-    return RowFile(columns, records)
+    header = next(_cells(path, name), _NO_HEADER)
+    if header.broken:
+        raise UsageError(f"{name} line {header.line}: {header.broken}")
+    return RowFile(header.cells, records)
 
 
 READERS = {".parquet": read_parquet, ".jsonl": read_jsonl, ".csv": read_csv}
@@ -129,26 +149,51 @@ def _lines(path: Path, name: str) -> Iterator[str]:
         raise UsageError(f"{name} cannot be read: {error.strerror}") from error
 
 
-def _object(line: str, place: str) -> dict[str, Any]:
+def _object(line: str, place: str) -> Record:
     try:
-        found = json.loads(line)
+        found = json.loads(line.rstrip("\r\n"))
+    except json.JSONDecodeError as error:
+        return Record(place, {}, f"not JSON: {error.msg}, column {error.colno}")
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{place}: not JSON: {first_line(error)}") from error
+        return Record(place, {}, f"not JSON: {first_line(error)}")
     if not isinstance(found, dict):
-        raise UsageError(f"{place}: expected a JSON object, found {type(found).__name__}")
-    return found
+        return Record(place, {}, f"expected a JSON object, found {type(found).__name__}")
+    return Record(place, found)
 
 
-def _cells(path: Path, name: str) -> Iterator[tuple[int, list[str]]]:
-    """The records of a CSV file that are not empty, each with the line it begins on."""
+class _Cells(NamedTuple):
+    """A record of a CSV file."""
+
+    line: int
+    """The one it begins on."""
+    cells: list[str]
+    broken: str = ""
+
+
+_NO_HEADER = _Cells(1, [])
+
+
+def _cells(path: Path, name: str) -> Iterator[_Cells]:
+    """The records of a CSV file that are not empty; after a broken one the next line begins another."""
+    csv.field_size_limit(max(CELL_CHARACTERS, csv.field_size_limit()))  # of the process; by default 131,072
     reader = csv.reader(_lines(path, name), strict=True)
     while True:
         line = reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise UsageError(f"{name} line {line}: not CSV: {error}") from error
+            yield _Cells(line, [], _not_csv(error, line, reader.line_num))
+            continue
         if cells is None:
             return
         if cells:
-            yield line, cells
+            yield _Cells(line, cells)
+
+
+def _not_csv(error: csv.Error, first: int, last: int) -> str:
+    """What is wrong with a record of a CSV file, and how far it went."""
+    said = str(error)
+    if said.startswith("field larger"):
+        said = f"a cell of more than {csv.field_size_limit():,} characters; is a quotation mark missing?"
+    upto = f" up to line {last}" if last > first else ""
+    return f"not CSV{upto}: {said}"

@@ -9,17 +9,21 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 from harness.choosing.registry import shipped_rows
-from harness.data.hub import why_not
+from harness.data.hub import kept_copies_without, why_not
 from harness.data.rowfiles import BATCH_ROWS, READERS, Record, Records, row_place
 from harness.errors import UsageError, did_you_mean
 from harness.items import Row
 from harness.task import Task
+
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+"""What stands between the cells of files that are not quite CSV."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,17 +41,37 @@ class RowSource:
     records: Records
 
     def __iter__(self) -> Iterator[Row]:
-        """The rows; raises `UsageError` where the source turns out to be unreadable."""
+        """The rows; raises `UsageError` where the source turns out to be unreadable.
+
+        Subjects stand in all rows or in none, as the first row has it: a row that differs is broken.
+        """
         seen: Counter[str] = Counter()
-        for place, values in self.records():
-            subject = self._subject(values)
-            yield Row(values, f"{self.name} {place}", self.task, subject, seen[subject])
+        first: tuple[str, str] | None = None
+        for record in self.records():
+            subject, broken = self._subject(record) if not record.broken else ("", record.broken)
+            if not broken:
+                first = first or (record.place, subject)
+                broken = self._unlike(subject, *first)
+            if broken:
+                subject = ""
+            place = f"{self.name} {record.place}"
+            yield Row(record.values, place, self.task, subject, seen[subject], broken=broken)
             seen[subject] += 1
 
-    def _subject(self, values: Mapping[str, Any]) -> str:
-        """The subject as found; empty where it is no text, which the task's item function then reports."""
-        found = values.get(self.subject_field) if self.subject_field else None
-        return found if isinstance(found, str) else ""
+    def _subject(self, record: Record) -> tuple[str, str]:
+        """The subject, empty where there is none; and what is wrong with it, if anything is."""
+        found = record.values.get(self.subject_field) if self.subject_field else None
+        if found is not None and not isinstance(found, str):
+            return "", f"field {self.subject_field!r}: expected text, found {short(found)}"
+        return found if found and found.strip() else "", ""
+
+    def _unlike(self, subject: str, first_place: str, first_subject: str) -> str:
+        """What is wrong with a subject beside the first row's; empty where both are there, or neither."""
+        if bool(subject) == bool(first_subject):
+            return ""
+        if first_subject:
+            return f"field {self.subject_field!r}: missing or empty; {first_place} has one: all or none"
+        return f"field {self.subject_field!r}: is there, and {first_place} has none: all or none"
 
 
 def open_rows(task: Task, split: str, data_dir: Path | None) -> RowSource:
@@ -69,6 +93,12 @@ def open_rows(task: Task, split: str, data_dir: Path | None) -> RowSource:
         return _open_hub(task, split, dataset.hub) if data_dir is None else _open_file(task, split, data_dir)
     if data_dir is not None and (data_dir / dataset.folder).is_dir():
         return _open_file(task, split, data_dir)
+    if not (shipped_rows() / dataset.folder).is_dir():
+        first, *others = (f"{dataset.folder}/{split}{suffix}" for suffix in READERS)
+        raise UsageError(
+            f"--tasks {task.name}: its rows neither ship with the program nor are on the hub; pass --data-dir"
+            f" DIR, with DIR/{first} (or {', '.join(others)})"
+        )
     return _open_file(task, split, shipped_rows())
 
 
@@ -143,7 +173,7 @@ def _open_hub(task: Task, split: str, hub: str) -> RowSource:
         number = 0
         for batch in table.with_format("arrow").iter(batch_size=BATCH_ROWS):
             for values in batch.to_pylist():
-                yield row_place(number), values
+                yield Record(row_place(number), values)
                 number += 1
 
     return RowSource(
@@ -164,9 +194,11 @@ def _load(hub: str, config: str | None, split: str) -> tuple[str, Any]:
     program is refused by the library, which runs no code from the hub.
     """
     import datasets
+    from huggingface_hub import constants
 
-    builder = datasets.load_dataset_builder(hub, config)
-    builder.download_and_prepare()
+    with kept_copies_without(constants.ENDPOINT, constants, datasets.config):
+        builder = datasets.load_dataset_builder(hub, config)
+        builder.download_and_prepare()
     commit = builder.hash or ""
     return commit if re.fullmatch("[0-9a-f]{40}", commit) else "", builder.as_dataset(split=split)
 
@@ -175,7 +207,17 @@ def _require(needed: Sequence[str], found: Sequence[str], name: str) -> None:
     """Raise `UsageError`, once for the whole source, where a column is missing or there twice."""
     shown = ", ".join(map(repr, found)) or "no columns"
     missing = [column for column in needed if column not in found]
+    if separator := _other_separator(needed, found):
+        raise UsageError(f"{name}: its cells are separated by {separator}; save it with commas")
     if missing:
         raise UsageError(f"{name}: no column {' and no '.join(map(repr, missing))}; it has {shown}")
     if len(set(found)) < len(found):
         raise UsageError(f"{name}: a column is there twice; it has {shown}")
+
+
+def _other_separator(needed: Sequence[str], found: Sequence[str]) -> str:
+    """What separates cells where the only column is called as several together; empty elsewhere."""
+    if len(found) != 1:
+        return ""
+    seen = (words for each, words in SEPARATORS.items() if set(needed) & set(found[0].split(each)[1:]))
+    return next(seen, "")

@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from harness.errors import BadRows, FieldError
+from harness.converting import bad_item, description_of, item_of
+from harness.errors import BadRows, RowError
 from harness.items import BadItem, Item, Row, list_from_text
-from harness.prompts import bad_item
 from harness.task import Task
 
 BAD_ROWS_KEPT = 20
 """Bad rows that are named; all are counted."""
+SKIP = "Mend them, or pass --skip-bad-rows to count them as unscored."
+MEND = "Mend them or take them out: a bad shot cannot be skipped, only --shots 0 asks without any."
+"""The ways out of bad rows, of questions and of shots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +83,25 @@ def survey(task: Task, rows: Iterable[Row], take: Callable[[Item | BadItem], Non
         task: the benchmark.
         rows: of one split, in file order.
         take: is given each item, or what stands for a bad row.
+
+    Raises:
+        UsageError: the task has no description of a subject.
     """
     counts: Counter[str] = Counter()
     content = ContentHash(task.dataset.columns)
     bad: list[BadRow] = []
+    described: set[str] = set()
     n_bad = most_choices = 0
     for row in rows:
         counts[row.subject] += 1
         content.add(row)
         try:
-            item: Item | BadItem = (made := task.item(row))
+            item: Item | BadItem = (made := item_of(task, row))
             most_choices = max(most_choices, len(made.pairs))
-        except FieldError as error:
+            if row.subject not in described:
+                described.add(row.subject)
+                description_of(task, row.subject)
+        except RowError as error:
             item = bad_item(task, row, error)
             n_bad += 1
             if len(bad) < BAD_ROWS_KEPT:
@@ -108,12 +118,11 @@ def survey(task: Task, rows: Iterable[Row], take: Callable[[Item | BadItem], Non
     )
 
 
-def bad_rows_error(found: Survey) -> BadRows:
+def bad_rows_error(found: Survey, way_out: str = SKIP) -> BadRows:
     """The error that lists the bad rows of a survey, one a line, and the way out.
 
     Where every row has the same problem it is told once, with the first place.
     """
-    way_out = "Mend them, or pass --skip-bad-rows to count them as unscored."
     of = f"{found.n_bad:,} of {found.rows:,} rows"
     if found.n_bad == found.rows > 1 and len({each.problem for each in found.bad}) == 1:
         return BadRows(f"all {found.rows:,} rows are bad as the first is: {_told(found.bad[0])}. {way_out}")

@@ -32,7 +32,7 @@ def asides(prompt: Prompt, needs: Iterable[str]) -> dict[str, Prompt]:
 
 def needs_of(metrics: Iterable[str]) -> tuple[str, ...]:
     """What these metrics need beside an item's own sums; an order's name means all orders."""
-    found = {METRICS[name].needs for name in metrics}
+    found = {METRICS[name].needs for name in metrics}  # GREEDY among them is no request
     if any(each.startswith("order_") for each in found):
         found.add(ORDERS)
     return tuple(each for each in _MAKERS if each in found)
@@ -54,8 +54,15 @@ def takes_orders(task: Task) -> bool:
 
 
 def _bare(context: str, prompt: Prompt) -> Prompt:
-    """The choices after a context that says nothing of the question."""
-    pairs = tuple(Pair(context, pair.continuation, pair.choice) for pair in prompt.item.pairs)
+    """The choices after a context that says nothing of the question.
+
+    Where they stand in the contexts, as in winogrande, it is these that follow, as the reference has it.
+    """
+    pairs = prompt.item.pairs
+    own = len({pair.context for pair in pairs}) == 1
+    pairs = tuple(
+        Pair(context, pair.continuation if own else f" {pair.context}", pair.choice) for pair in pairs
+    )
     return replace(prompt, item=replace(prompt.item, pairs=pairs), prefix="", bare=True, orders=())
 
 

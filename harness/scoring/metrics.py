@@ -19,11 +19,13 @@ from functools import partial
 
 from harness.errors import UsageError, did_you_mean
 from harness.scoring.estimates import BITS, EXP, Summary, Tally
-from harness.scoring.scores import ItemScore
+from harness.scoring.scores import ItemRecord, ItemScore
 from harness.scoring.summaries import Calibration, Ratio, Recalls
 
 EMPTY, ANSWER, ORDERS = "empty", "answer", "orders"
 """What is asked beside an item: its choices after nothing; after "Answer:"; in every cyclic order."""
+GREEDY = "greedy"
+"""No request, but what endpoints need not say of a reply."""
 LABEL = 3
 """Characters of a choice that is a label: "A", "(A)", "yes"."""
 MOST_ORDERS = 26
@@ -67,6 +69,10 @@ class Metric:
     unit: str = "fraction"
     needs: str = ""
     """What it needs beside the item's own sums: "", "empty", "answer", "orders", or one order's name."""
+    fewest: int = 1
+    """Choices that an item must have for the metric to say anything of it."""
+    binary: bool = False
+    """Whether an item's value is 1 for right and 0 for wrong."""
     predicts: bool = False
     """Whether it says right or wrong of a choice; then tables show which choice, and whether it is right."""
     per_item: bool = True
@@ -74,9 +80,15 @@ class Metric:
     compared: bool = False
     """Whether endpoints are compared by it: between 0 and 1 for each item, and more is better."""
 
+    def applies(self, record: ItemRecord) -> bool:
+        """Whether the item has choices enough; of a bad row, whose choices nobody knows, it is assumed."""
+        return not record.n_chars or len(record.n_chars) >= self.fewest
+
     def missing(self, score: ItemScore) -> bool:
-        """Whether the item is scored but not all that the metric needs beside has come."""
-        names = _needed(self.needs, score)
+        """Whether the item is scored, but something that the metric needs beside its sums is not there."""
+        if self.needs == GREEDY:
+            return not score.greedy or any(score.greedy[each] is None for each in score.record.gold)
+        names = asides_of(self.needs, score.record)
         return any(name not in score.asides or score.asides[name].unscored for name in names)
 
 
@@ -106,27 +118,20 @@ def acc_less(aside: str, score: ItemScore) -> Verdict:
     return _best(score, [own - bare for own, bare in zip(score.sums, without, strict=True)])
 
 
-def acc_order(shift: int, score: ItemScore) -> Verdict | None:
+def acc_order(shift: int, score: ItemScore) -> Verdict:
     """The choice of the highest summed log-probability where all stand `shift` places later."""
-    name = order_name(shift)
-    return _best(score, score.asides[name].sums) if name in score.asides else None
+    return _best(score, score.asides[order_name(shift)].sums)
 
 
-def acc_debiased(score: ItemScore) -> Verdict | None:
+def acc_debiased(score: ItemScore) -> Verdict:
     """The choice of the highest probability among the choices, averaged over every cyclic order."""
-    orders = _orders(score)
-    if len(orders) < 2:
-        return None
-    spread = [softmax(sums) for sums in orders]
+    spread = [softmax(sums) for sums in _orders(score)]
     return _best(score, [math.fsum(each) for each in zip(*spread, strict=True)])
 
 
-def acc_circular(score: ItemScore) -> Verdict | None:
+def acc_circular(score: ItemScore) -> Verdict:
     """1 where the highest sum is right in every cyclic order."""
-    orders = _orders(score)
-    if len(orders) < 2:
-        return None
-    return Verdict(float(all(_best(score, sums).correct for sums in orders)))
+    return Verdict(float(all(_best(score, sums).correct for sums in _orders(score))))
 
 
 def acc_above_chance(score: ItemScore) -> Verdict | None:
@@ -163,10 +168,9 @@ def margin(score: ItemScore) -> Verdict | None:
     return Verdict(max(score.sums[each] for each in golds) - max(wrong)) if wrong else None
 
 
-def greedy(score: ItemScore) -> Verdict | None:
+def greedy(score: ItemScore) -> Verdict:
     """1 where each token of a right choice is the likeliest of all tokens."""
-    known = [score.greedy[each] for each in score.record.gold] if score.greedy else []
-    return None if None in known or not known else Verdict(float(any(known)))
+    return Verdict(float(any(score.greedy[each] for each in score.record.gold)))
 
 
 def nll_per(lengths: Callable[[ItemScore], Sequence[int]], score: ItemScore) -> Verdict:
@@ -181,23 +185,25 @@ def confidence(score: ItemScore) -> Verdict:
 
 
 def letter_mass(score: ItemScore) -> Verdict | None:
-    """The probability of all choices together, short ones after one context; low: it says something else."""
-    if len(set(score.record.context_sha256)) > 1 or max(score.record.n_chars) > LABEL:
+    """The probability of all labels together; low: the model would say something else."""
+    if not _labelled(score.record):
         return None
     distinct = dict(zip(score.record.keys or range(len(score.sums)), score.sums, strict=True))
     return Verdict(min(1.0, math.fsum(map(math.exp, distinct.values()))))
 
 
-def length_bias(score: ItemScore) -> Verdict:
+def length_bias(score: ItemScore) -> Verdict | None:
     """Whether the longest choice is predicted by `acc`, less whether it is right; level ones all count."""
     lengths, golds = score.record.n_chars, set(score.record.gold)
+    if len(set(lengths)) == 1:
+        return None
     longest = {at for at, length in enumerate(lengths) if length == max(lengths)}
     return Verdict((acc(score).prediction in longest) - len(golds & longest) / len(golds))
 
 
-def position_bias(score: ItemScore) -> Verdict:
-    """Right or wrong by `acc`, with the position of the right choice."""
-    return replace(acc(score), group=score.record.gold[0])
+def position_bias(score: ItemScore) -> Verdict | None:
+    """Right or wrong by `acc`, with the position of the right label (of several, of the first)."""
+    return replace(acc(score), group=score.record.gold[0]) if _labelled(score.record) else None
 
 
 def softmax(sums: Sequence[float]) -> list[float]:
@@ -208,10 +214,12 @@ def softmax(sums: Sequence[float]) -> list[float]:
     return [each / whole for each in raised]
 
 
-_right_or_wrong = partial(Metric, predicts=True, compared=True)
-_nats = partial(Metric, unit="nats", summary=partial(Tally, lowest=-math.inf, highest=math.inf))
+_right_or_wrong = partial(Metric, fewest=2, predicts=True, binary=True, compared=True)
+_spread = partial(Metric, fewest=2)
+_nats = partial(Metric, unit="nats")
 _of_gold = partial(Metric, per_item=False)
-_DISTANCE = partial(Tally, lowest=-1.0)
+_UNBOUNDED = partial(Tally, lowest=-math.inf, highest=math.inf)
+_COST = partial(Tally, lowest=0.0, highest=math.inf)
 
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
@@ -223,47 +231,50 @@ METRICS: Mapping[str, Metric] = {
         _right_or_wrong(name="acc_mutual_info", judge=partial(acc_less, EMPTY), needs=EMPTY),
         _right_or_wrong(name="acc_pmi", judge=partial(acc_less, ANSWER), needs=ANSWER),
         _right_or_wrong(name="acc_debiased", judge=acc_debiased, needs=ORDERS),
-        Metric(name="acc_circular", judge=acc_circular, needs=ORDERS, compared=True),
+        Metric(name="acc_circular", judge=acc_circular, needs=ORDERS, fewest=2, binary=True, compared=True),
         *(
             _right_or_wrong(
-                name=f"acc_order_{shift}", judge=partial(acc_order, shift), needs=order_name(shift)
+                name=f"acc_{order_name(shift)}",
+                judge=partial(acc_order, shift),
+                needs=order_name(shift),
+                fewest=shift + 1,
             )
             for shift in range(1, MOST_ORDERS)
         ),
-        Metric(name="acc_above_chance", judge=acc_above_chance, summary=Ratio, per_item=False),
-        Metric(name="mc2", judge=mc2, compared=True),
-        Metric(name="greedy", judge=greedy, compared=True),
-        Metric(name="brier_score", judge=brier_score, unit="squared", summary=partial(Tally, highest=2.0)),
-        _nats(name="nll", judge=nll),
-        _nats(name="margin", judge=margin),
-        _of_gold(
-            name="perplexity",
-            judge=nll,
-            unit="perplexity",
-            summary=partial(Tally, lowest=-math.inf, highest=math.inf, link=EXP),
+        _spread(
+            name="acc_above_chance",
+            judge=acc_above_chance,
+            summary=partial(Ratio, highest=1.0),
+            per_item=False,
         ),
+        _spread(name="mc2", judge=mc2, compared=True),
+        Metric(name="greedy", judge=greedy, needs=GREEDY, binary=True, compared=True),
+        _spread(name="brier_score", judge=brier_score, unit="squared", summary=partial(Tally, highest=2.0)),
+        _nats(name="nll", judge=nll, summary=_COST),
+        _nats(name="margin", judge=margin, fewest=2, summary=_UNBOUNDED),
+        _of_gold(name="perplexity", judge=nll, unit="perplexity", summary=partial(_COST, link=EXP)),
         _of_gold(
             name="word_perplexity",
             judge=partial(nll_per, lambda score: score.record.n_words),
             unit="perplexity",
-            summary=partial(Ratio, link=EXP),
+            summary=partial(Ratio, lowest=0.0, link=EXP),
         ),
         _of_gold(
             name="byte_perplexity",
             judge=partial(nll_per, lambda score: score.record.n_bytes),
             unit="perplexity",
-            summary=partial(Ratio, link=EXP),
+            summary=partial(Ratio, lowest=0.0, link=EXP),
         ),
         _of_gold(
             name="bits_per_byte",
             judge=partial(nll_per, lambda score: score.record.n_bytes),
             unit="bits",
-            summary=partial(Ratio, link=BITS),
+            summary=partial(Ratio, lowest=0.0, link=BITS),
         ),
-        Metric(name="ece", judge=confidence, summary=Calibration, per_item=False),
-        Metric(name="letter_mass", judge=letter_mass),
-        Metric(name="length_bias", judge=length_bias, summary=_DISTANCE),
-        Metric(name="position_bias", judge=position_bias, summary=Recalls, per_item=False),
+        _spread(name="ece", judge=confidence, summary=Calibration, per_item=False),
+        _spread(name="letter_mass", judge=letter_mass),
+        _spread(name="length_bias", judge=length_bias, summary=partial(Tally, lowest=-1.0)),
+        _spread(name="position_bias", judge=position_bias, summary=Recalls, per_item=False),
     )
 }
 """All metrics, in the order in which files list them."""
@@ -278,12 +289,25 @@ def named_metrics(text: str) -> tuple[str, ...]:
     names: list[str] = []
     for name in filter(None, map(str.strip, text.split(","))):
         if name == "all":
-            names += [metric.name for metric in METRICS.values() if not metric.needs]
+            names += [metric.name for metric in METRICS.values() if metric.needs in ("", GREEDY)]
         elif name in METRICS:
             names.append(name)
         else:
             raise UsageError(f"--metrics: no metric {name!r}. {did_you_mean(name, list(METRICS))}")
     return tuple(dict.fromkeys(names))
+
+
+def asides_of(needs: str, record: ItemRecord) -> tuple[str, ...]:
+    """The asides of an item that something is needed of, by name, whether they were asked or not."""
+    if needs == ORDERS:
+        return tuple(order_name(shift) for shift in range(1, len(record.n_chars)))
+    return (needs,) if needs not in ("", GREEDY) else ()
+
+
+def exists(aside: str, record: ItemRecord) -> bool:
+    """Whether an item has such an aside: of k choices there are k - 1 other orders."""
+    needs = ORDERS if aside.startswith("order_") else aside
+    return aside in asides_of(needs, record)
 
 
 def metrics_of_orders(choices: int) -> tuple[str, ...]:
@@ -314,11 +338,6 @@ def _orders(score: ItemScore) -> list[Sequence[float]]:
     return [score.sums, *others]
 
 
-def _needed(needs: str, score: ItemScore) -> Sequence[str]:
-    """The asides of an item that a metric needs; of orders those that were planned."""
-    planned = [aside.name for aside in score.record.asides]
-    if needs == ORDERS:
-        return [name for name in planned if name.startswith("order_")]
-    if needs.startswith("order_"):
-        return [needs] if needs in planned else []
-    return [needs] if needs else []
+def _labelled(record: ItemRecord) -> bool:
+    """Whether the choices are labels, such as letters, after one context."""
+    return len(set(record.context_sha256)) <= 1 and max(record.n_chars) <= LABEL

@@ -30,6 +30,9 @@ class Ratio:
     value_squares: float = 0.0
     weight_squares: float = 0.0
     products: float = 0.0
+    lowest: float = -math.inf
+    """The interval ends there; likewise `highest`."""
+    highest: float = math.inf
     link: Link | None = None
 
     def add(self, value: float, weight: float = 1.0, group: int = 0) -> None:
@@ -60,8 +63,8 @@ class Ratio:
         found = Estimate(
             value=value,
             stderr=stderr,
-            ci_low=low,
-            ci_high=high,
+            ci_low=None if low is None else max(low, self.lowest),
+            ci_high=None if high is None else min(high, self.highest),
             n=self.n,
             unscored=self.unscored,
             low_bound=bound,

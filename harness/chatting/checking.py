@@ -1,22 +1,26 @@
 """The chats of a run, checked before any endpoint is contacted: each endpoint's template, tried on each task.
 
-What a template does to a prompt shows only when it is rendered. So the first prompt of every task is, and
-what does not survive (a description that the template has no place for) is said beside the numbers.
+What a template does to a prompt shows only when it is rendered. So the first prompt of every task is. A
+template that leaves out the question ends the run before it begins; one that changes it, or has no place for
+the description, is said when the run begins and beside the numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from harness.chatting.chat import Chat, ChatMode, as_sent
+from harness.chatting.chat import Chat, ChatMode, Message, as_sent, messages, rendered
 from harness.chatting.rendering import DAY
 from harness.chatting.templates import ChatTemplate, find_template
 from harness.dialects import dialect
 from harness.endpoints import Endpoint
-from harness.errors import UsageError
+from harness.errors import TemplateError, UsageError
 from harness.prompts import Prompt
 from harness.suite import PreparedTask, Suite
 from harness.tokenizing import ENDPOINT, Tokenizer, tokenizer_file
+
+OTHER = "Zq7?"
+"""Stands in the place of a text: where the rendered chat stays as it is, that text is left out of it."""
 
 
 def chats_of(
@@ -73,7 +77,7 @@ def tried(suite: Suite, chats: Mapping[str, Chat]) -> list[str]:
     """Render the first prompt of each task with each template; what a reader must know, a sentence each.
 
     Raises:
-        UsageError: a template cannot render it.
+        UsageError: a template cannot render it, or leaves out what is asked.
     """
     remarks: list[str] = []
     for template in dict.fromkeys(chat.template for chat in chats.values()):
@@ -94,28 +98,58 @@ def _template(mode: ChatMode, endpoint: Endpoint, source: str) -> ChatTemplate:
 
 
 def _tried(suite: Suite, chat: Chat, labels: str) -> Iterator[str]:
-    lost: dict[str, list[str]] = {"description": [], "question": []}
+    said: dict[str, list[str]] = {}
     for task in suite.tasks:
         prompt = _first_prompt(task)
         if prompt is None:
             continue
-        sent = as_sent(prompt, chat)
+        sent, name = as_sent(prompt, chat), task.task.name
         if sent.problem:
+            raise UsageError(f"--chat-template {chat.mode}: {labels} cannot be asked {name}: {sent.problem}")
+        questions = {pair.context: text for pair, text in zip(prompt.item.pairs, sent.contexts, strict=True)}
+        if any(_without_question(prompt, each, chat, text) for each, text in questions.items()):
             raise UsageError(
-                f"--chat-template {chat.mode}: {labels} cannot be asked {task.task.name}: {sent.problem}"
+                f"--chat-template {chat.mode}: {labels} cannot be asked {name}: the chat template leaves out"
+                " the question; mend the template, or take another"
             )
-        parts = {"description": prompt.description, "question": prompt.item.pairs[0].context}
-        for part, text in parts.items():
-            if text.strip() not in sent.contexts[0]:
-                lost[part].append(task.task.name)
-    for part, names in lost.items():
-        if names:
-            yield f"{labels}: the chat template leaves out or changes the {part} of {', '.join(names)}"
+        for change in _changes(prompt, chat, sent.contexts):
+            said.setdefault(change, []).append(name)
+    for change, names in said.items():
+        yield f"{labels}: the chat template {change} of {', '.join(names)}"
     if getattr(chat.template, "dated", False):
         yield (
             f"{labels}: the chat template asks for the date, and is told {DAY:%d %b %Y} on every day, so that"
             " prompts stay the same"
         )
+
+
+def _changes(prompt: Prompt, chat: Chat, contexts: Sequence[str]) -> Iterator[str]:
+    """What becomes of the parts of a prompt that is sent with these contexts."""
+    if prompt.description.strip() not in contexts[0]:
+        asked = messages(prompt, prompt.item.pairs[0].context, chat.mode)
+        other: Message = {"role": "system", "content": OTHER}
+        gone = _renders_as([other, *asked[1:]], chat, contexts[0])
+        yield f"{'leaves out' if gone else 'changes'} the description"
+    pairs = zip(prompt.item.pairs, contexts, strict=True)
+    if any(pair.context.strip() not in context for pair, context in pairs):
+        yield "changes the question"
+
+
+def _without_question(prompt: Prompt, question: str, chat: Chat, text: str) -> bool:
+    """Whether a rendered chat holds nothing of its question, as another question gives the same text."""
+    if not question.strip():
+        return False
+    *before, last = messages(prompt, question, chat.mode)
+    content = last["content"].removesuffix(question) + OTHER
+    return _renders_as([*before, {"role": "user", "content": content}], chat, text)
+
+
+def _renders_as(asked: Sequence[Message], chat: Chat, text: str) -> bool:
+    """Whether another chat is rendered as this text; no where the template takes only the one."""
+    try:
+        return rendered(asked, chat.template) == text
+    except TemplateError:
+        return False
 
 
 def _first_prompt(task: PreparedTask) -> Prompt | None:

@@ -1,4 +1,4 @@
-"""Two things at once, either of which may end badly: helpers of the run, on asyncio alone."""
+"""Work in the background of a run: what is opened meanwhile, and threads that must end before it does."""
 
 from __future__ import annotations
 
