@@ -21,7 +21,7 @@ from harness.items import BadItem, Item
 from harness.plan import listed
 from harness.prompts import Prompt, Selection, check_pools, pools_by_subject, prompts, question_of
 from harness.scoring.asides import aside_names, asides, needs_of, takes_orders
-from harness.scoring.metrics import ORDERS, metrics_of_orders
+from harness.scoring.metrics import METRICS, ORDERS, metrics_of_orders
 from harness.tables import TaskTable
 from harness.task import Task
 
@@ -175,10 +175,11 @@ def with_metrics(suite: Suite, names: Sequence[str], *, orders: bool = False) ->
 
 
 def _with_metrics(prepared: PreparedTask, names: Sequence[str], orders: bool, lettered: bool) -> PreparedTask:
-    """The task with more metrics; those of orders only as far as its choices have them."""
+    """The task with more metrics, of those that say anything of its items."""
     there = metrics_of_orders(prepared.survey.most_choices) if lettered else ()
     named = [name for name in names if name in there or ORDERS not in needs_of([name])]
-    more = (*named, *(there if orders else ()))
+    told = [name for name in named if METRICS[name].fewest <= prepared.survey.most_choices]
+    more = (*told, *(there if orders else ()))
     return replace(prepared, metrics=tuple(dict.fromkeys((*prepared.task.metrics, *more))))
 
 

@@ -1,3 +1,5 @@
+"""The command line as people use it: what is wrong is one line with the way out, and exit 2."""
+
 from __future__ import annotations
 
 import socket

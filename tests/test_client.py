@@ -1,3 +1,5 @@
+"""One endpoint asked until it answers, has failed for good, or is given up: attempts, waits, outages."""
+
 from __future__ import annotations
 
 import asyncio

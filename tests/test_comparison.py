@@ -125,7 +125,7 @@ def test_items_that_a_metric_does_not_apply_to_are_none_of_its_own() -> None:
 
 
 def test_a_suite_s_flips_are_whole_or_not_told() -> None:
-    """Where a task's headline has no flips, the mean over tasks has none either, instead of a part of them."""
+    """Where a task's headline has no flips, the mean over tasks has none either, not a part of them."""
     metrics = {"toy": ("mc2",), "other": ("acc",)}
     sides = [
         columns_of_scores(

@@ -1,3 +1,5 @@
+"""The wire formats: what a request's body holds, and which replies are believed."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Prompts to ids: the seam between context and continuation, empty contexts, the bound on length."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+"""SPECs, labels, replicates and accounts of endpoints, and where a token may go."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""What each kind of failure means: ask again, leave the item unscored, or stop the endpoint."""
+
 from __future__ import annotations
 
 from email.utils import formatdate

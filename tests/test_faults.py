@@ -1,3 +1,5 @@
+"""Faults of the embedded endpoint: their short forms and files, refused by name where none is meant."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""The Llama model in numpy: equal to a plain computation, in blocks, with a past, within its memory."""
+
 from __future__ import annotations
 
 import json

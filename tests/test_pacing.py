@@ -1,3 +1,5 @@
+"""Budgets of requests and tokens a minute, and outages, on a clock that the tests move."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""Keys and requests of an item: equal questions are one, and a key stays what it was for ever."""
+
 from __future__ import annotations
 
 from dataclasses import replace

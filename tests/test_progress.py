@@ -1,3 +1,5 @@
+"""Counters of a run, as a line and as a table."""
+
 from __future__ import annotations
 
 import io

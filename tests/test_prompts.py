@@ -1,3 +1,5 @@
+"""Prompts out of rows: description, shots, question, and which items are chosen."""
+
 from __future__ import annotations
 
 from dataclasses import replace

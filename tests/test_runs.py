@@ -1,3 +1,5 @@
+"""A run's folder: whose it is, who may work in it, and what stands in its first files."""
+
 from __future__ import annotations
 
 import json

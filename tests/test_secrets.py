@@ -1,3 +1,5 @@
+"""Secrets: no way of printing shows one, and none is left in what a server says."""
+
 from __future__ import annotations
 
 import base64

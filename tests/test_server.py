@@ -1,3 +1,5 @@
+"""The embedded endpoint's server and engine: many at once, cancelled, closed, failing."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""Completions of the embedded endpoint, field by field, by the model's own numbers."""
+
 from __future__ import annotations
 
 from collections.abc import AsyncIterator

@@ -1,3 +1,5 @@
+"""Values of flags that cannot be meant."""
+
 from __future__ import annotations
 
 from typing import Any

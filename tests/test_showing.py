@@ -1,3 +1,5 @@
+"""What stands at the end of a run: the table, and what became of unscored items."""
+
 from __future__ import annotations
 
 import io

@@ -1,3 +1,5 @@
+"""Tokenizers from files: start tokens, special tokens, hashes."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""LoRA adapters as PEFT computes them, in numpy and through transformers."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Models through transformers: the same numbers as the library's own, and as the reference's records."""
+
 from __future__ import annotations
 
 import json
