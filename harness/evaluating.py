@@ -59,7 +59,10 @@ def evaluate(
     if suite is not None:
         given |= beneath(read_suite(Path(suite)), given)
     prepared = prepare(_settings(given, suite))
-    result = _in_a_thread(prepared, Console(stderr=True, quiet=not progress))
+    console = Console(stderr=True, quiet=not progress)
+    for remark in prepared.chat_remarks:
+        console.out(remark, highlight=False)
+    result = _in_a_thread(prepared, console)
     return load_run(result.folder)
 
 

@@ -145,11 +145,20 @@ def _task_difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:
             return f"tasks: {name} is asked {'there and not now' if name in stored else 'now and not there'}"
         if stored[name] != now[name]:
             break
-    both = stored[name], now[name]
-    there, here = (each if isinstance(each, dict) else {"version": each} for each in both)
-    field = next((each for each in _CHANGED if there.get(each) != here.get(each)), "version")
-    said = f"{field} {_short(there.get(field))} there, {_short(here.get(field))} now"
-    return f"tasks: {name}: {_CHANGED[field]} ({said})"
+    field, there, here = changed_field(stored[name], now[name])
+    return f"tasks: {name}: {_CHANGED[field]} ({field} {_short(there)} there, {_short(here)} now)"
+
+
+def changed_field(one: object, other: object) -> tuple[str, Any, Any]:
+    """The field by which the identities of a task differ, and what either has there.
+
+    Args:
+        one: a version, or the fields of a task of one's own.
+        other: another one.
+    """
+    both = [each if isinstance(each, Mapping) else {"version": each} for each in (one, other)]
+    field = next((each for each in _CHANGED if both[0].get(each) != both[1].get(each)), "version")
+    return field, both[0].get(field), both[1].get(field)
 
 
 def _short(value: object) -> str:

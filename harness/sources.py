@@ -22,6 +22,7 @@ from harness.comparison.findings import Flip
 from harness.errors import UsageError, did_you_mean
 from harness.exports import QUESTION, Text
 from harness.lmeval import PREFIX, read_samples
+from harness.runs import changed_field
 from harness.stored import Run, load_run
 
 Source = str | Path | Run
@@ -192,7 +193,8 @@ def _differences(runs: Sequence[Run]) -> Iterator[str]:
                 )
         for task in ours.tasks.keys() & theirs.tasks.keys():
             if ours.tasks[task] != theirs.tasks[task]:
-                yield f"{both} differ in the version of {task} ({ours.tasks[task]}, {theirs.tasks[task]})"
+                field, here, there = changed_field(ours.tasks[task], theirs.tasks[task])
+                yield f"{both} differ in the {field} of {task} ({here}, {there})"
 
 
 def _short(value: object) -> str:

@@ -48,7 +48,8 @@ class StoredEndpoint(msgspec.Struct, frozen=True):
 class StoredIdentity(msgspec.Struct, frozen=True):
     """What `run.json` says of the suite, likewise."""
 
-    tasks: dict[str, str]
+    tasks: dict[str, str | dict[str, str]]
+    """The version of each; of tasks of one's own more, as `catalogue.suite_identity` has it."""
     tokenizer: str | None = None
     bos: str | None = None
     max_length: int | None = None

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer as Backend
 
-from harness.data.hub import kept_copies_without, why_not
+from harness.data.hub import offline_if_unreachable, why_not
 from harness.errors import UsageError
 
 Bos = Literal["auto", "on", "off"]
@@ -170,10 +170,10 @@ def _from_hub(source: str) -> Path:
     """Fetch `tokenizer.json` and what belongs to it into the local cache; their folder."""
     if source.startswith((".", "/", "~")) or source.endswith(".json") or source.count("/") > 1:
         raise UsageError(f"--tokenizer {source}: no such file or folder")
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
 
     try:
-        with kept_copies_without(constants.ENDPOINT, constants):
+        with offline_if_unreachable():
             folder = Path(snapshot_download(source, allow_patterns=list(_FILES)))
     except Exception as error:  # the hub client raises a dozen kinds; each ends here the same way
         said = why_not(error, "pass a tokenizer.json or a folder that holds one")

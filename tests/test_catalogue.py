@@ -118,7 +118,7 @@ def test_a_package_whose_task_is_none_is_a_remark(
     """Whatever is wrong with an installed task, also with its name, the list of the others is printed."""
     from importlib.metadata import EntryPoint
 
-    module = f"a_package_{abs(hash(change))}"
+    module = tmp_path.name
     text = "from tests.making import make_task\nTASK = make_task(name='mine', {})\n"
     (tmp_path / f"{module}.py").write_text(text.format(change))
     monkeypatch.syspath_prepend(str(tmp_path))

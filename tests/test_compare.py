@@ -365,10 +365,12 @@ def test_other_tokenizers_are_said(bench: Bench, both: Path, tmp_path: Path) -> 
     manifest = json.loads((copy / "run.json").read_text())
     manifest["identity"]["max_length"] = 512
     manifest["identity"]["tasks"]["mmlu"] = "0.9"
+    manifest["identity"]["tasks"]["hellaswag"] = {"version": "1.0", "hash": "a", "code": "b"}
     (copy / "run.json").write_text(json.dumps(manifest))
     remarks = compare(both, copy).remarks
     assert any("differ in max_length (null, 512)" in each for each in remarks)
     assert any("differ in the version of mmlu (1.0, 0.9)" in each for each in remarks)
+    assert any("differ in the code of hellaswag (None, b)" in each for each in remarks)
 
 
 def test_frames(both: Path) -> None:

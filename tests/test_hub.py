@@ -258,3 +258,9 @@ def test_anything_else_is_what_the_library_says() -> None:
     assert why_not(KeyError("odd"), "pass --data-dir", {}) == "'odd'. Pass --data-dir."
     assert why_not(OSError("a\nb"), "pass --data-dir", {}) == "a. Pass --data-dir."
     assert why_not(OSError(), "pass --data-dir", {}) == "OSError. Pass --data-dir."
+
+
+def test_an_absent_network_that_is_told_in_words() -> None:
+    """`datasets` says of a hub that breaks off only in its text that it was the network."""
+    error = FileNotFoundError("Couldn't find 'a/b' on the Hub either: LocalEntryNotFoundError: An error")
+    assert why_not(error, "pass --data-dir", {}).startswith("the hub cannot be reached, and no copy is kept")

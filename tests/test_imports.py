@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,7 +185,7 @@ EDGE_LIBRARIES = {
     "pacing": set(),
     "transport": {"aiohttp"},
     "client": {"tenacity"},
-    "data.hub": set(),
+    "data.hub": {"huggingface_hub"},
     "tokenizing": {"tokenizers", "huggingface_hub"},
     "chatting.rendering": {"jinja2"},
     "chatting.templates": set(),
@@ -325,3 +326,14 @@ def test_nothing_imports_tasks_statically() -> None:
     for file in [*(ROOT / "harness").rglob("*.py"), ROOT / "run_eval.py"]:
         for line, name in imports(file):
             assert not name.startswith(("harness.tasks", "tasks")), f"{file}:{line} imports {name}"
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "README.md", "harness/README.md"])
+def test_paths_in_documents(document: str) -> None:
+    """What a document names of the tree is there: whoever moves a file finds the places that name it."""
+    text = (ROOT / document).read_text()
+    named = re.findall(r"`((?:harness|tests|tasks|results)/[\w./-]+)`|\]\((?!http)([\w./-]+)\)", text)
+    assert named
+    for path, link in named:
+        base = (ROOT / document).parent if link else ROOT
+        assert (base / (path or link)).exists(), f"{document} names {path or link}, which is not there"

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from harness import Task, UsageError
+from harness import Task, UsageError, compare, evaluate
 from harness.choosing.catalogue import pages
 from harness.choosing.ownsets import load_own_set
 from harness.errors import BadRows
@@ -346,3 +346,15 @@ def test_the_example_of_the_readme(tmp_path: Path) -> None:
     assert all(context.startswith(head) for context in contexts)
     assert contexts[1].endswith("What does a sextant measure?\nA. depths\nB. angles\nC. speeds\nAnswer:")
     assert [gold for _, _, gold in asked(f"file:{file}:cloze")] == [(0,), (1,), (1,)]
+
+
+def test_runs_of_own_sets_are_loaded_and_compared(tmp_path: Path) -> None:
+    """What a run's identity says of a set of one's own is read back; that the set changed is said."""
+    file = write(tmp_path / "quiz.jsonl", ROWS[1:])
+    first = evaluate("embedded", tasks=f"file:{file}", out=tmp_path / "one")
+    write(file, [*ROWS[1:], {**ROWS[1], "question": "Two and one more?"}])
+    with pytest.raises(UsageError, match="tasks: quiz: the content of its files or their settings changed"):
+        evaluate("embedded", tasks=f"file:{file}", out=tmp_path / "one")
+    second = evaluate("embedded", tasks=f"file:{file}", out=tmp_path / "two")
+    remarks = compare(first, second, common_only=True).remarks
+    assert any("differ in the files of quiz (own-1-" in each for each in remarks)

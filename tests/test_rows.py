@@ -413,7 +413,11 @@ class FakeBuilder:
 
 def use_hub(monkeypatch: pytest.MonkeyPatch, load: Callable[[str, str | None], FakeBuilder]) -> None:
     """Put `load` in the place of `datasets.load_dataset_builder`."""
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset_builder=load))
+    monkeypatch.setitem(
+        sys.modules,
+        "datasets",
+        SimpleNamespace(load_dataset_builder=load, config=SimpleNamespace(HF_HUB_OFFLINE=True)),
+    )
 
 
 def test_rows_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

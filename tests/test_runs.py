@@ -122,17 +122,17 @@ def test_edited_code_is_another_suite(tmp_path: Path, monkeypatch: pytest.Monkey
     rows = '{"question": "One?", "choices": ["a", "b"], "answer": 0}\n'
     (tmp_path / "toy" / "test.jsonl").write_text(rows)
     monkeypatch.syspath_prepend(str(tmp_path))
-    package = {"toy": [EntryPoint("toy", "own_package:TASK", "forced_choice.tasks")]}
+    package = {"toy": [EntryPoint("toy", "edited_package:TASK", "forced_choice.tasks")]}
 
     def identity(tasks: str) -> SuiteIdentity:
         settings = RunSettings(endpoint=("embedded",), tasks=tasks, data_dir=tmp_path)
         return prepare(settings, {}).identity
 
     def write(more: str) -> None:
-        for name in ("mine.py", "own_package.py"):
+        for name in ("mine.py", "edited_package.py"):
             (tmp_path / name).write_text(CODE.format(more=more))
         (tmp_path / "quiz.jsonl").write_text(rows.replace("One", f"One{more}"))
-        sys.modules.pop("own_package", None)
+        sys.modules.pop("edited_package", None)
 
     def identities() -> list[SuiteIdentity]:
         found = [identity(f"{tmp_path / 'mine.py'}"), identity(f"file:{tmp_path / 'quiz.jsonl'}")]
@@ -140,6 +140,7 @@ def test_edited_code_is_another_suite(tmp_path: Path, monkeypatch: pytest.Monkey
             patched.setattr("harness.choosing.resolving.installed", lambda: package)
             return [*found, identity("toy")]
 
+    monkeypatch.setitem(sys.modules, "edited_package", sys)  # so that the test leaves none behind
     write("")
     before = identities()
     assert [now.difference(then.fields) for now, then in zip(identities(), before, strict=True)] == [None] * 3

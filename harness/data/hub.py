@@ -33,15 +33,17 @@ _SCRIPT = re.compile(r"scripts are no longer supported, but found (?P<file>\S+)"
 
 
 @contextmanager
-def kept_copies_without(address: str, *libraries: ModuleType) -> Iterator[None]:
-    """Within this the libraries of the hub keep to the copies on this machine if the hub cannot be reached.
+def offline_if_unreachable(*others: ModuleType) -> Iterator[None]:
+    """Within this, libraries of the hub keep to the copies on this machine if the hub cannot be reached.
 
     Args:
-        address: of the hub.
-        libraries: their modules of settings.
+        others: modules of settings beside that of `huggingface_hub`: `datasets.config`.
     """
+    from huggingface_hub import constants
+
+    libraries = (constants, *others)
     with ExitStack() as before:
-        if not all(getattr(each, _SETTING) for each in libraries) and not reachable(address):
+        if not all(getattr(each, _SETTING) for each in libraries) and not reachable(constants.ENDPOINT):
             for each in libraries:
                 before.callback(setattr, each, _SETTING, getattr(each, _SETTING))
                 setattr(each, _SETTING, True)
@@ -113,7 +115,7 @@ def why_not(error: BaseException, local: str, environ: Mapping[str, str] = os.en
             "the hub has nothing of that name, or shows it only to some. Look at the name; set HF_TOKEN if it"
             f" is private; or {local}."
         )
-    if kinds & set(_NO_NETWORK):
+    if kinds & set(_NO_NETWORK) or any(each in words for each in _NO_NETWORK):
         return f"the hub cannot be reached, and no copy is kept on this machine. Try again later, or {local}."
     return f"{_first_line(error).removesuffix('.')}. {otherwise}."
 

@@ -16,7 +16,7 @@ from reprlib import repr as short
 from typing import Any
 
 from harness.choosing.registry import shipped_rows
-from harness.data.hub import kept_copies_without, why_not
+from harness.data.hub import offline_if_unreachable, why_not
 from harness.data.rowfiles import BATCH_ROWS, READERS, Record, Records, row_place
 from harness.errors import UsageError, did_you_mean
 from harness.items import Row
@@ -194,9 +194,8 @@ def _load(hub: str, config: str | None, split: str) -> tuple[str, Any]:
     program is refused by the library, which runs no code from the hub.
     """
     import datasets
-    from huggingface_hub import constants
 
-    with kept_copies_without(constants.ENDPOINT, constants, datasets.config):
+    with offline_if_unreachable(datasets.config):
         builder = datasets.load_dataset_builder(hub, config)
         builder.download_and_prepare()
     commit = builder.hash or ""
