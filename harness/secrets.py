@@ -78,11 +78,15 @@ def secrets_of(environ: Mapping[str, str], variables: Iterable[str] = ()) -> lis
 
 
 def like_a_secret(text: str) -> bool:
-    """Whether a name looks like a token: as Friendli's do, or with a part too long for a word of people's."""
-    return redact(text) != text or any(
-        len(part) > (LONGEST_WITH_DIGITS if any(map(str.isdigit, part)) else LONGEST_WORD)
-        for part in re.split(r"[\W_]+", text)
-    )
+    """Whether a name looks like a token: as Friendli's do, or with a part that is no word of people's."""
+    return redact(text) != text or any(map(_no_word, re.split(r"[\W_]+", text)))
+
+
+def _no_word(part: str) -> bool:
+    """Whether a part of a name is too long, or too full of digits, for what people write: qwen25instruct7b."""
+    digits = sum(map(str.isdigit, part))
+    plain = not digits or (part.islower() and 4 * digits < len(part))
+    return len(part) > (LONGEST_WORD if plain else LONGEST_WITH_DIGITS)
 
 
 @lru_cache(maxsize=64)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.secrets import MASK, Secret, redact
+from harness.secrets import MASK, Secret, like_a_secret, redact
 
 TOKEN_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~+/="
 tokens = st.text(TOKEN_CHARACTERS, min_size=1, max_size=60)
@@ -103,3 +103,17 @@ def test_other_text_is_left_alone() -> None:
     """Nothing but secrets changes; an empty secret is none."""
     text = "flipped flp, help_me: 100 % of 5 tokens \\u00e9"
     assert redact(text, [Secret(""), Secret("absent")]) == text
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen25instruct7b", "llama31instruct", "base", "mmlu-5shot-2026", "MY_TOKEN_2"]
+)
+def test_names_that_people_give_are_no_secrets(name: str) -> None:
+    """Models' names run words and digits together; they are not taken for tokens."""
+    assert not like_a_secret(name)
+
+
+@pytest.mark.parametrize("name", ["JBSWY3DPEHPK3PXP", "9f86d081884c7d65", "flp_Ab3dEf6h", "s3cretS3cretS3cr"])
+def test_what_looks_like_a_token(name: str) -> None:
+    """Digits all over, or a vendor's own beginning."""
+    assert like_a_secret(name)
