@@ -83,7 +83,7 @@ def like_a_secret(text: str) -> bool:
 
 
 def _no_word(part: str) -> bool:
-    """Whether a part of a name is too long, or too full of digits, for what people write: qwen25instruct7b."""
+    """Whether a part is too long, or too full of digits, for what people write (as in qwen25instruct7b)."""
     digits = sum(map(str.isdigit, part))
     plain = not digits or (part.islower() and 4 * digits < len(part))
     return len(part) > (LONGEST_WORD if plain else LONGEST_WITH_DIGITS)

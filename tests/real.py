@@ -40,7 +40,7 @@ ON_VALIDATION = (
     *("boolq", "commonsense_qa", "copa", "hellaswag", "piqa", "social_iqa", "truthful_qa", "winogrande"),
 )
 """Folders whose validation split is evaluated."""
-LONG = 1_500
+LONG = 1_000
 """Rows above which a task counts as long."""
 MAX_LENGTH = 512
 """Tokens that the model takes."""
