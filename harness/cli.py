@@ -18,15 +18,13 @@ from rich.console import Console
 
 from harness import __version__, examples
 from harness.errors import EndpointRefused, HarnessError, StoreError, UsageError
-from harness.printing import NAME, print_accuracy, print_comparison, print_result
+from harness.printing import NAME, print_accuracy, print_comparison, print_result, write_gate
 from harness.settings import FILES, CompareSettings, RunSettings, ServeSettings
 from harness.terminal import pairs_table, print_table, reader_may_leave, say, show_other_signs
 
 if TYPE_CHECKING:
     from cyclopts.argument import ArgumentCollection
 
-    from harness.compared import Comparison
-    from harness.comparison.gate import Check
     from harness.prepare import Prepared
     from harness.runner import RunResult
 
@@ -128,7 +126,7 @@ sample file of lm-evaluation-harness. The first endpoint is the baseline.
         checks = None if policy is None else comparison.gate(policy)
         folder = comparison.write(settings.out)
         if checks is not None:  # before anything is printed: whoever reads that may go away
-            _write_gate(comparison, checks, settings)
+            write_gate(comparison, checks, settings)
     except StoreError as error:  # a run that cannot be read is no run to compare
         raise UsageError(f"{error}{_way_out(error, settings)}") from error
     code = 0 if checks is None or passed(checks) else int(Exit.GATE_FAILED)
@@ -334,16 +332,6 @@ async def _evaluate(prepared: Prepared) -> RunResult:
     for remark in prepared.chat_remarks:
         say(console, remark)
     return await evaluate(prepared, console, stop)
-
-
-def _write_gate(comparison: Comparison, checks: Sequence[Check], settings: CompareSettings) -> None:
-    """Write what the gate found where CI systems look."""
-    from harness.junit import append_summary, write_junit
-
-    if settings.junit:
-        write_junit(settings.junit, checks)
-    if settings.summary and settings.summary.name:  # "$GITHUB_STEP_SUMMARY" is empty elsewhere
-        append_summary(settings.summary, comparison.findings, checks)
 
 
 def _way_out(error: StoreError, settings: CompareSettings) -> str:

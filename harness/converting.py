@@ -11,6 +11,12 @@ from harness.items import BadItem, Item, Row
 from harness.task import Task
 
 
+def example_row(task: Task) -> Row:
+    """The row that a task brings as an example."""
+    subject = task.example.get(task.subject_field) if task.subject_field else None
+    return Row(task.example, "example", task.name, subject if isinstance(subject, str) else "")
+
+
 def description_of(task: Task, subject: str) -> str:
     """The text before the shots; raises `UsageError` where the task's code fails to give it."""
     place = f"--tasks {task.name}: its description" + (f" of the subject {subject!r}" if subject else "")

@@ -105,7 +105,9 @@ def told_greedy(accuracy: pd.DataFrame) -> list[str]:
     others = accuracy[(accuracy["subject"] == "") & (accuracy["metric"] != "greedy")]
     least = others.groupby(["endpoint", "task"])["unscored"].min().to_dict()
     rows = whole[whole["unscored"] > 0].to_dict("records")
-    more = ((row, row["unscored"] - least.get((row["endpoint"], row["task"]), 0)) for row in rows)
+    # What any other metric of the task has scored has a sum: only its greediness is not known.
+    places = [(row, least.get((row["endpoint"], row["task"]), row["unscored"])) for row in rows]
+    more = ((row, row["unscored"] - without_sums) for row, without_sums in places)
     return [
         f"{row['endpoint']}: {row['task']}: of {count:,} items nobody knows whether they are greedy: their"
         " replies name no likeliest token (top_logprobs)"

@@ -1,4 +1,4 @@
-"""What commands print at their end: tables to stdout, for people or programs; all else to stderr."""
+"""What commands say at their end: tables to stdout, for people or programs; all else to stderr or to CI."""
 
 from __future__ import annotations
 
@@ -70,6 +70,16 @@ def print_comparison(
         for each in failed:
             say(console, f"gate: {each.endpoint}: {each.name}: FAILED, {each.message}")
         say(console, f"gate: {len(checks) - len(failed)} of {len(checks)} checks passed")
+
+
+def write_gate(comparison: Comparison, checks: Sequence[Check], settings: CompareSettings) -> None:
+    """Write what the gate found where CI systems look."""
+    from harness.junit import append_summary, write_junit
+
+    if settings.junit:
+        write_junit(settings.junit, checks)
+    if settings.summary and settings.summary.name:  # "$GITHUB_STEP_SUMMARY" is empty elsewhere
+        append_summary(settings.summary, comparison.findings, checks)
 
 
 def program() -> str:

@@ -21,6 +21,7 @@ from harness.scoring.metrics import (
     MOST_ORDERS,
     ORDERS,
     named_metrics,
+    need_of,
     order_name,
 )
 from harness.stored import WAY_OUT, Run, StoredTask, load_run
@@ -100,7 +101,7 @@ def _tables(run: Run, wanted: Sequence[str], journals: Sequence[StoredReplies]) 
 def _shown(task: StoredTask, metrics: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
     """The asides in the tables of a task: those that its run shows, and those that its metrics need."""
     needs = needs_of(metrics)
-    needed = [each for each in asked if (ORDERS if each.startswith("order_") else each) in needs]
+    needed = [each for each in asked if need_of(each) in needs]
     return tuple(each for each in _PLACES if each in task.asides or each in needed)
 
 

@@ -13,13 +13,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from harness.choosing.checking import example_row
 from harness.choosing.owncode import installed
 from harness.choosing.ownitems import OwnForm
 from harness.choosing.registry import about, declared, task_names
 from harness.choosing.resolving import package_tasks, resolve
 from harness.choosing.tasklists import NamedSuite, load_suite, suite_names
-from harness.converting import item_or_bad
+from harness.converting import example_row, item_or_bad
 from harness.data.rowfiles import READERS
 from harness.data.rows import open_rows
 from harness.errors import UsageError

@@ -10,9 +10,8 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import get_args, get_type_hints
 
-from harness.converting import description_of, item_of
+from harness.converting import description_of, example_row, item_of
 from harness.errors import RowError, UsageError, did_you_mean
-from harness.items import Row
 from harness.scoring.metrics import METRICS
 from harness.task import Dataset, Shots, Split, Task
 
@@ -34,12 +33,6 @@ def check_task(task: Task, place: str) -> None:
     """
     for problem in _problems(task):
         raise UsageError(f"{place}: {_called(task)}{problem}")
-
-
-def example_row(task: Task) -> Row:
-    """The row that a task brings as an example."""
-    subject = task.example.get(task.subject_field) if task.subject_field else None
-    return Row(task.example, "example", task.name, subject if isinstance(subject, str) else "")
 
 
 def _problems(task: Task) -> Iterator[str]:

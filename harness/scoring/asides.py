@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from harness.items import Pair, Row
+from harness.converting import example_row
+from harness.items import Pair
 from harness.prompts import Prompt
-from harness.scoring.metrics import ANSWER, EMPTY, METRICS, ORDERS, order_name
+from harness.scoring.metrics import ANSWER, EMPTY, METRICS, ORDERS, asides_of, need_of, order_name
 from harness.task import Task
 
 
@@ -32,24 +33,18 @@ def asides(prompt: Prompt, needs: Iterable[str]) -> dict[str, Prompt]:
 
 def needs_of(metrics: Iterable[str]) -> tuple[str, ...]:
     """What these metrics need beside an item's own sums; an order's name means all orders."""
-    found = {METRICS[name].needs for name in metrics}  # GREEDY among them is no request
-    if any(each.startswith("order_") for each in found):
-        found.add(ORDERS)
+    found = {need_of(METRICS[name].needs) for name in metrics}  # GREEDY among them is no request
     return tuple(each for each in _MAKERS if each in found)
 
 
 def aside_names(needs: Iterable[str], choices: int) -> tuple[str, ...]:
     """What the asides of a task are called, whose items have so many choices at most."""
-    names: list[str] = []
-    for need in needs:
-        names += [order_name(shift) for shift in range(1, choices)] if need == ORDERS else [need]
-    return tuple(names)
+    return tuple(name for need in needs for name in asides_of(need, choices))
 
 
 def takes_orders(task: Task) -> bool:
     """Whether the order of the choices stands in the task's prompts, so that another can be asked."""
-    subject = task.example.get(task.subject_field or "", "")
-    row = Row(task.example, "example", task.name, str(subject))
+    row = example_row(task)
     return task.item(replace(row, shift=1)).pairs != task.item(row).pairs
 
 

@@ -88,7 +88,7 @@ class Metric:
         """Whether the item is scored, but something that the metric needs beside its sums is not there."""
         if self.needs == GREEDY:
             return not score.greedy or any(score.greedy[each] is None for each in score.record.gold)
-        names = asides_of(self.needs, score.record)
+        names = asides_of(self.needs, len(score.record.n_chars))
         return any(name not in score.asides or score.asides[name].unscored for name in names)
 
 
@@ -297,17 +297,21 @@ def named_metrics(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def asides_of(needs: str, record: ItemRecord) -> tuple[str, ...]:
-    """The asides of an item that something is needed of, by name, whether they were asked or not."""
-    if needs == ORDERS:
-        return tuple(order_name(shift) for shift in range(1, len(record.n_chars)))
-    return (needs,) if needs not in ("", GREEDY) else ()
+def asides_of(need: str, choices: int) -> tuple[str, ...]:
+    """The asides of an item of so many choices that something is needed of, by name, asked or not."""
+    if need == ORDERS:
+        return tuple(order_name(shift) for shift in range(1, choices))
+    return (need,) if need not in ("", GREEDY) else ()
+
+
+def need_of(aside: str) -> str:
+    """What an aside belongs to: an order to all orders, others to themselves."""
+    return ORDERS if aside.startswith("order_") else aside
 
 
 def exists(aside: str, record: ItemRecord) -> bool:
     """Whether an item has such an aside: of k choices there are k - 1 other orders."""
-    needs = ORDERS if aside.startswith("order_") else aside
-    return aside in asides_of(needs, record)
+    return aside in asides_of(need_of(aside), len(record.n_chars))
 
 
 def metrics_of_orders(choices: int) -> tuple[str, ...]:

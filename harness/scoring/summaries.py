@@ -46,10 +46,14 @@ class Ratio:
 
     def absorb(self, other: Self) -> None:
         """Count all items of another ratio."""
-        for name in ("n", "unscored", "ties", "values", "weights"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("value_squares", "weight_squares", "products"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.n += other.n
+        self.unscored += other.unscored
+        self.ties += other.ties
+        self.values += other.values
+        self.weights += other.weights
+        self.value_squares += other.value_squares
+        self.weight_squares += other.weight_squares
+        self.products += other.products
 
     def estimate(self) -> Estimate:
         """The ratio; its standard error is that of the linearised ratio (Cochran 1977, section 6.4)."""
