@@ -153,7 +153,10 @@ class LlamaModel:
         for segment, part in zip(segments, batch.parts, strict=True):
             segment.past.length += len(segment.ids)
             last = x[part.stop - segment.rows : part.stop]
-            logits.append(self._head(self._normed(last, self._norm), [slice(0, len(last))]))
+            # The last row by itself: it is kept, and must not depend on how many rows were asked for.
+            apart = max(0, len(last) - 1)
+            rows = [each for each in (slice(0, apart), slice(apart, len(last))) if each.stop > each.start]
+            logits.append(self._head(self._normed(last, self._norm), rows))
         return logits
 
     def _begin(self, segments: Sequence[Segment[KeysValues]]) -> tuple[Floats, _Batch]:
