@@ -28,6 +28,8 @@ class ScoreRequest:
     text: tuple[str, str] | None = None
     """Context and continuation as text, only for wire formats that send text. A text to be tokenized is a
     continuation after nothing, and has no ids yet."""
+    also: tuple[ScoreRequest, ...] = ()
+    """Other single tokens after the same context, to be read off the alternatives that the reply names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Reply:
     usage: Usage = Usage()
     greedy: bool | None = None
     """Whether each forced token is the likeliest of all; None where the endpoint did not say."""
+    token_texts: Sequence[str] = ()
+    """What the endpoint calls each forced token; only where alternatives were asked for, and it says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,9 @@ class Outcome:
     latency: float = 0.0
     """Seconds from sending to the last byte, of the last attempt."""
     attempts: int = 1
+    """How often it was sent; 0: never, it was read off the reply to another."""
+    read_from: bytes | None = None
+    """The key of that other request."""
 
 
 def check_reply(request: ScoreRequest, reply: Reply) -> None:

@@ -22,7 +22,7 @@ from harness.replies import StoredReplies, read_meta, store_errors
 from harness.scoring.scores import ItemRecord
 
 GROUP_ROWS = 1000
-"""A group is committed at once when so many rows wait."""
+"""A group is committed at once when so many rows wait, or a few more that belong together."""
 GATHER_S = 0.015
 """Seconds that the first row of a group waits for others: committed within 20 ms of its arrival."""
 
@@ -31,7 +31,8 @@ _CHUNK = 256
 milliseconds to get it back: row by row, a group would take seconds."""
 
 _PUT_REPLIES = """INSERT INTO replies VALUES {} ON CONFLICT (key) DO UPDATE SET
-    forced_ids = excluded.forced_ids, sum = excluded.sum, token_logprobs = excluded.token_logprobs,
+    forced_ids = excluded.forced_ids, n_context = excluded.n_context, read_from = excluded.read_from,
+    sum = excluded.sum, token_logprobs = excluded.token_logprobs,
     top_logprobs = excluded.top_logprobs, greedy = excluded.greedy, prompt_tokens = excluded.prompt_tokens,
     completion_tokens = excluded.completion_tokens, cached_tokens = excluded.cached_tokens,
     latency_ms = excluded.latency_ms, attempts = excluded.attempts,
@@ -46,7 +47,7 @@ _PUT_ITEMS = f"""INSERT INTO items VALUES {{}} ON CONFLICT (ordinal) DO UPDATE S
 _KEEP_PLANNED = "CREATE TEMP TABLE planned AS SELECT * FROM main.items WHERE prompt_hash != x''"
 _RESTORE_PLANNED = """UPDATE main.items SET prompt_hash = planned.prompt_hash,
     context_sha256 = planned.context_sha256, keys = planned.keys, n_tokens = planned.n_tokens,
-    problem = planned.problem, asides = planned.asides
+    mode = planned.mode, problem = planned.problem, asides = planned.asides
     FROM temp.planned WHERE items.problem = '' AND planned.task = items.task
     AND planned.subject = items.subject AND planned."index" = items."index" AND planned.shots = items.shots
     AND planned.id = items.id AND planned.gold = items.gold AND planned.n_bytes = items.n_bytes"""
@@ -101,13 +102,13 @@ class Journal(StoredReplies):
         self._thread = threading.Thread(target=self._write_all, name=f"journal {path.stem}", daemon=True)
         self._thread.start()
 
-    def put(self, outcome: Outcome) -> None:
-        """Hand over an outcome; it counts once `on_commit` has named its key.
+    def put(self, *outcomes: Outcome) -> None:
+        """Hand over outcomes, to be committed together; one counts once `on_commit` has named its key.
 
         Raises:
-            StoreError: an earlier one could not be written, so this one cannot be either.
+            StoreError: an earlier one could not be written, so these cannot be either.
         """
-        self._hand_over(outcome)
+        self._hand_over(*outcomes)
 
     def plan(self, records: Sequence[ItemRecord]) -> None:
         """Hand over items as planned; they replace those of the same ordinal. Raises as `put` does."""
@@ -183,16 +184,17 @@ class Journal(StoredReplies):
         writer.execute("PRAGMA journal_mode=WAL")
         writer.execute(f"PRAGMA synchronous={'FULL' if fsync else 'NORMAL'}")
 
-    def _hand_over(self, rows: Outcome | Sequence[ItemRecord]) -> None:
+    def _hand_over(self, *rows: Outcome | Sequence[ItemRecord]) -> None:
         with self._changed:
             self._tell()
             if self._closed:
                 raise StoreError(f"{self.path}: is closed")
             if not self._waiting:
                 self._since = time.monotonic()
-            self._waiting.append(rows)
-            self._n_put += 1
-            if len(self._waiting) in (1, GROUP_ROWS):
+            before = len(self._waiting)
+            self._waiting += rows
+            self._n_put += len(rows)
+            if not before or before < GROUP_ROWS <= len(self._waiting):
                 self._changed.notify_all()
 
     def _tell(self) -> None:
@@ -223,8 +225,8 @@ class Journal(StoredReplies):
             self._changed.wait_for(lambda: self._waiting or self._closed)
             left = self._since + GATHER_S - time.monotonic()
             self._changed.wait_for(self._full, timeout=max(0.0, left))
-            group, self._waiting = self._waiting[:GROUP_ROWS], self._waiting[GROUP_ROWS:]
-            self._hurry = self._hurry and bool(self._waiting)
+            group, self._waiting = self._waiting, []
+            self._hurry = False
             return group
 
     def _full(self) -> bool:

@@ -15,7 +15,7 @@ import msgspec
 from harness.exchange import Outcome
 from harness.scoring.scores import AsideRecord, ItemRecord, summed
 
-SCHEMA = "2"
+SCHEMA = "3"
 """Of the tables below; a file of another one is refused."""
 
 ITEMS = """CREATE TABLE items (
@@ -34,6 +34,7 @@ ITEMS = """CREATE TABLE items (
     context_sha256 BLOB NOT NULL,
     keys BLOB NOT NULL,
     n_tokens BLOB NOT NULL,
+    mode TEXT NOT NULL,
     problem TEXT NOT NULL,
     asides BLOB NOT NULL
 )"""
@@ -42,6 +43,8 @@ TABLES = (
     """CREATE TABLE replies (
         key BLOB PRIMARY KEY NOT NULL,
         forced_ids BLOB NOT NULL,
+        n_context INTEGER NOT NULL,
+        read_from BLOB,
         sum REAL,
         token_logprobs BLOB,
         top_logprobs BLOB,
@@ -75,7 +78,7 @@ def reply_row(outcome: Outcome) -> tuple[object, ...]:
     stop the writer.
     """
     request = outcome.request
-    start = (request.key, _packed("I", request.forced_ids))
+    start = (request.key, _packed("I", request.forced_ids), len(request.context_ids), outcome.read_from)
     ended = (outcome.latency * 1000, outcome.attempts)
     if outcome.failure is not None:
         failure = outcome.failure
@@ -109,6 +112,7 @@ def item_row(record: ItemRecord) -> tuple[object, ...]:
         bytes.fromhex("".join(record.context_sha256)),
         b"".join(record.keys),
         _packed("I", record.n_tokens),
+        record.mode,
         record.problem,
         msgspec.msgpack.encode(
             [(aside.name, b"".join(aside.keys), aside.problem) for aside in record.asides]
@@ -118,7 +122,7 @@ def item_row(record: ItemRecord) -> tuple[object, ...]:
 
 def item_record(row: Sequence[Any]) -> ItemRecord:
     """The record of a row of `items`."""
-    ordinal, task, subject, shots, index, id, gold, cluster, *packed, problem, asides = row
+    ordinal, task, subject, shots, index, id, gold, cluster, *packed, mode, problem, asides = row
     n_chars, n_bytes, n_words, prompt_hash, context_sha256, keys, n_tokens = packed
     return ItemRecord(
         ordinal=ordinal,
@@ -136,6 +140,7 @@ def item_record(row: Sequence[Any]) -> ItemRecord:
         context_sha256=tuple(each.hex() for each in pieces(context_sha256, _HASH_BYTES)),
         keys=pieces(keys, KEY_BYTES),
         n_tokens=_integers(n_tokens),
+        mode=mode,
         problem=problem,
         asides=tuple(
             AsideRecord(name, pieces(packed_keys, KEY_BYTES), why)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b, sha256
 
@@ -20,8 +20,9 @@ from harness.prompts import Prompt
 from harness.scoring.scores import AsideRecord, ItemRecord
 
 KEY_VERSION = 1
-SCORING_MODE = "forced"
-"""How a choice is scored: all of its tokens forced, in one request of its own."""
+FORCED, SINGLE = "forced", "single"
+"""How the choices of an item are asked: all of a choice's tokens forced, in a request of its own; or, where
+every choice is a single token of one context, with alternatives, which tell of the choices not forced."""
 
 NO_ASIDES: Mapping[str, EncodedItem] = {}
 
@@ -60,16 +61,25 @@ class PlannedItem:
 class KeyMaker:
     """Keys of one endpoint: BLAKE2b of version, mode, endpoint, replicate, `top`, context, forced ids."""
 
-    def __init__(self, identity: EndpointIdentity, *, mode: str = SCORING_MODE) -> None:
+    def __init__(self, identity: EndpointIdentity) -> None:
         """Fix what all keys of this endpoint share."""
-        shared = json.dumps([KEY_VERSION, mode, identity.text(), identity.replicate])
-        self._shared = blake2b(shared.encode(), digest_size=16)
+        shared = {
+            mode: json.dumps([KEY_VERSION, mode, identity.text(), identity.replicate])
+            for mode in (FORCED, SINGLE)
+        }
+        self._shared = {mode: blake2b(text.encode(), digest_size=16) for mode, text in shared.items()}
 
     def keys(
         self, context_ids: Sequence[int], forced: Sequence[Sequence[int]], *, top: int = 0
     ) -> list[bytes]:
-        """One key of 16 bytes for each continuation of one context; the context is hashed once."""
-        start = self._shared.copy()
+        """One key of 16 bytes for each continuation of one context; the context is hashed once.
+
+        Args:
+            context_ids: the context.
+            forced: the continuations.
+            top: alternatives asked for, so that single tokens can be read off them; 0: none are.
+        """
+        start = self._shared[SINGLE if top else FORCED].copy()
         start.update(_packed([top, len(context_ids)]))
         start.update(_packed(context_ids))
         keys = []
@@ -81,7 +91,11 @@ class KeyMaker:
 
 
 def plan_item(
-    encoded: EncodedItem, ordinal: int, maker: KeyMaker, asides: Mapping[str, EncodedItem] = NO_ASIDES
+    encoded: EncodedItem,
+    ordinal: int,
+    maker: KeyMaker,
+    asides: Mapping[str, EncodedItem] = NO_ASIDES,
+    top_of: Callable[[EncodedItem], int] = lambda encoded: 0,
 ) -> PlannedItem:
     """The requests of an item, and the record that scores will be computed from.
 
@@ -90,17 +104,24 @@ def plan_item(
         ordinal: its position in the run.
         maker: of the endpoint that is asked.
         asides: what is asked beside, by name.
+        top_of: how many alternatives to ask for; 0: each choice is forced in a request of its own.
     """
     record = listed(encoded.prompt, ordinal)
     hashes = {context: sha256(context.encode()).hexdigest() for context in dict.fromkeys(encoded.contexts)}
-    requests = () if encoded.problem else tuple(_requests(encoded, maker))
-    beside = {} if encoded.problem else {name: _requests(each, maker) for name, each in asides.items()}
+    top = 0 if encoded.problem else top_of(encoded)
+    requests = () if encoded.problem else tuple(_requests(encoded, maker, top))
+    beside = (
+        {}
+        if encoded.problem
+        else {name: _requests(each, maker, top_of(each)) for name, each in asides.items()}
+    )
     planned = replace(
         record,
         prompt_hash=sha256(encoded.prompt.first_context.encode()).hexdigest(),
         context_sha256=tuple(hashes[context] for context in encoded.contexts),
         keys=tuple(request.key for request in requests),
         n_tokens=tuple(len(request.forced_ids) for request in requests),
+        mode="" if encoded.problem else SINGLE if top else FORCED,
         problem=encoded.problem,
         asides=tuple(
             AsideRecord(name, tuple(request.key for request in each), asides[name].problem)
@@ -152,7 +173,7 @@ def _measured(item: Item) -> list[str]:
     return [pair.choice for pair in item.pairs]
 
 
-def _requests(encoded: EncodedItem, maker: KeyMaker) -> list[ScoreRequest]:
+def _requests(encoded: EncodedItem, maker: KeyMaker, top: int) -> list[ScoreRequest]:
     """One request a choice; runs of choices with the same context ids are hashed together."""
     requests: list[ScoreRequest] = []
     pairs = encoded.pairs
@@ -165,9 +186,9 @@ def _requests(encoded: EncodedItem, maker: KeyMaker) -> list[ScoreRequest]:
         ):
             stop += 1
         forced = [pair.forced_ids for pair in pairs[start:stop]]
-        keys = maker.keys(context, forced)
+        keys = maker.keys(context, forced, top=top)
         requests += [
-            ScoreRequest(key, context, pair.forced_ids, text=pair.text)
+            ScoreRequest(key, context, pair.forced_ids, top, pair.text)
             for key, pair in zip(keys, pairs[start:stop], strict=True)
         ]
         start = stop

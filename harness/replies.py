@@ -40,10 +40,16 @@ class JournalStats:
     """What a journal holds in all, whether this run asks for it or not."""
 
     replies: int
+    read: int
+    """Choices whose log-probability was read off the reply to another request."""
     failures: dict[str, int]
     """How many requests failed for good, by reason."""
     attempts: int
     """How often these requests were sent, by the sessions that ended them."""
+    context_tokens: int
+    """Tokens of contexts, as often as they were sent."""
+    forced_tokens: int
+    """Tokens of continuations likewise."""
     prompt_tokens: int | None
     """As the endpoint counted; None where it never said."""
     completion_tokens: int | None
@@ -114,17 +120,22 @@ class StoredReplies:
     def stats(self) -> JournalStats:
         """Counts over all that is stored."""
         with self._lock, store_errors(self.path):
-            replies, attempts, prompt, completion, cached = self._reader.execute(
-                "SELECT count(sum), coalesce(sum(attempts), 0), sum(prompt_tokens), sum(completion_tokens),"
-                " sum(cached_tokens) FROM replies"
+            replies, read, attempts, context, forced, prompt, completion, cached = self._reader.execute(
+                "SELECT count(sum) - count(read_from), count(read_from), coalesce(sum(attempts), 0),"
+                " coalesce(sum(attempts * n_context), 0),"
+                " coalesce(sum(attempts * length(forced_ids) / 4), 0),"
+                " sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens) FROM replies"
             ).fetchone()
             failures = self._reader.execute(
                 "SELECT reason, count(*) FROM replies WHERE sum IS NULL GROUP BY reason ORDER BY reason"
             ).fetchall()
         return JournalStats(
             replies=replies,
+            read=read,
             failures=dict(failures),
             attempts=attempts,
+            context_tokens=context,
+            forced_tokens=forced,
             prompt_tokens=prompt,
             completion_tokens=completion,
             cached_tokens=cached,

@@ -47,6 +47,7 @@ ITEM_TYPES: Mapping[str, str] = {
     "n_bytes": "list<int32>",
     "n_words": "list<int32>",
     "greedy": "list<int8>",
+    "mode": "string",
     "unscored": "string",
 }
 """Columns of the item tables and their Parquet types; those of asides and metrics follow (`item_types`)."""
@@ -191,6 +192,7 @@ def _item_row(label: str, score: ItemScore) -> list[Any]:
         record.n_bytes,
         record.n_words,
         tuple(None if each is None else int(each) for each in score.greedy),
+        record.mode or None,
         score.unscored or None,
     ]
 

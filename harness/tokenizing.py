@@ -82,6 +82,10 @@ class Tokenizer:
         """The text of some ids."""
         return self._backend.decode(list(ids), skip_special_tokens=not keep_special)
 
+    def decode_each(self, texts: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each sequence of ids, special tokens too; many at once are decoded in parallel."""
+        return self._backend.decode_batch([list(ids) for ids in texts], skip_special_tokens=False)
+
     def piece(self, token_id: int) -> str | None:
         """The raw vocabulary piece of an id ("▁the"), None where there is none."""
         return self._backend.id_to_token(token_id)

@@ -73,6 +73,8 @@ class ItemRecord:
     """The key of the request of each choice; empty where the item is not planned."""
     n_tokens: tuple[int, ...] = ()
     """Forced tokens of each choice."""
+    mode: str = ""
+    """How its choices are asked (`plan.FORCED`, `plan.SINGLE`); empty where the item is not planned."""
     problem: str = ""
     """Why it can never be scored ("bad row: ...", "longer than --max-length ..."), or empty."""
     asides: tuple[AsideRecord, ...] = ()
