@@ -14,13 +14,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import FieldError, HarnessError, StoreError, UsageError
-from harness.items import Item, Pair, Row
-from harness.task import Dataset, Shots, Split, Task
 
 if TYPE_CHECKING:
     from harness.compared import compare
     from harness.evaluating import evaluate
+    from harness.items import Item, Pair, Row
     from harness.stored import load_run
+    from harness.task import Dataset, Shots, Split, Task
 
 __all__ = [
     "Dataset",
@@ -41,12 +41,18 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_LATER = {"compare": "harness.compared", "evaluate": "harness.evaluating", "load_run": "harness.stored"}
-"""Functions that a task file or `--help` should not have to wait for, and where they stand."""
+_LATER = {
+    **dict.fromkeys(("Item", "Pair", "Row"), "harness.items"),
+    **dict.fromkeys(("Dataset", "Shots", "Split", "Task"), "harness.task"),
+    "compare": "harness.compared",
+    "evaluate": "harness.evaluating",
+    "load_run": "harness.stored",
+}
+"""What a task file or `--help` should not have to wait for, and where it stands."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a function when it is first asked for."""
+    """Import what is public when it is first asked for."""
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -1,12 +1,24 @@
-"""What the accounts behind the endpoints of a run allow: a budget is the account's, not the endpoint's."""
+"""What the accounts behind the endpoints of a run allow: a budget is the account's, not the endpoint's.
+
+So is what is found out of how many requests it takes at once: the adapters of a base endpoint are computed by
+the same machines.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.endpoint_settings import Concurrency
 from harness.endpoints import Account, Endpoint
 from harness.errors import UsageError
+from harness.pacing import Budget, Capacity, Gate, Level
+
+EMBEDDED_AT_ONCE = 32
+"""Requests in flight on each embedded endpoint: our own server takes all, and batches as many as come."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +67,36 @@ def _agreed(key: str, said: Iterable[tuple[str, float | None]], otherwise: float
             " account, which has one allowance"
         )
     return next(iter(by_amount), otherwise)
+
+
+class Paces:
+    """The budgets and gates of a run, made as its endpoints ask for them: one budget an account, one gate an
+    endpoint, and one level an account where it is to be found out."""
+
+    def __init__(self, allowances: Mapping[Account, Allowance], concurrency: Concurrency) -> None:
+        """Take what `allowances` gave, and the concurrency of endpoints that have none of their own."""
+        self._budgets = {account: Budget(each.rpm, each.tpm) for account, each in allowances.items()}
+        self._concurrency = concurrency
+        self._capacities: dict[Account, Capacity] = {}
+
+    def budget(self, endpoint: Endpoint) -> Budget:
+        """The budget of an endpoint's account."""
+        return self._budgets[endpoint.account]
+
+    def gate(self, endpoint: Endpoint) -> Gate:
+        """A gate for an endpoint: as wide as was said, or the account's common one, which adapts."""
+        at_once = endpoint.own.concurrency or self._concurrency
+        if at_once == "auto" and endpoint.embedded:
+            at_once = EMBEDDED_AT_ONCE
+        if at_once != "auto":
+            return Capacity(at_once).gate()
+        if endpoint.account not in self._capacities:
+            self._capacities[endpoint.account] = Capacity(Level(on_change=_logged(endpoint.label)))
+        return self._capacities[endpoint.account].gate()
+
+
+def _logged(label: str) -> Callable[[int, str], None]:
+    def changed(level: int, reason: str) -> None:
+        logger.info("%s: %d requests at once from now on: %s", label, level, reason)
+
+    return changed

@@ -5,13 +5,11 @@ What people read goes to the terminal through rich; data goes to files or, with 
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -25,10 +23,6 @@ from harness.terminal import pairs_table, print_table, reader_may_leave, say, sh
 if TYPE_CHECKING:
     from cyclopts.argument import ArgumentCollection
 
-    from harness.prepare import Prepared
-    from harness.runner import RunResult
-
-_Result = TypeVar("_Result")
 RUN_USAGE = f"""\
 Usage: {NAME} run --tasks NAME[,NAME] --endpoint SPEC [OPTIONS]
        {NAME} run SUITE.toml [OPTIONS]"""
@@ -85,9 +79,10 @@ What flags say wins.
 
         sys.stdout.write(dumped(settings))
         return 0
+    from harness.foreground import evaluated, run_async
     from harness.prepare import prepare
 
-    result = _run_async(_evaluate(prepare(settings)))
+    result = run_async(evaluated(prepare(settings)))
     with reader_may_leave():
         print_result(result, as_json=settings.json)
     return int(result.exit)
@@ -217,6 +212,7 @@ def serve(settings: ServeSettings = _SERVE_DEFAULTS) -> int:
     # One thread for linear algebra: the matrices are small, and more threads only wait for one another.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from harness import reference
+    from harness.foreground import run_async
     from harness.serving.faults.plan import read_faults, rows
     from harness.serving.server import Options, load
     from harness.serving.server import serve as serve_model
@@ -243,7 +239,7 @@ def serve(settings: ServeSettings = _SERVE_DEFAULTS) -> int:
         device=settings.device,
         dtype=settings.dtype,
     )
-    _run_async(
+    run_async(
         serve_model(
             served, host=settings.host, port=settings.port, options=options, until_eof=settings.until_eof
         )
@@ -283,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(console, str(error), code=4)
     except HarnessError as error:
         return _fail(console, str(error))
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except KeyboardInterrupt:
         return 130
     except OSError as error:  # of output, mostly: a full disk
         return _fail(console, f"{error.filename or 'output'}: {error.strerror or error}")
@@ -293,45 +289,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(console: Console, message: str, *, code: int = 2) -> int:
     say(console, f"forced-choice: {message}")
     return code
-
-
-def _run_async(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run a coroutine, on uvloop where it is installed."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(work)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
-
-
-async def _evaluate(prepared: Prepared) -> RunResult:
-    """Evaluate; the first Ctrl-C lets requests in flight end, the second drops them."""
-    from harness.runner import evaluate
-
-    console = Console(stderr=True)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    evaluating = asyncio.current_task()
-
-    def interrupted() -> None:
-        if stop.is_set() and evaluating is not None:
-            evaluating.cancel()
-            return
-        stop.set()
-        say(console, "Stopping: requests in flight are finished and kept. Ctrl-C again drops them.")
-
-    for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, interrupted)
-    names = ", ".join(endpoint.label for endpoint in prepared.endpoints)
-    say(console, f"{prepared.suite.size:,} items on {names}, into {prepared.folder}")
-    for remark in prepared.chat_remarks:
-        say(console, remark)
-    return await evaluate(prepared, console, stop)
 
 
 def _way_out(error: StoreError, settings: CompareSettings) -> str:

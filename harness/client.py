@@ -19,7 +19,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 from harness.dialects import Dialect
 from harness.errors import EndpointRefused
 from harness.exchange import Failure, Outcome, ScoreRequest
-from harness.pacing import BUSY, Budget, Outage
+from harness.pacing import BUSY, Budget, Gate, Outage
 from harness.secrets import Secret
 from harness.transport import Attempt, Transport, Wire
 
@@ -109,7 +109,7 @@ class Client:
         variables: Sequence[str] = (),
         settings: ClientSettings,
         budget: Budget | None,
-        concurrency: int,
+        gate: Gate,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[float, float], float] = random.uniform,
@@ -126,7 +126,7 @@ class Client:
             variables: that token and team came from; empty: the usual ones of the wire format.
             settings: patience with attempts, requests, and the endpoint.
             budget: of the account, shared with its other endpoints; None: no limits.
-            concurrency: how many requests are scored at once at most.
+            gate: entered by whoever calls `score`; left while a request waits to be tried again.
             clock: seconds from any origin, the same for all clients of a budget.
             sleep: waits so many seconds; what it raises ends the request and passes through.
             jitter: a random number between two.
@@ -135,7 +135,9 @@ class Client:
         self._dialect = dialect
         self._model = model
         self._settings = settings
+        self.gate = gate
         self._budget = budget if budget is not None else Budget()
+        self._share = self._budget.share()
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
@@ -148,13 +150,13 @@ class Client:
             variables=variables,
             timeout=settings.timeout,
             connect_timeout=settings.connect_timeout,
-            connections=concurrency,
+            connections=gate.most,
         )
         self._transport = Transport(wire, dialect, clock)
         self._outage = Outage(
             patience=settings.patience,
             first_wait=settings.probe_wait,
-            concurrency=concurrency,
+            concurrency=gate.most,
             clock=clock,
             sleep=sleep,
             report=self._state_changed,
@@ -170,7 +172,7 @@ class Client:
         await self._transport.close()
 
     async def score(self, request: ScoreRequest) -> Outcome:
-        """Send a request until it is answered or has failed for good.
+        """Send a request until it is answered or has failed for good; the caller is inside the gate.
 
         Raises:
             EndpointRefused: the endpoint must not be asked any more.
@@ -189,7 +191,7 @@ class Client:
     async def _persist(self, case: _Case) -> Outcome:
         """Let tenacity send again what failed once."""
         retrying = AsyncRetrying(
-            sleep=self._sleep,
+            sleep=self._rest,
             retry=retry_if_result(lambda attempt: attempt.retryable),
             wait=lambda _: 0.0 if case.exhausted(self._settings) else case.wait,
             stop=lambda _: self._given_up(case),
@@ -244,34 +246,51 @@ class Client:
         """Wait for the budget, and while the endpoint is down."""
         await self._paced(request)
         while self._outage.suspected:
-            await self._outage.wait(request, self._probe)
+            await self.gate.outside(lambda: self._outage.wait(request, self._probe))
             await self._paced(request)
 
     async def _paced(self, request: ScoreRequest) -> None:
-        tokens = len(request.context_ids) + len(request.forced_ids)
-        while (wait := self._budget.reserve(self._clock(), tokens)) > 0:
-            await self._sleep(wait)
-            if not self._budget.paused(self._clock()):
-                return
+        if not self._budget.open:
+            tokens = len(request.context_ids) + len(request.forced_ids)
+            await self._share.wait(tokens, self._clock, self._sleep)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait before the next attempt; others are let in meanwhile."""
+        await self.gate.outside(lambda: self._sleep(seconds))
 
     async def _attempt(self, request: ScoreRequest, body: bytes) -> Attempt:
         """Send once, and let all workers know what that says about the endpoint."""
+        sent = self.gate.epoch
         attempt = await self._transport.send(request, body)
+        if attempt.limits is not None:
+            self._budget.follow(attempt.limits, self._clock())
         decision = attempt.decision
         if decision is None:
             self._outage.succeeded(request)
+            self.gate.answered(sent, attempt.seconds, limited=self._budget.waiting > 0)
         elif decision.action == "stop":
             raise EndpointRefused(self._transport.refusal(attempt))
         elif decision.action == "retry":
-            self._outage.failed(decision.reason)
-            if decision.reason == BUSY and decision.retry_after is not None:
-                self._budget.pause(self._clock() + decision.retry_after)
+            self._failed(attempt, sent)
         return attempt
+
+    def _failed(self, attempt: Attempt, sent: int) -> None:
+        """An attempt failed by the endpoint's fault."""
+        self._outage.failed(attempt.reason)
+        if attempt.reason != BUSY:
+            self.gate.troubled()
+            return
+        pause = attempt.retry_after
+        if pause is not None:
+            self._budget.pause(self._clock() + pause)
+        if attempt.limits is None or not attempt.limits.exhausted:  # else it is the rate, not the number
+            self.gate.refused(sent, pause or 0.0)
 
     async def _probe(self, request: ScoreRequest) -> str:
         """Send once to see whether the endpoint answers at all; what failed, or nothing."""
-        await self._paced(request)
-        attempt = await self._attempt(request, self._dialect.build(request, self._model))
+        async with self.gate:
+            await self._paced(request)
+            attempt = await self._attempt(request, self._dialect.build(request, self._model))
         return str(attempt) if attempt.retryable else ""
 
     # ------------------------------------------------------------------------------------------- telling

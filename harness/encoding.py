@@ -1,70 +1,15 @@
-"""Prompts to token ids: the boundary rule, checked, and the bound on length; pure but for the tokenizer.
-
-Boundary rule (lm-evaluation-harness 0.4.13, `api/model.py`): white space at the end of the context moves to
-the front of the continuation; context and whole are encoded, and the continuation's ids are what the whole
-has beyond the *count* of the context's ids. The reference does not look whether the context's ids are a
-prefix of the whole; here every item where they are not is counted.
-"""
+"""Prompts to token ids, within the bound on their length; pure but for the tokenizer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
 
 from harness.chatting.chat import Chat, Sent, as_sent
 from harness.errors import UsageError
+from harness.modes import Overflow
+from harness.pairs import EncodedPair, Encodes, NoIds, Pairs, split_seam
 from harness.prompts import Prompt
-
-Overflow = Literal["truncate", "skip", "fail"]
-
-
-@dataclass(frozen=True, slots=True)
-class Unencoded:
-    """A text that could not be turned into ids: of a tokenizer that is asked over a network."""
-
-    why: str
-    """Short, in words."""
-
-
-class Encodes(Protocol):
-    """What encoding needs of a tokenizer."""
-
-    @property
-    def start_id(self) -> int | None:
-        """What stands for an empty context; None where nothing does."""
-
-    def encode(self, texts: Sequence[str]) -> Sequence[list[int] | Unencoded]:
-        """Ids with the leading special tokens."""
-
-    def encode_plain(self, texts: Sequence[str]) -> Sequence[list[int] | Unencoded]:
-        """Ids without special tokens."""
-
-
-class Tokenizes(Encodes, Protocol):
-    """What a run needs of a tokenizer."""
-
-    @property
-    def sha256(self) -> str:
-        """Two tokenizers of equal hash encode alike."""
-
-    @property
-    def leading(self) -> list[int]:
-        """Ids put in front of every text."""
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPair:
-    """One choice as ids."""
-
-    context_ids: Sequence[int]
-    forced_ids: Sequence[int]
-    shifted: bool = False
-    """The context's ids are no prefix of the whole's: a merge across the seam moved the boundary."""
-    dropped: int = 0
-    """Ids the context lost on the left to fit `--max-length`."""
-    text: tuple[str, str] | None = None
-    """The same as text, split at the seam; only where it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +43,6 @@ class Bound:
     overflow: Overflow = "truncate"
 
 
-def split_seam(context: str, continuation: str) -> tuple[str, str]:
-    """Move white space at the end of the context to the front of the continuation."""
-    kept = context.rstrip()
-    return kept, context[len(kept) :] + continuation
-
-
 def encode_prompts(
     prompts: Sequence[Prompt],
     tokenizer: Encodes,
@@ -129,51 +68,25 @@ def encode_prompts(
         [split_seam(*each) for each in zip(one.contexts, one.continuations, strict=not one.problem)]
         for one in sent
     ]
-    parts = {
-        text for item in seams for context, rest in item if context for text in (context, context + rest)
+    prefixes = {
+        context: prompt.prefix
+        for prompt, item in zip(prompts, seams, strict=True)
+        if prompt.prefix
+        for context, _ in item
     }
-    ids = dict(zip(parts, tokenizer.encode(list(parts)), strict=True))
-    bare = {rest for item in seams for context, rest in item if not context}
-    plain = dict(zip(bare, tokenizer.encode_plain(list(bare)), strict=True)) if bare else {}
-
-    def pair(context: str, rest: str) -> EncodedPair:
-        if context:
-            return _split(_known(ids[context]), _known(ids[context + rest]))
-        return _after_nothing(_known(plain[rest]), tokenizer.start_id)
+    pairs = Pairs([each for item in seams for each in item], prefixes, tokenizer)
 
     def item(prompt: Prompt, one: Sent, seam: Sequence[tuple[str, str]]) -> EncodedItem:
         if one.problem:
             return EncodedItem(prompt, one.contexts, (), one.problem)
         try:
-            encoded = _bounded(EncodedItem(prompt, one.contexts, tuple(pair(*each) for each in seam)), bound)
-        except _NoIds as error:
+            encoded = _bounded(EncodedItem(prompt, one.contexts, tuple(pairs.pair(*each) for each in seam)), bound)
+        except NoIds as error:
             return EncodedItem(prompt, one.contexts, (), str(error), passing=True)
         own_start = "" if chat is None or prompt.bare else chat.start
         return _with_texts(encoded, seam, own_start) if as_text else encoded
 
     return [item(*each) for each in zip(prompts, sent, seams, strict=True)]
-
-
-class _NoIds(Exception):
-    """A text of the item could not be turned into ids."""
-
-
-def _known(ids: list[int] | Unencoded) -> list[int]:
-    if isinstance(ids, Unencoded):
-        raise _NoIds(ids.why)
-    return ids
-
-
-def _split(context_ids: list[int], whole_ids: list[int]) -> EncodedPair:
-    n = len(context_ids)
-    return EncodedPair(context_ids, whole_ids[n:], shifted=whole_ids[:n] != context_ids)
-
-
-def _after_nothing(ids: list[int], start_id: int | None) -> EncodedPair:
-    """An empty context becomes the start token, or the continuation's own first id where that is it."""
-    if start_id is None or ids[:1] == [start_id]:
-        return EncodedPair(ids[:1], ids[1:])
-    return EncodedPair([start_id], ids)
 
 
 def _bounded(item: EncodedItem, bound: Bound) -> EncodedItem:

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import urlsplit
 
 from harness.errors import UsageError
 from harness.secrets import LONGEST_WITH_DIGITS, LONGEST_WORD, like_a_secret, redact
+
+Concurrency = int | Literal["auto"]
+"""Requests in flight at once; auto: as many as an endpoint turns out to take."""
 
 _LABEL = re.compile(r"[\w.@+#-]+")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
@@ -48,8 +52,14 @@ class EndpointSettings:
     """Requests a minute that the account allows."""
     tpm: float | None = None
     """Tokens a minute that the account allows."""
-    concurrency: int | None = None
-    """Requests in flight at once, for each of these endpoints."""
+    concurrency: Concurrency | None = None
+    """Requests in flight at once, for each of these endpoints; auto: found out, for all of them together."""
+    price_in: float | None = None
+    """Price of a million prompt tokens, in any currency."""
+    price_out: float | None = None
+    """Price of a million tokens that are forced."""
+    price_hour: float | None = None
+    """Instead of these: price of an hour of the endpoint; base and adapters share it."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
@@ -58,8 +68,9 @@ class EndpointSettings:
         for key, amount in (("rpm", self.rpm), ("tpm", self.tpm)):
             if amount is not None and not 0 < amount < float("inf"):
                 raise self.error(key, f"{amount:g}: must be a number above 0")
-        if self.concurrency is not None and self.concurrency < 1:
-            raise self.error("concurrency", f"{self.concurrency}: must be at least 1")
+        if self.concurrency is not None and self.concurrency != "auto" and self.concurrency < 1:
+            raise self.error("concurrency", f"{self.concurrency}: must be auto, or at least 1")
+        self._check_prices()
 
     def error(self, key: str, problem: str) -> UsageError:
         """An error of one key, which says of which endpoint."""
@@ -82,6 +93,15 @@ class EndpointSettings:
             raise self.error("identity", "must be one line, and as a URL be without user, query and #")
         if like_a_secret(self.identity):
             raise self.error("identity", WRITTEN)
+
+    def _check_prices(self) -> None:
+        of_tokens = (("price_in", self.price_in), ("price_out", self.price_out))
+        for key, price in (*of_tokens, ("price_hour", self.price_hour)):
+            if price is not None and not 0 <= price < float("inf"):
+                raise self.error(key, f"{price:g}: must be 0 or more")
+        given = next((key for key, price in of_tokens if price is not None), None)
+        if given and self.price_hour is not None:
+            raise self.error("price_hour", f"it and {given} exclude each other; choose one")
 
     def _check_variables(self) -> None:
         """A secret in the place of a variable's name would be written into run.json, and shown."""

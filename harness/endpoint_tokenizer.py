@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import takewhile
 
-from harness.encoding import Unencoded
 from harness.errors import EndpointRefused, UsageError
 from harness.exchange import Failure, Outcome, ScoreRequest
+from harness.modes import Bos
+from harness.pairs import Unencoded
+from harness.seams import Seams
 from harness.tokencache import TokenCache
-from harness.tokenizing import BOS_NAMES, EOS_NAMES, Bos, in_front
+from harness.tokenizing import BOS_NAMES, EOS_NAMES, in_front
 
 AT_ONCE = 16
 """Texts in flight at once, for each tokenize route."""
@@ -219,6 +221,7 @@ class EndpointTokenizer:
         ids = (*self.leading[:1], *around.front[:1], around.bos_id, around.eos_id)
         self.start_id = next((one for one in ids if one is not None), None)
         self.sha256 = sha256(f"{route.signature} {self.leading}".encode()).hexdigest()
+        self.seams: Seams | None = None  # its texts are kept one by one, and whole
         self.asked = self.known = 0
         self._route = route
         self._waiting: Future[None] | None = None

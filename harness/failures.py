@@ -96,10 +96,10 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
     elif _NUMBER.fullmatch(asked):
         seconds = float(asked)
     else:
-        until = _date(asked)
+        until = moment(asked)
         if until is None:
             return None
-        sent = _date(lowered.get("date", ""))
+        sent = moment(lowered.get("date", ""))
         seconds = max(0.0, until - (sent if sent is not None else now))
     return min(seconds, LONGEST_RETRY_AFTER)
 
@@ -111,8 +111,8 @@ def one_line(text: str, limit: int = LINE) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
-def _date(text: str) -> float | None:
-    """Seconds since the epoch of an HTTP date."""
+def moment(text: str) -> float | None:
+    """An HTTP date as seconds since the epoch; None where it is none."""
     try:
         found = parsedate_to_datetime(text)
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

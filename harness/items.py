@@ -80,17 +80,20 @@ class Row:
 
     def value(self, field: str) -> Any:
         """The value as found, never null."""
-        if field not in self.values:
-            there = ", ".join(map(repr, self.values)) or "no columns"
-            raise FieldError(field, f"missing; the row has {there}")
-        found = self.values[field]
-        if found is None:
+        found = self.values.get(field)
+        if found is not None:
+            return found
+        if field in self.values:
             raise FieldError(field, "is null")
-        return found
+        there = ", ".join(map(repr, self.values)) or "no columns"
+        raise FieldError(field, f"missing; the row has {there}")
 
     def text(self, field: str, *, empty: bool = False) -> str:
         """A text; an empty one (or only white space) is an error unless `empty` allows it."""
-        return _text(field, self.value(field), empty=empty)
+        found = self.value(field)
+        if problem := _no_text(found, empty=empty):
+            raise FieldError(field, problem)
+        return str(found)
 
     def texts(
         self, field: str, *, exactly: int | None = None, clean: Callable[[str], str] = str
@@ -109,8 +112,13 @@ class Row:
             raise FieldError(field, f"expected a list of texts, found {_short(found)}")
         if exactly is not None and len(found) != exactly:
             raise FieldError(field, f"expected {exactly} texts, found {len(found)}")
-        named = [(f"{field}[{position}]", each) for position, each in enumerate(found)]
-        return tuple(_text(name, clean(_text(name, each))) for name, each in named)
+        texts = []
+        for position, each in enumerate(found):
+            problem = _no_text(each) or _no_text(text := clean(each))
+            if problem:
+                raise FieldError(f"{field}[{position}]", problem)
+            texts.append(text)
+        return tuple(texts)
 
     def integer(self, field: str) -> int:
         """An integer, also where it is written as text ("3"), as HellaSwag's labels are."""
@@ -262,7 +270,7 @@ class Row:
             subject=self.subject,
             index=self.index,
             id=id,
-            pairs=tuple(Pair(*three) for three in zip(contexts, forced, choices, strict=True)),
+            pairs=tuple([Pair(*three) for three in zip(contexts, forced, choices, strict=True)]),
             gold=golds,
             cluster=cluster,
         )
@@ -283,18 +291,18 @@ def list_from_text(text: str) -> list[Any] | None:
     return None
 
 
-def _text(field: str, found: object, *, empty: bool = False) -> str:
-    if found is None:
-        raise FieldError(field, "is null")
+def _no_text(found: object, *, empty: bool = False) -> str:
+    """Why a value is no text that can be asked; empty where it is one."""
     if not isinstance(found, str):
-        raise FieldError(field, f"expected text, found {_short(found)}")
+        return "is null" if found is None else f"expected text, found {_short(found)}"
     if not empty and not found.strip():
-        raise FieldError(field, "is empty")
-    try:
-        found.encode()
-    except UnicodeEncodeError:
-        raise FieldError(field, f"holds half a character (a lone surrogate): {_short(found)}") from None
-    return found
+        return "is empty"
+    if not found.isascii():  # which is known without a look at the text
+        try:
+            found.encode()
+        except UnicodeEncodeError:
+            return f"holds half a character (a lone surrogate): {_short(found)}"
+    return ""
 
 
 def _short(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from harness.choosing.catalogue import task_hash
 from harness.dialects import dialect
 from harness.endpoints import Endpoint
 from harness.journal import Journal
+from harness.learning import Lesson
 from harness.prepare import Prepared
 from harness.progress import Progress
 from harness.suite import PreparedTask
@@ -61,6 +62,8 @@ class EndpointRun:
     progress: Progress
     refused: str = ""
     """Why the endpoint was given up, or empty."""
+    lesson: Lesson = field(default_factory=Lesson)
+    """Whether choices are read off alternatives."""
 
 
 def exit_code(unscored: int, parts: Sequence[EndpointRun], *, interrupted: bool) -> Exit:
@@ -92,11 +95,25 @@ def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) ->
                 f"{label}: {progress.truncated:,} items lost context on the left to --max-length"
                 f" {prepared.settings.max_length}"
             )
+        remarks += _told_shortcut(part)
         if part.refused:
             remarks.append(f"{label}: stopped, {part.refused}")
     if any(endpoint.embedded for endpoint in prepared.endpoints):
         remarks.append(f"embedded: {reference.NOTICE}")
     return remarks + ([f"the run was broken off: {broken}"] if broken else [])
+
+
+def _told_shortcut(part: EndpointRun) -> list[str]:
+    """Whether choices were read off alternatives, and what shows that they may be."""
+    label, lesson = part.endpoint.label, part.lesson
+    if lesson.found:
+        read, found = part.progress.choices_read, lesson.found
+        return [
+            f"{label}: {read:,} choices were read off the alternatives of other replies; {found.checked} of"
+            f" them were forced too, and differ by {found.largest:.1g} nats at most (--no-shortcut forces all)"
+        ]
+    tried = lesson.why and lesson.tried
+    return [f"{label}: no choice is read off alternatives: {lesson.why}"] if tried else []
 
 
 def told_greedy(accuracy: pd.DataFrame) -> list[str]:
@@ -206,11 +223,26 @@ def _counts(part: EndpointRun) -> dict[str, Any]:
         "items": progress.items_total,
         "requests_sent": progress.requests_done,
         "requests_from_journal": progress.requests_reused,
+        "choices_read": progress.choices_read,
+        "shortcut": _shortcut(part.lesson),
         "retries": dict(sorted(progress.retries.items())),
         "boundary_shifted_items": progress.shifted,
         "truncated_items": progress.truncated,
         "refused": part.refused,
         "journal": asdict(part.journal.stats()),
+    }
+
+
+def _shortcut(lesson: Lesson) -> dict[str, Any]:
+    found = lesson.found
+    if found is None:
+        return {"used": False, "why": lesson.why}
+    return {
+        "used": True,
+        "logprobs": found.top,
+        "names": list(found.names.rules),
+        "checked": found.checked,
+        "largest_difference": found.largest,
     }
 
 

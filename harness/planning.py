@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from harness.chatting.chat import Chat
-from harness.encoding import Bound, EncodedItem, Tokenizes, encode_prompts
+from harness.encoding import Bound, EncodedItem, encode_prompts
 from harness.items import BadItem
+from harness.pairs import Tokenizes
 from harness.plan import KeyMaker, PlannedItem, plan_item
 from harness.prompts import Prompt
 from harness.scoring.asides import asides

@@ -1,9 +1,9 @@
 """One endpoint's share of a run: a planner ahead of a pool of workers, and the journal behind them.
 
-    prompts ─batch─▶ encode, plan (thread) ─▶ already answered? ─▶ queue ─▶ workers ─▶ client ─▶ journal
+    prompts ─batch─▶ encode, plan (thread) ─▶ already answered? ─▶ feed ─▶ workers ─▶ client ─▶ journal
 
 A request is *open* from the moment it is planned until its outcome is committed; an equal one that comes
-by in the meantime waits for it. Memory follows the queue and the concurrency, not the suite.
+by in the meantime waits for it. Memory follows the feed and the concurrency, not the suite.
 """
 
 from __future__ import annotations
@@ -12,24 +12,19 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Protocol
 
-from harness.chatting.chat import Chat
 from harness.client import Client
-from harness.encoding import Bound, Tokenizes, encode_prompts
 from harness.errors import EndpointRefused, HarnessError
 from harness.exchange import Outcome, ScoreRequest
-from harness.items import BadItem
+from harness.feed import Feed
 from harness.journal import Journal
-from harness.plan import KeyMaker, PlannedItem, plan_item
+from harness.learning import Learner, Lesson
+from harness.plan import PlannedItem
+from harness.planning import Asked, Batch, planned
 from harness.progress import Progress
-from harness.prompts import Prompt
-from harness.scoring.asides import asides
+from harness.shortcut import Names, merged, read_off
 from harness.suite import Suite
-
-BATCH = 128
-"""Items encoded at a time: large enough to fill the tokenizer's threads, small enough to start at once."""
 
 
 class Stopped(Exception):
@@ -56,19 +51,16 @@ class Work:
     """What a pool is given."""
 
     suite: Suite
-    tokenizer: Tokenizes
-    bound: Bound
-    chat: Chat | None = None
-    """Prompts become chats; None: they are plain text."""
-    as_text: bool = False
-    """Requests bring their texts: the wire format wants them."""
+    asked: Asked
+    names: Names | None
+    """Of the endpoint's vocabulary, so that choices can be read off alternatives; None: they are not."""
+    lesson: Lesson
+    """Filled with how that is done, or why it is not."""
     interrupt: Callable[[], None] | None = None
     """Ends what the tokenizer waits for, where it is one that waits."""
-    keys: KeyMaker
     journal: Journal
     client: Client
     progress: Progress
-    concurrency: int
     texts: TakesTexts | None = None
 
 
@@ -79,9 +71,13 @@ class Pool:
         """Nothing is done before `run`; setting `stop` lets requests in flight end and sends no more."""
         self._work = work
         self._stop = stop
-        self._queue: asyncio.Queue[ScoreRequest | None] = asyncio.Queue(max(64, 2 * work.concurrency))
+        self._gate = work.client.gate
+        self._feed = Feed(self._gate.level)
         self._open: dict[bytes, list[_Ticket]] = {}
         self._failed: set[bytes] = set()
+        self._read: set[bytes] = set()
+        """Read off replies that are not yet committed."""
+        self._learner: Learner | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="plan")
         self._lookups = ThreadPoolExecutor(1, thread_name_prefix="lookup")
 
@@ -94,24 +90,28 @@ class Pool:
             StoreError: the journal cannot be written.
         """
         loop = asyncio.get_running_loop()
+        work = self._work
 
         def committed(keys: Sequence[bytes]) -> None:
             loop.call_soon_threadsafe(self._committed, keys)
 
-        self._work.journal.on_commit = committed
+        work.journal.on_commit = committed
+        if work.names is not None:
+            self._learner = Learner(work.names, work.asked.keys, self._ask, work.lesson)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._plan_all())
-                for _ in range(self._work.concurrency):
+                for _ in range(self._gate.most):
                     group.create_task(self._worker())
         except* HarnessError as errors:
             raise _first(errors) from None
         finally:
-            if self._work.interrupt is not None:
-                self._work.interrupt()
+            for interrupt in (work.interrupt, self._learner and self._learner.interrupt):
+                if interrupt:
+                    interrupt()
             for each in (self._thread, self._lookups):
                 await asyncio.to_thread(each.shutdown, cancel_futures=True)
-            await asyncio.to_thread(self._work.journal.flush)
+            await asyncio.to_thread(work.journal.flush)
             await asyncio.sleep(0)  # lets the callbacks of the last commit run
 
     # ------------------------------------------------------------------------------------------ planning
@@ -127,55 +127,54 @@ class Pool:
         finally:
             if not coming.cancel() and not coming.cancelled():
                 coming.exception()  # seen, or no longer of interest
-        for _ in range(self._work.concurrency):
-            await self._queue.put(None)
+        self._feed.end()
 
-    def _in_thread(self, batches: Iterator[list[PlannedItem]]) -> asyncio.Future[list[PlannedItem] | None]:
+    def _in_thread(self, batches: Iterator[Batch]) -> asyncio.Future[Batch | None]:
         loop = asyncio.get_running_loop()
         return loop.run_in_executor(self._thread, lambda: next(batches, None))
 
-    def _batches(self) -> Iterator[list[PlannedItem]]:
+    def _batches(self) -> Iterator[Batch]:
         """Planned items, batch by batch; runs in the planning thread."""
         work = self._work
-        needs = work.suite.needs
-        prompts = iter(work.suite.prompts())
-        while batch := list(islice(prompts, BATCH)):
-            numbered = [(ordinal, prompt) for ordinal, prompt in batch if isinstance(prompt, Prompt)]
-            bad = [ordinal for ordinal, prompt in batch if isinstance(prompt, BadItem)]
-            beside = [asides(prompt, needs[prompt.item.task]) for _, prompt in numbered]
-            every = [*(prompt for _, prompt in numbered), *(each for own in beside for each in own.values())]
-            try:
-                encoded = iter(
-                    encode_prompts(every, work.tokenizer, work.bound, chat=work.chat, as_text=work.as_text)
-                )
-            except (Stopped, CancelledError):
-                return
-            items = list(islice(encoded, len(numbered)))
-            planned = [
-                plan_item(item, ordinal, work.keys, {name: next(encoded) for name in own})
-                for (ordinal, _), item, own in zip(numbered, items, beside, strict=True)
-            ]
-            work.journal.plan([item.record for item in planned])
-            work.progress.items_done += len(bad)
-            work.progress.items_unscored += len(bad)
-            work.progress.unscorable.update(["bad row"] * len(bad))
-            yield planned
-            if work.texts is not None:  # only now: the first requests need not wait for it
-                for item in planned:
-                    work.texts.add(item, work.tokenizer.sha256)
+        top_of = self._learner.top_of if self._learner else lambda encoded: 0
+        try:
+            for batch in planned(work.suite, work.asked, top_of):
+                work.journal.plan([item.record for item in batch.items])
+                yield batch
+                if work.texts is not None:  # only now: the first requests need not wait for it
+                    for item in batch.items:
+                        work.texts.add(item, work.asked.tokenizer.sha256)
+        except (Stopped, CancelledError):
+            return
 
-    async def _hand_out(self, batch: Sequence[PlannedItem]) -> None:
+    async def _ask(self, request: ScoreRequest) -> Outcome:
+        """Send a request of the learner's; what came is on disk before anything else is planned."""
+        async with self._gate:
+            self._work.progress.sending()
+            try:
+                outcome = await self._work.client.score(request)
+            finally:
+                self._work.progress.in_flight -= 1
+        if outcome.reply is not None:
+            self._work.journal.put(outcome)
+            await asyncio.to_thread(self._work.journal.flush)
+        return outcome
+
+    async def _hand_out(self, batch: Batch) -> None:
         """Queue what the journal cannot answer; equal requests once."""
-        fresh = self._claim(batch)
+        progress = self._work.progress
+        if batch.bad:
+            progress.items_done += batch.bad
+            progress.items_unscored += batch.bad
+            progress.unscorable["bad row"] += batch.bad
+        fresh = self._claim(batch.items)
         loop = asyncio.get_running_loop()
         answered = await loop.run_in_executor(self._lookups, self._work.journal.answered, list(fresh))
-        self._work.progress.requests_reused += len(answered)
+        progress.requests_reused += len(answered)
         self._resolve(answered)
-        for key, request in fresh.items():
-            if key not in answered:
-                if self._stop.is_set():
-                    return
-                await self._queue.put(request)
+        wanted = [request for key, request in fresh.items() if key not in answered]
+        if not self._stop.is_set():
+            await self._feed.put(merged(wanted))
 
     def _claim(self, batch: Sequence[PlannedItem]) -> dict[bytes, ScoreRequest]:
         """Mark requests as open; those that were not yet.
@@ -209,29 +208,51 @@ class Pool:
     # ------------------------------------------------------------------------------------------- sending
 
     async def _worker(self) -> None:
-        work = self._work
-        while (request := await self._queue.get()) is not None:
-            if self._stop.is_set():
-                continue
-            work.progress.sending()
-            try:
-                outcome = await work.client.score(request)
-            except Stopped:
-                continue
-            finally:
-                work.progress.in_flight -= 1
+        work, gate, feed = self._work, self._gate, self._feed
+        while not self._stop.is_set() and await feed.wait(gate.level):
+            async with gate:
+                request = None if self._stop.is_set() else feed.next()
+                if request is None:
+                    continue
+                work.progress.sending()
+                try:
+                    outcome = await work.client.score(request)
+                except Stopped:
+                    feed.returned(request, computed=False)
+                    continue
+                finally:
+                    work.progress.in_flight -= 1
             self._put(outcome)
+        feed.close()
 
     def _put(self, outcome: Outcome) -> None:
+        """Keep an outcome, and what is to be read off it; what cannot be is sent on its own."""
+        request, found = outcome.request, self._work.lesson.found
+        read = read_off(outcome, found) if request.also and found else []
+        self._read.update(each.request.key for each in read)
+        again: Sequence[ScoreRequest] = ()
         if outcome.failure is not None:
-            self._failed.add(outcome.request.key)
-        self._work.journal.put(outcome)
+            self._failed.add(request.key)
+            self._give_up(request.also)
+        elif request.also:
+            again = [each for each in request.also if each.key not in self._read]
+        self._work.journal.put(outcome, *read)
+        self._feed.returned(request, computed=outcome.failure is None, again=again)
+
+    def _give_up(self, requests: Sequence[ScoreRequest]) -> None:
+        """Those that were to be read off a reply that never came: their items are unscored by that one."""
+        keys = [each.key for each in requests]
+        self._failed.update(keys)
+        self._resolve(keys)
 
     # -------------------------------------------------------------------------------------------- ending
 
     def _committed(self, keys: Sequence[bytes]) -> None:
         """Outcomes are on disk: only now do they count."""
-        self._work.progress.requests_done += len(keys)
+        read = self._read.intersection(keys)
+        self._read -= read
+        self._work.progress.requests_done += len(keys) - len(read)
+        self._work.progress.choices_read += len(read)
         self._resolve(keys)
 
     def _resolve(self, keys: Sequence[bytes] | set[bytes]) -> None:

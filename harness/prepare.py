@@ -18,20 +18,27 @@ from pathlib import Path
 
 from harness import reference
 from harness.accounts import Allowance, allowances
+from harness.caps import Price
 from harness.chatting.chat import Chat
 from harness.chatting.checking import chat_identity, chats_of, tried
 from harness.choosing.catalogue import suite_identity
 from harness.dialects import dialect
-from harness.encoding import Bound, Tokenizes, encode_prompts
+from harness.encoding import Bound, encode_prompts
 from harness.endpoints import Account, Credentials, Endpoint, credentials, parse_endpoints, refuse_secrets
 from harness.errors import UsageError, did_you_mean
+from harness.learning import Lesson
+from harness.pairs import Tokenizes
+from harness.plan import KeyMaker
+from harness.planning import Asked
+from harness.prices import prices_of
 from harness.prompts import Selection
 from harness.runs import SuiteIdentity
 from harness.scoring.metrics import EMPTY
 from harness.settings import RunSettings
+from harness.shortcut import Names
 from harness.suite import Suite, prepare_suite, with_metrics
 from harness.tokencache import cache_file
-from harness.tokenizing import ENDPOINT, load_tokenizer
+from harness.tokenizing import ENDPOINT, Tokenizer, load_tokenizer
 
 Address = tuple[str, str, str]
 """Wire format, URL (or what stands for it) and model of an endpoint that tokenizes, shared by adapters."""
@@ -44,9 +51,11 @@ class Prepared:
     settings: RunSettings
     endpoints: tuple[Endpoint, ...]
     secrets: Mapping[str, Credentials]
-    """By label."""
+    """By label; none where nothing is to be sent."""
     allowances: Mapping[Account, Allowance]
     """What each account allows a minute."""
+    prices: Mapping[str, Price]
+    """What each endpoint takes, by label."""
     tokenizers: Mapping[str, Tokenizes]
     """By label; those of endpoints that tokenize for themselves are added when the run begins."""
     asked: Mapping[str, Address]
@@ -73,15 +82,23 @@ class Prepared:
         return self.settings.out or Path("results") / f"{self.suite.title}-{self.identity.digest()}"
 
 
-def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ) -> Prepared:
+def prepare(
+    settings: RunSettings, environ: Mapping[str, str] = os.environ, *, send: bool = True
+) -> Prepared:
     """Check everything a run needs without contacting an endpoint.
+
+    Args:
+        settings: of the run.
+        environ: where secrets come from.
+        send: the run is to take place; else it is only thought about, and no secrets are needed.
 
     Raises:
         UsageError: the settings or the data are wrong; the text names the flag.
     """
     endpoints = tuple(_with_weights(endpoint) for endpoint in parse_endpoints(settings.endpoint))
     allowed = allowances(endpoints, rpm=settings.rpm, tpm=settings.tpm)
-    secrets = {endpoint.label: credentials(endpoint, environ) for endpoint in endpoints}
+    prices = prices_of(endpoints, settings)
+    secrets = {endpoint.label: credentials(endpoint, environ) for endpoint in endpoints if send}
     refuse_secrets(endpoints, secrets.values())
     sources = _sources(settings, endpoints)
     asked = {each.label: _address(each) for each in endpoints if sources[each.label] == ENDPOINT}
@@ -115,6 +132,7 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ) -> P
         endpoints=endpoints,
         secrets=secrets,
         allowances=allowed,
+        prices=prices,
         tokenizers=tokenizers,
         asked=asked,
         token_cache=cache_file(environ),
@@ -134,6 +152,31 @@ def with_tokenizers(prepared: Prepared, found: Mapping[str, Tokenizes]) -> Prepa
     of_suite = _tokenizer_of_suite(prepared.identity_label, tokenizers, prepared.asked)
     identity = SuiteIdentity({**prepared.identity.fields, "tokenizer": of_suite})
     return replace(prepared, tokenizers=tokenizers, identity=identity)
+
+
+def asked_of(prepared: Prepared, endpoint: Endpoint) -> Asked:
+    """How an endpoint is asked, once its tokenizer is there."""
+    return Asked(
+        tokenizer=prepared.tokenizers[endpoint.label],
+        bound=prepared.bound,
+        chat=prepared.chats.get(endpoint.label),
+        as_text=dialect(endpoint.dialect).wants_text,
+        keys=KeyMaker(endpoint.identity),
+    )
+
+
+def names_of(prepared: Prepared, endpoint: Endpoint, lesson: Lesson) -> Names | None:
+    """What its tokens may be called, where choices may be read off alternatives; else `lesson` says why not."""
+    tokenizer = prepared.tokenizers[endpoint.label]
+    if not prepared.settings.shortcut:
+        lesson.why = "--no-shortcut"
+    elif not dialect(endpoint.dialect).names_tokens:
+        lesson.why = f"{endpoint.dialect} endpoints name no alternatives at little cost"
+    elif not isinstance(tokenizer, Tokenizer):
+        lesson.why = "what its tokens are called is not known without a tokenizer file"
+    else:
+        return Names(tokenizer)
+    return None
 
 
 def _check_sendable(endpoints: Iterable[Endpoint], suite: Suite) -> None:

@@ -88,7 +88,8 @@ def _unless_stopped(client: Client, stop: asyncio.Event) -> Ask:
     async def ask(request: ScoreRequest) -> Outcome:
         if stop.is_set():
             raise Stopped
-        return await client.score(request)
+        async with client.gate:
+            return await client.score(request)
 
     return ask
 

@@ -38,6 +38,8 @@ class Progress:
     """Answered or failed for good in this session, committed."""
     requests_reused: int = 0
     """Answered already: in an earlier session, or by an equal request of this one."""
+    choices_read: int = 0
+    """Choices that were read off the reply to another request, committed."""
     in_flight: int = 0
     retries: Counter[str] = field(default_factory=Counter)
     """By reason: "429", "timeout", ..."""

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.accounts import Paces
 from harness.background import entered_beside, to_its_end
 from harness.client import Client, ClientSettings, Event
 from harness.dialects import Dialect, dialect
@@ -24,10 +25,9 @@ from harness.endpoints import Endpoint
 from harness.errors import EndpointRefused, StoreError, UsageError
 from harness.journal import Journal
 from harness.manifest import EndpointRun, Exit, exit_code, manifest, remarks_of, told_greedy, told_ties
-from harness.pacing import Budget
-from harness.plan import KeyMaker
+from harness.pacing import Capacity, Gate
 from harness.pool import Pool, Stopped, Work
-from harness.prepare import Prepared, fail_on_overflow
+from harness.prepare import Prepared, asked_of, fail_on_overflow, names_of
 from harness.probing import Ready, ready, told_of
 from harness.progress import Progress, shown
 from harness.prompts import Prompt
@@ -158,25 +158,17 @@ async def _send_all(
             client = clients.scoring(part.endpoint, addresses)
             work = Work(
                 suite=prepared.suite,
-                tokenizer=prepared.tokenizers[label],
-                bound=prepared.bound,
-                chat=prepared.chats.get(label),
-                as_text=dialect(part.endpoint.dialect).wants_text,
+                asked=asked_of(prepared, part.endpoint),
+                names=names_of(prepared, part.endpoint, part.lesson),
+                lesson=part.lesson,
                 interrupt=found.asked[label].interrupt if label in found.asked else None,
-                keys=KeyMaker(part.endpoint.identity),
                 journal=part.journal,
                 client=await opened.enter_async_context(client),
                 progress=part.progress,
-                concurrency=_at_once(prepared, part.endpoint),
                 texts=texts,
             )
             pools.append(_guarded(Pool(work, stop), part, lost))
         await asyncio.gather(*pools)
-
-
-def _at_once(prepared: Prepared, endpoint: Endpoint) -> int:
-    """Requests in flight at once on an endpoint."""
-    return endpoint.own.concurrency or prepared.settings.concurrency
 
 
 async def _long_items(found: Ready) -> None:
@@ -227,15 +219,12 @@ class _Lost:
 
 
 class _Clients:
-    """Makes the clients of a run: one budget an account, one listener an endpoint."""
+    """Makes the clients of a run: one pace an account, one listener an endpoint."""
 
     def __init__(self, prepared: Prepared, console: Console, stop: asyncio.Event) -> None:
         self._prepared = prepared
         self._stop = stop
-        self._budgets = {
-            account: Budget(rpm=allowed.rpm, tpm=allowed.tpm)
-            for account, allowed in prepared.allowances.items()
-        }
+        self._paces = Paces(prepared.allowances, prepared.settings.concurrency)
         self._heard = {each.label: _Listener(each.label, console) for each in prepared.endpoints}
 
     def tell(self, part: EndpointRun) -> None:
@@ -245,15 +234,15 @@ class _Clients:
     def scoring(self, endpoint: Endpoint, addresses: Mapping[str, str]) -> Client:
         """A client that scores; `addresses` tell where embedded endpoints are in this run."""
         address = addresses.get(endpoint.base_url, endpoint.base_url)
-        wire, at_once = dialect(endpoint.dialect), _at_once(self._prepared, endpoint)
-        return self._made(endpoint, wire, address, endpoint.wire_model, at_once)
+        wire, gate = dialect(endpoint.dialect), self._paces.gate(endpoint)
+        return self._made(endpoint, wire, address, endpoint.wire_model, gate)
 
     def tokenizing(self, endpoint: Endpoint, route: Dialect, at_once: int) -> Client:
         """A client that tokenizes: as the base model does, whose tokenizer adapters have."""
-        return self._made(endpoint, route, endpoint.base_url, endpoint.model, at_once)
+        return self._made(endpoint, route, endpoint.base_url, endpoint.model, Capacity(at_once).gate())
 
     def _made(
-        self, endpoint: Endpoint, wire: Dialect, address: str, model: str | None, at_once: int
+        self, endpoint: Endpoint, wire: Dialect, address: str, model: str | None, gate: Gate
     ) -> Client:
         settings = self._prepared.settings
         found = self._prepared.secrets[endpoint.label]
@@ -267,8 +256,8 @@ class _Clients:
             settings=ClientSettings(
                 timeout=settings.timeout, attempts=settings.attempts, patience=settings.patience
             ),
-            budget=self._budgets[endpoint.account],
-            concurrency=at_once,
+            budget=self._paces.budget(endpoint),
+            gate=gate,
             sleep=self._sleep,
             on_event=self._heard[endpoint.label],
         )

@@ -65,7 +65,7 @@ class RunFolder:
         """Create or reopen the folder; nothing is written yet but the lock."""
         self.path = path
         self.identity = identity
-        self.earlier = self._read_earlier()
+        self.earlier = earlier_manifest(path, identity)
         try:
             (path / "journal").mkdir(parents=True, exist_ok=True)
             self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -101,24 +101,27 @@ class RunFolder:
         """The first few prompts of each task, whole, with their choices; in the chat that they become."""
         write_whole(self.path / "prompts.txt", "\n".join(prompt_text(prompt, chat) for prompt in prompts))
 
-    def _read_earlier(self) -> Mapping[str, Any] | None:
-        """The manifest of an earlier run here; refuses another suite's folder and foreign folders."""
-        file = self.path / "run.json"
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"--out {self.path}: is a file, not a folder")
-        if not file.exists():
-            return None
-        try:
-            earlier = json.loads(file.read_bytes())
-            stored = earlier["identity"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"--out {self.path}: its run.json cannot be read ({error})") from error
-        differs = self.identity.difference(stored)
-        if differs:
-            raise UsageError(
-                f"--out {self.path}: holds a run of another suite: {differs}; choose another --out"
-            )
-        return dict(earlier)
+
+def earlier_manifest(path: Path, identity: SuiteIdentity) -> Mapping[str, Any] | None:
+    """The manifest of an earlier run in a folder; None where there is none.
+
+    Raises:
+        UsageError: it is another suite's folder, or no place for a run.
+    """
+    file = path / "run.json"
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--out {path}: is a file, not a folder")
+    if not file.exists():
+        return None
+    try:
+        earlier = json.loads(file.read_bytes())
+        stored = earlier["identity"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"--out {path}: its run.json cannot be read ({error})") from error
+    differs = identity.difference(stored)
+    if differs:
+        raise UsageError(f"--out {path}: holds a run of another suite: {differs}; choose another --out")
+    return dict(earlier)
 
 
 def write_whole(file: Path, text: str) -> None:

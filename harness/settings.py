@@ -11,12 +11,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from harness.chatting.chat import ChatMode
-from harness.encoding import Overflow
-from harness.endpoint_settings import EndpointSettings
+from harness.endpoint_settings import Concurrency, EndpointSettings
 from harness.errors import UsageError, check_margin
-from harness.scoring.metrics import named_metrics
-from harness.tokenizing import Bos
+from harness.modes import Bos, ChatMode, Overflow
 
 MARGIN = 0.01
 """A difference of a metric below this does not matter in practice, unless one says otherwise."""
@@ -28,6 +25,7 @@ COMPARED = Group("What to compare", sort_key=1)
 ITEMS = Group("Which items", sort_key=2)
 TEXT = Group("Text and tokens", sort_key=3)
 PACE = Group("Pace and patience", sort_key=4)
+MONEY = Group("Prices and caps", sort_key=5)
 GATE = Group("Gate", sort_key=5)
 FILES = Group("Files and output", sort_key=6)
 SERVED = Group("What is served", sort_key=1)
@@ -95,12 +93,16 @@ further request."""
     chat_template: Annotated[ChatMode, Parameter(group=TEXT)] = "off"
     """Put prompts into the tokenizer's own chat template, for models that were trained on it: shots and \
 question in one user message, or the shots as turns; the description is the system message."""
+    shortcut: Annotated[bool, Parameter(group=TEXT)] = True
+    """Where every choice is a single token after the same context, ask once and read the other choices off the \
+alternatives that the reply names, if these are shown to be the same; --no-shortcut forces each choice."""
     max_length: Annotated[int | None, Parameter(group=TEXT)] = None
     """Bound on context plus continuation in tokens; the context loses tokens on the left."""
     on_overflow: Annotated[Overflow, Parameter(group=TEXT)] = "truncate"
     """What happens to an item longer than --max-length."""
-    concurrency: Annotated[int, Parameter(group=PACE)] = 32
-    """Requests in flight at once, for each endpoint."""
+    concurrency: Annotated[Concurrency, Parameter(group=PACE, metavar="auto|N")] = "auto"
+    """Requests in flight at once: auto finds out how many an endpoint takes, its adapters together, starting \
+low; N: so many for each endpoint."""
     rpm: Annotated[float | None, Parameter(group=PACE)] = None
     """Requests a minute that the account allows; shared by its adapters."""
     tpm: Annotated[float | None, Parameter(group=PACE)] = None
@@ -111,6 +113,19 @@ question in one user message, or the shots as turns; the description is the syst
     """How often one request is sent before its item is left unscored."""
     patience: Annotated[float, Parameter(group=PACE)] = 1800.0
     """Seconds to sit out an endpoint that is down before it is given up."""
+    price_in: Annotated[float | None, Parameter(group=MONEY)] = None
+    """Price of a million prompt tokens, in any currency."""
+    price_out: Annotated[float | None, Parameter(group=MONEY)] = None
+    """Price of a million tokens that are put out: here those that are forced."""
+    price_hour: Annotated[float | None, Parameter(group=MONEY)] = None
+    """Instead of these: price of an hour of a dedicated endpoint, whatever it is asked."""
+    max_requests: Annotated[int | None, Parameter(group=MONEY)] = None
+    """Never send more requests than this in all sessions of the run, retries included: it stops with exit \
+code 3, and with a higher cap the same command continues."""
+    max_tokens: Annotated[int | None, Parameter(group=MONEY)] = None
+    """Never send more tokens, of prompts and forced; likewise."""
+    max_cost: Annotated[float | None, Parameter(group=MONEY)] = None
+    """Never spend more, at these prices; likewise."""
     out: Annotated[Path | None, Parameter(group=FILES)] = None
     """The run's folder; by default results/<tasks>-<identity>. The same command continues it."""
     store_text: Annotated[bool, Parameter(group=FILES)] = True
@@ -118,7 +133,7 @@ question in one user message, or the shots as turns; the description is the syst
     fsync: Annotated[bool, Parameter(group=FILES, show_default=False)] = False
     """Survive a power loss too, not only a kill; slower."""
     json: Annotated[bool, Parameter(group=FILES, show_default=False)] = False
-    """Print the accuracy table as JSON on stdout, for programs."""
+    """Print the accuracy table as JSON on stdout, for programs; of the command plan, its numbers."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
@@ -135,19 +150,38 @@ question in one user message, or the shots as turns; the description is the syst
             raise UsageError(f"--shots {self.shots}: must be 0 or more")
         if self.max_length is not None and self.max_length < 2:
             raise UsageError(f"--max-length {self.max_length}: must be at least 2 tokens")
-        for flag, number in (("--concurrency", self.concurrency), ("--attempts", self.attempts)):
-            if number < 1:
-                raise UsageError(f"{flag} {number}: must be at least 1")
+        if self.concurrency != "auto" and self.concurrency < 1:
+            raise UsageError(f"--concurrency {self.concurrency}: must be auto, or at least 1")
+        if self.attempts < 1:
+            raise UsageError(f"--attempts {self.attempts}: must be at least 1")
         for flag, amount in (("--rpm", self.rpm), ("--tpm", self.tpm), ("--timeout", self.timeout)):
             if amount is not None and not 0 < amount < float("inf"):
                 raise UsageError(f"{flag} {amount:g}: must be a number above 0")
         if not 0 <= self.patience < float("inf"):
             raise UsageError(f"--patience {self.patience:g}: must be 0 or more seconds")
-        named_metrics(self.metrics)
+        self._check_money()
+        _ = self.metric_names  # which says what is unknown
+
+    def _check_money(self) -> None:
+        """Refuse prices and caps that cannot be meant."""
+        of_tokens = (("--price-in", self.price_in), ("--price-out", self.price_out))
+        for flag, price in (*of_tokens, ("--price-hour", self.price_hour)):
+            if price is not None and not 0 <= price < float("inf"):
+                raise UsageError(f"{flag} {price:g}: must be 0 or more")
+        given = next((flag for flag, price in of_tokens if price is not None), None)
+        if given and self.price_hour is not None:
+            raise UsageError(f"{given} and --price-hour exclude each other; choose one")
+        for flag, cap in (("--max-requests", self.max_requests), ("--max-tokens", self.max_tokens)):
+            if cap is not None and cap < 1:
+                raise UsageError(f"{flag} {cap}: must be at least 1; the command plan sends nothing")
+        if self.max_cost is not None and not 0 < self.max_cost < float("inf"):
+            raise UsageError(f"--max-cost {self.max_cost:g}: must be a number above 0")
 
     @property
     def metric_names(self) -> tuple[str, ...]:
         """The metrics that were asked for beside those of the tasks, each once."""
+        from harness.scoring.metrics import named_metrics  # not sooner: `--help` checks nothing
+
         return named_metrics(self.metrics)
 
     @property

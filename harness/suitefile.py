@@ -35,9 +35,14 @@ if TYPE_CHECKING:
     from cyclopts.argument import ArgumentCollection
 
 HEADER = "# forced-choice run THIS_FILE; relative paths, but that of `out`, start at this file's folder.\n"
-OF_ENDPOINTS = ("rpm", "tpm", "concurrency")
+OF_ENDPOINTS = ("rpm", "tpm", "concurrency", "price_in", "price_out", "price_hour")
 """Keys of `[[endpoints]]` tables that are flags too: where such a flag is given it wins over the tables."""
-EXCLUSIVE = (("limit", "sample"), ("sample", "limit"))
+EXCLUSIVE = (
+    ("limit", "sample"),
+    ("sample", "limit"),
+    *(("price_hour", other) for other in ("price_in", "price_out")),
+    *((one, "price_hour") for one in ("price_in", "price_out")),
+)
 """A flag, and the key that it wins over besides its own."""
 NOTHING = (None, ["none"], ["null"])
 """What takes back a number of the file: in a call, and as words after a flag."""
@@ -223,7 +228,8 @@ def _without(table: str | EndpointSettings, given: Mapping[str, Any]) -> str | E
         return table
     tokenizers = given.get("tokenizer", ())
     sources = [str(each) for each in ([tokenizers] if isinstance(tokenizers, str | Path) else tokenizers)]
-    changes: dict[str, Any] = {key: None for key in OF_ENDPOINTS if key in given}
+    taken = {other for one, other in EXCLUSIVE if given.get(one) not in NOTHING}
+    changes: dict[str, Any] = {key: None for key in OF_ENDPOINTS if key in given or key in taken}
     if any("=" not in each for each in sources):
         changes["tokenizer"] = ""
     return replace(table, **changes)

@@ -10,17 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
 from harness.data.hub import offline_if_unreachable, why_not
 from harness.errors import UsageError
-
-Bos = Literal["auto", "on", "off"]
-"""auto: what the tokenizer itself does; on, off: a beginning-of-sequence token always, or never."""
+from harness.modes import Bos
+from harness.seams import Seams
 
 ENDPOINT = "endpoint"
 """As `--tokenizer`: the endpoint's own tokenize route, which another module asks."""
@@ -42,6 +41,7 @@ class Tokenizer:
         sha256: of the tokenizer's file and the leading ids: two tokenizers of equal hash encode alike.
         leading: ids put in front of every text.
         start_id: what stands for an empty context: BOS, else EOS; None where neither is known.
+        seams: what is known of where it splits.
         revision: the commit that the hub resolved; empty where it is no file of the hub.
     """
 
@@ -62,6 +62,11 @@ class Tokenizer:
         eos_id = self._named(special.get("eos_token"), EOS_NAMES)
         self.leading = self._leading(bos, bos_id)
         self.start_id = next((i for i in (*self.leading[:1], bos_id, eos_id) if i is not None), None)
+        swallowing = any(
+            each.lstrip or each.rstrip or each.single_word
+            for each in self._backend.get_added_tokens_decoder().values()
+        )  # what stands beside them: then no seam is safe
+        self.seams = None if swallowing else Seams(self._pieces, self.encode_plain)
         self.revision = revision
         self.sha256 = hashlib.sha256(definition + repr(self.leading).encode()).hexdigest()
 
@@ -89,6 +94,10 @@ class Tokenizer:
     def piece(self, token_id: int) -> str | None:
         """The raw vocabulary piece of an id ("▁the"), None where there is none."""
         return self._backend.id_to_token(token_id)
+
+    def _pieces(self) -> Iterator[str]:
+        """All pieces of the vocabulary."""
+        return iter(self._backend.get_vocab(with_added_tokens=True))
 
     def _named(self, name: str | None, usual: Sequence[str]) -> int | None:
         names = (name,) if name else usual

@@ -15,11 +15,13 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from multidict import istr
 
 from harness.dialects import Dialect
 from harness.errors import ReplyError, TruncatedReply, UsageError
 from harness.exchange import Reply, ScoreRequest
 from harness.failures import Decision, Fault, classify, one_line
+from harness.pacing.headers import TELLING, Limits, limits_of
 from harness.secrets import Secret, redact
 
 LARGEST_REPLY = 16 * 2**20
@@ -36,6 +38,9 @@ HINTS: Mapping[str, str] = {
 }
 """What to do about an endpoint that refuses, by reason."""
 
+_TELLING = tuple(map(istr, TELLING))
+"""Names of headers that are looked for in every reply, made so that this is cheap."""
+
 
 class Attempt(NamedTuple):
     """What came of sending a request once: a reply, or else a decision."""
@@ -48,6 +53,13 @@ class Attempt(NamedTuple):
     """One line of what went wrong, secrets removed."""
     status: int | None = None
     """Of a reply that is no 200."""
+    limits: Limits | None = None
+    """What it says of the account's limits; None where it says nothing."""
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the endpoint asks us to wait; None where it does not."""
+        return self.decision.retry_after if self.decision is not None else None
 
     @property
     def retryable(self) -> bool:
@@ -109,11 +121,18 @@ class Transport:
         fault: Fault
         try:
             status, headers, content = await self._post(body)
+            limits = None
+            for name in _TELLING:
+                if name in headers:
+                    limits = limits_of(headers, now=time.time())
+                    break
             if status == 200:
-                return Attempt(self._clock() - began, self._dialect.parse(content, request))
+                return Attempt(
+                    self._clock() - began, self._dialect.parse(content, request), limits=limits
+                )
             decision = classify(status, headers, now=time.time())
             detail = self._said(status, headers, content)
-            return Attempt(self._clock() - began, None, decision, detail, status)
+            return Attempt(self._clock() - began, None, decision, detail, status, limits)
         except TruncatedReply as error:
             fault, detail = "cut body", str(error)
         except ReplyError as error:
@@ -140,7 +159,7 @@ class Transport:
                 content = await _read(response.content, LARGEST_REPLY)
                 if len(content) > LARGEST_REPLY:
                     raise ReplyError(f"the reply is larger than {LARGEST_REPLY // 2**20} MiB")
-                return 200, {}, content
+                return 200, response.headers, content
             try:
                 content = await _read(response.content, LARGEST_ERROR)
             except (aiohttp.ClientError, OSError):  # the status alone decides

@@ -25,6 +25,9 @@ from harness import Dataset, Item, Row, Shots, Split, Task
 from . import _olmes
 
 
+IN_BRACKETS = re.compile(r"\[.*?\]")
+
+
 def clean(text: str) -> str:
     """The text without WikiHow's markup, in the reference's order of steps.
 
@@ -36,7 +39,7 @@ def clean(text: str) -> str:
 
 def untagged(text: str) -> str:
     """The text without what stands in brackets, and with two spaces made one, once."""
-    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
+    return IN_BRACKETS.sub("", text).replace("  ", " ")
 
 
 def olmes_clean(text: str) -> str:

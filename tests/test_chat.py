@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 
 from harness import UsageError, compare
+from harness.chatting.bounds import DAY, LONGEST
 from harness.chatting.chat import Chat, Message, as_sent, messages
-from harness.chatting.rendering import DAY, LONGEST, Renderer
+from harness.chatting.rendering import Renderer
 from harness.chatting.templates import ChatTemplate, find_template
 from harness.cli import main
 from harness.encoding import encode_prompts

@@ -15,7 +15,7 @@ from harness.client import Client, ClientSettings, Event
 from harness.dialects import dialect
 from harness.errors import EndpointRefused
 from harness.exchange import Outcome, ScoreRequest
-from harness.pacing import Budget
+from harness.pacing import Budget, Capacity
 from harness.secrets import Secret
 from tests.fake_endpoint import (
     Altered,
@@ -64,7 +64,7 @@ class Bench:
             "secrets": [Secret(TOKEN)],
             "settings": ClientSettings(),
             "budget": None,
-            "concurrency": 4,
+            "gate": Capacity(4).gate(),
             "clock": self.clock,
             "sleep": self.clock.sleep,
             "jitter": lambda low, high: high,

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import UsageError
-from harness.encoding import Bound, encode_prompts, split_seam
+from harness.encoding import Bound, encode_prompts
+from harness.pairs import split_seam
+from harness.seams import Seams
 from tests.making import make_prompt
 
 
@@ -18,6 +20,7 @@ class Letters:
 
     def __init__(self, *, start: int | None = None, merges: Sequence[str] = ()) -> None:
         self.start_id = start
+        self.seams: Seams | None = None
         self._merges = merges
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:

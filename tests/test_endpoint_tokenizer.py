@@ -15,15 +15,18 @@ from tokenizers import Tokenizer as Backend
 
 from harness.client import Client, ClientSettings
 from harness.dialects import dialect
-from harness.encoding import Unencoded, encode_prompts
+from harness.encoding import encode_prompts
 from harness.endpoint_tokenizer import AT_ONCE, EndpointTokenizer, TokenizeRoute
 from harness.errors import EndpointRefused, ReplyError, UsageError
 from harness.exchange import ScoreRequest
 from harness.manifest import Exit
+from harness.modes import Bos
+from harness.pacing import Capacity
+from harness.pairs import Unencoded
 from harness.prepare import prepare
 from harness.prompts import Prompt
 from harness.tokencache import FILE, TokenCache
-from harness.tokenizing import Bos, load_tokenizer
+from harness.tokenizing import load_tokenizer
 from tests.fake_endpoint import (
     Altered,
     Body,
@@ -64,7 +67,7 @@ async def tokenizer_of(
         secrets=[],
         settings=QUICK,
         budget=None,
-        concurrency=AT_ONCE,
+        gate=Capacity(AT_ONCE).gate(),
     )
     with closing(TokenCache(cache)) as kept:
         async with client:

@@ -25,6 +25,7 @@ from harness.client import Client, ClientSettings
 from harness.dialects import dialect
 from harness.errors import EndpointRefused, UsageError
 from harness.exchange import ScoreRequest
+from harness.pacing import Capacity
 from harness.secrets import Secret
 from harness.serving.faults import plan, wholes
 from harness.serving.faults.asked import Vocabulary
@@ -909,7 +910,7 @@ def client(it: Stub) -> Client:
         secrets=[Secret(TOKEN)],
         settings=ClientSettings(attempts=20),
         budget=None,
-        concurrency=8,
+        gate=Capacity(8).gate(),
         clock=it.clock,
         sleep=it.clock.sleep,
         jitter=lambda low, high: high,

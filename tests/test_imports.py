@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 CORE = (
     "errors",
+    "modes",
     "secrets",
     "items",
     "choosing.ownitems",
@@ -54,11 +55,17 @@ COMPARISON = (
 """Modules of `harness.comparison`, the last of the core, in the same kind of order."""
 WHOLE_CORE = {*CORE, *(f"comparison.{each}" for each in COMPARISON)}
 EDGES = (
+    "pacing.headers",
+    "pacing.budget",
+    "pacing.level",
+    "pacing.gate",
+    "pacing.outage",
     "pacing",
     "transport",
     "client",
     "data.hub",
     "tokenizing",
+    "chatting.bounds",
     "chatting.rendering",
     "chatting.templates",
     "tokencache",
@@ -114,6 +121,7 @@ SHELL = (
     "terminal",
     "choosing.taskpages",
     "examples",
+    "foreground",
     "printing",
     "cli",
 )
@@ -182,11 +190,17 @@ SERVING = {
 
 SCIENCE = {"numpy", "scipy"}
 EDGE_LIBRARIES = {
+    "pacing.headers": set(),
+    "pacing.budget": set(),
+    "pacing.level": set(),
+    "pacing.gate": set(),
+    "pacing.outage": set(),
     "pacing": set(),
-    "transport": {"aiohttp"},
+    "transport": {"aiohttp", "multidict"},
     "client": {"tenacity"},
     "data.hub": {"huggingface_hub"},
     "tokenizing": {"tokenizers", "huggingface_hub"},
+    "chatting.bounds": set(),
     "chatting.rendering": {"jinja2"},
     "chatting.templates": set(),
     "tokencache": set(),

@@ -114,6 +114,8 @@ def test_every_column_of_a_reply_is_kept(journal: Journal, path: Path) -> None:
     assert row == {
         "key": key(0),
         "forced_ids": bytes([7, 0, 0, 0, 8, 0, 0, 0]),
+        "n_context": 1,
+        "read_from": None,
         "sum": -0.75,
         "token_logprobs": bytes([0, 0, 0, 0, 0, 0, 0xE0, 0xBF, 0, 0, 0, 0, 0, 0, 0xD0, 0xBF]),
         "greedy": 0,
@@ -239,13 +241,18 @@ def test_a_list_that_cannot_be_copied_changes_nothing(journal: Journal) -> None:
 
 def test_stats_count_all_that_is_stored(journal: Journal) -> None:
     """Replies, failures by reason, attempts and tokens; what the endpoint never said is None."""
-    for outcome in (success(0), success(1, -1.0, -2.0), failed(2), failed(3), failed(4, "timeout")):
+    first = success(0)
+    read = replace(success(5), reply=Reply([0], [-1.0]), attempts=0, read_from=first.request.key)
+    for outcome in (first, read, success(1, -1.0, -2.0), failed(2), failed(3), failed(4, "timeout")):
         journal.put(outcome)
     journal.flush()
     assert journal.stats() == JournalStats(
         replies=2,
+        read=1,
         failures={"500": 2, "timeout": 1},
         attempts=26,
+        context_tokens=52,
+        forced_tokens=27,
         prompt_tokens=4,
         completion_tokens=3,
         cached_tokens=None,
@@ -311,7 +318,7 @@ def test_a_closed_journal_is_one_plain_file(path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == [path.name]
     before = path.read_bytes()
     with closing(StoredReplies(path)) as reader:
-        assert reader.meta == {"schema": "2", **META}
+        assert reader.meta == {"schema": "3", **META}
         assert [score.sums for score in reader.scores()] == [(-1.0, -1.0)]
     assert path.read_bytes() == before
 
@@ -338,7 +345,7 @@ def test_another_schema_is_refused(journal: Journal, path: Path) -> None:
     with closing(sqlite3.connect(path)) as writer, writer:
         writer.execute("UPDATE meta SET value = '0' WHERE name = 'schema'")
     for opening in (partial(Journal, path, meta=META), partial(StoredReplies, path)):
-        with pytest.raises(StoreError, match="schema 0, this version reads 2"):
+        with pytest.raises(StoreError, match="schema 0, this version reads 3"):
             opening()
 
 

@@ -315,6 +315,7 @@ class _Characters:
     """The default tokenizer of the fake endpoint, as encoding needs it."""
 
     start_id = 0
+    seams = None
 
     def encode(self, texts: Any) -> list[list[int]]:
         return [list(each.ids) for each in characters().encode_batch(texts)]

@@ -7,7 +7,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.encoding import EncodedItem, EncodedPair
+from harness.encoding import EncodedItem
+from harness.pairs import EncodedPair
 from harness.plan import EndpointIdentity, KeyMaker, plan_item
 from tests.making import make_prompt
 
@@ -32,7 +33,7 @@ def test_a_key_means_one_thing(
 
 
 def test_a_key_belongs_to_one_endpoint() -> None:
-    """Dialect, address, model, adapter, replicate and scoring mode each change the key."""
+    """Dialect, address, model, adapter, replicate and alternatives asked for each change the key."""
     others = [
         replace(HERE, dialect="openai"),
         replace(HERE, base_url="https://i/v1"),
@@ -41,8 +42,8 @@ def test_a_key_belongs_to_one_endpoint() -> None:
         replace(HERE, replicate=1),
     ]
     keys = {KeyMaker(each).keys([1], [[2]])[0] for each in [HERE, *others]}
-    keys.add(KeyMaker(HERE, mode="other").keys([1], [[2]])[0])
-    assert len(keys) == 7
+    keys |= {KeyMaker(HERE).keys([1], [[2]], top=top)[0] for top in (5, 20)}
+    assert len(keys) == 8
 
 
 def test_keys_are_stable() -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from harness import Item, Row
 from harness.choosing.ownitems import OwnForm
 from harness.journal import Journal
-from harness.pool import BATCH
+from harness.planning import BATCH
 from harness.prepare import prepare
 from harness.runner import evaluate
 from harness.runs import PROMPTS_SHOWN

@@ -24,7 +24,7 @@ def settings(**changes: Any) -> RunSettings:
         ({"limit": 1, "sample": 1}, "--limit and --sample exclude each other"),
         ({"shots": -1}, "--shots -1: must be 0 or more"),
         ({"max_length": 1}, "--max-length 1: must be at least 2"),
-        ({"concurrency": 0}, "--concurrency 0: must be at least 1"),
+        ({"concurrency": 0}, "--concurrency 0: must be auto, or at least 1"),
         ({"attempts": 0}, "--attempts 0: must be at least 1"),
         ({"rpm": 0.0}, "--rpm 0: must be a number above 0"),
         ({"tpm": float("nan")}, "--tpm nan: must be a number above 0"),

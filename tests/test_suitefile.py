@@ -198,7 +198,7 @@ def test_what_no_suite_says(said: str, message: str, tmp_path: Path) -> None:
     [
         ("rpm = -1", "rpm: -1: must be a number above 0"),
         ("tpm = nan", "tpm: nan: must be a number above 0"),
-        ("concurrency = 0", "concurrency: 0: must be at least 1"),
+        ("concurrency = 0", "concurrency: 0: must be auto, or at least 1"),
         ("base = false", "base: false leaves nothing to ask"),
         ("adapters = ['a', 'a']", "adapters: one is given twice"),
         ("adapters = ['a:b']", "adapters 1: must be one route"),
@@ -626,7 +626,7 @@ tables = st.builds(
     identity=st.just("") | names,
     token_env=st.just("") | st.text(ascii_uppercase + "_", min_size=1, max_size=9),
     team_env=st.just("") | st.just("MY_TEAM"),
-    concurrency=st.none() | counts,
+    concurrency=st.none() | st.just("auto") | counts,
 )
 chosen: dict[str, st.SearchStrategy[Any]] = {
     "endpoint": st.lists(names.map("dedicated:{}".format) | tables, min_size=1, max_size=4).map(tuple),
@@ -640,7 +640,7 @@ chosen: dict[str, st.SearchStrategy[Any]] = {
     "sample": st.none(),
     "seed": st.integers(),
     "max_length": st.none() | st.integers(2, 2**40),
-    "concurrency": counts,
+    "concurrency": st.just("auto") | counts,
     "attempts": counts,
     "rpm": st.none() | positive,
     "tpm": st.none() | positive,

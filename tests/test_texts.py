@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from harness.encoding import EncodedItem, EncodedPair
+from harness.encoding import EncodedItem
 from harness.errors import StoreError
+from harness.pairs import EncodedPair
 from harness.plan import EndpointIdentity, KeyMaker, PlannedItem, plan_item
 from harness.texts import TEXT_TYPES, TextWriter
 from tests.making import make_prompt

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, processors
 
 from harness import UsageError
-from harness.tokenizing import Bos, Tokenizer, load_tokenizer
+from harness.modes import Bos
+from harness.tokenizing import Tokenizer, load_tokenizer
 
 VOCABULARY = {"<s>": 0, "</s>": 1, "[SEP]": 2, "?": 3} | {chr(code): code for code in range(32, 127)}
 

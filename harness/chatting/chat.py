@@ -17,10 +17,6 @@ from typing import Literal, Protocol, TypedDict
 from harness.errors import TemplateError, TemplateRefused
 from harness.prompts import Prompt
 
-ChatMode = Literal["off", "message", "turns"]
-"""off: plain text. message: shots and question in one user message. turns: a user and an assistant message
-a shot."""
-
 
 class Message(TypedDict):
     """One message of a chat, as templates read it."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from harness.chatting.chat import Chat, ChatMode, Message, as_sent, messages, rendered
-from harness.chatting.rendering import DAY
+from harness.chatting.bounds import DAY
+from harness.chatting.chat import Chat, Message, as_sent, messages, rendered
 from harness.chatting.templates import ChatTemplate, find_template
 from harness.dialects import dialect
 from harness.endpoints import Endpoint
 from harness.errors import TemplateError, UsageError
+from harness.modes import ChatMode
 from harness.prompts import Prompt
 from harness.suite import PreparedTask, Suite
 from harness.tokenizing import ENDPOINT, Tokenizer, tokenizer_file

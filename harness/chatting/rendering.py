@@ -16,7 +16,6 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, nodes
@@ -24,14 +23,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-DAY = datetime(2024, 7, 26)
-"""What every template is told is today: the day that Llama 3's own template falls back to."""
-SECONDS = 5.0
-"""Processor time that compiling, or one chat, may take; real templates need milliseconds."""
-MEMORY = 512 * 2**20
-"""Bytes of address space that this process may have; without a template it has about a tenth."""
-LONGEST = 2**22
-"""Characters that a rendered chat may have."""
+from harness.chatting.bounds import DAY, LONGEST, MEMORY, SECONDS
 
 
 class _Generation(Extension):

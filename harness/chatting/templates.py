@@ -21,8 +21,8 @@ from signal import SIGPROF
 from typing import Any
 
 import harness
+from harness.chatting.bounds import DAY, SECONDS
 from harness.chatting.chat import Message
-from harness.chatting.rendering import DAY, SECONDS
 from harness.errors import TemplateError, TemplateRefused, UsageError
 from harness.tokenizing import special_names
 

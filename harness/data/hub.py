@@ -16,7 +16,6 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from types import ModuleType
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 """Variables that forbid the libraries to use the network."""
@@ -79,6 +78,8 @@ def reachable(address: str, *, seconds: float = LOOK) -> bool:
 
 def _next_host(address: str) -> tuple[str, int]:
     """Host and port that a connection goes to. Raises ValueError where the URL names none."""
+    from urllib.request import getproxies, proxy_bypass
+
     url = urlsplit(address)
     proxies = {} if proxy_bypass(url.hostname or "") else getproxies()
     if proxy := proxies.get(url.scheme) or proxies.get("all"):

@@ -40,6 +40,7 @@ class _PlainLogprobs(_Logprobs, frozen=True):
 
 class _TopLogprobs(_Logprobs, frozen=True):
     top_logprobs: list[dict[str, float]]
+    tokens: list[str] = []
 
 
 _L = TypeVar("_L", bound=_Logprobs)
@@ -81,6 +82,7 @@ class FriendliTokenize:
     variables: tuple[str, ...] = ("FRIENDLI_TOKEN", "FRIENDLI_TEAM")
     path: str = "tokenize"
     wants_text: bool = True
+    names_tokens: bool = False
     tokenize_route: Dialect | None = None
 
     def build(self, request: ScoreRequest, model: str | None) -> bytes:
@@ -103,6 +105,7 @@ class Friendli:
     variables: tuple[str, ...] = ("FRIENDLI_TOKEN", "FRIENDLI_TEAM")
     path: str = "completions"
     wants_text: bool = False
+    names_tokens: bool = True
     tokenize_route: Dialect | None = FriendliTokenize()
 
     def build(self, request: ScoreRequest, model: str | None) -> bytes:
@@ -153,7 +156,8 @@ def _read_with_top(body: bytes, forced: int) -> Reply:
     choice, logprobs = _only_choice(completion)
     check_top(logprobs.top_logprobs, forced)
     values, top = logprobs.token_logprobs, logprobs.top_logprobs
-    return Reply(choice.tokens, values, top, usage_of(completion.usage), is_greedy(values, top))
+    greedy = is_greedy(values, top)
+    return Reply(choice.tokens, values, top, usage_of(completion.usage), greedy, logprobs.tokens)
 
 
 def _top(raw: msgspec.Raw) -> list[dict[str, float]] | None:

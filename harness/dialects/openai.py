@@ -26,6 +26,7 @@ class OpenAi:
     variables: tuple[str, ...] = ("OPENAI_API_KEY",)
     path: str = "completions"
     wants_text: bool = False
+    names_tokens: bool = False  # alternatives would come with every token of the echoed prompt
     tokenize_route: Dialect | None = None
 
     def build(self, request: ScoreRequest, model: str | None) -> bytes:

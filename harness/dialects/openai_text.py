@@ -47,6 +47,7 @@ class OpenAiText:
     variables: tuple[str, ...] = ("OPENAI_API_KEY",)
     path: str = "completions"
     wants_text: bool = True
+    names_tokens: bool = False  # alternatives would come with every token of the echoed prompt
     tokenize_route: Dialect | None = None
 
     def build(self, request: ScoreRequest, model: str | None) -> bytes:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Protocol, Self, TypeVar
 
 CONFIDENCE = 0.95
+_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+"""Standard errors to either end of such an interval, of a normal distribution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,10 +180,11 @@ def wilson(right: int, n: int) -> tuple[float, float] | tuple[None, None]:
     """The 95 % interval of a proportion (Wilson 1927, score interval); none where n is 0."""
     if n == 0:
         return None, None
-    from scipy.stats import binomtest  # takes a second to import, which no other command should wait for
-
-    interval = binomtest(right, n).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
+    share = right / n
+    scale = 2 * (n + _Z**2)
+    centre = (2 * right + _Z**2) / scale
+    reach = _Z * math.sqrt(4 * n * share * (1 - share) + _Z**2) / scale
+    return (centre - reach if right else 0.0), (centre + reach if right < n else 1.0)
 
 
 def student(value: float | None, stderr: float | None, n: int) -> tuple[float, float] | tuple[None, None]:

@@ -1,6 +1,6 @@
 """Summaries of items that are no plain mean: ratios, calibration, recall by position; pure.
 
-They are used as `estimates.Tally` is.
+They are used as `estimates.Tally` is. numpy is imported where it is first needed: no run has to wait for it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import math
 from array import array
 from dataclasses import dataclass, field
 from typing import Self
-
-import numpy as np
 
 from harness.scoring.estimates import Estimate, Link, Summary, student
 
@@ -108,6 +106,8 @@ class Calibration:
 
     def estimate(self) -> Estimate:
         """The error; it has no simple standard error, and is biased upwards below some 300 items."""
+        import numpy as np
+
         value = None
         if self.n:
             confidence, level = np.unique(np.array(self.confidence), return_inverse=True)
@@ -147,6 +147,8 @@ class Recalls:
 
     def estimate(self) -> Estimate:
         """The deviation; None below two positions."""
+        import numpy as np
+
         recalls = [right / items for _, (items, right) in sorted(self.positions.items())]
         return _bare(self, float(np.std(recalls)) if len(recalls) > 1 else None)
 

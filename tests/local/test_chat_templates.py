@@ -22,8 +22,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoTokenizer
 
+from harness.chatting.bounds import DAY
 from harness.chatting.chat import Chat, Message
-from harness.chatting.rendering import DAY
 from harness.chatting.templates import ChatTemplate, find_template
 from harness.encoding import EncodedItem, encode_prompts
 from harness.errors import TemplateError

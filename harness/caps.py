@@ -1,0 +1,201 @@
+"""What requests cost, what a run has sent, and whether its caps allow more; pure.
+
+A cap holds exactly: who is about to send asks first, and what is allowed counts as sent from then on,
+answered or not. The first "no" is the last word: nothing is allowed after it. Prices are numbers of any
+currency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MILLION = 1_000_000
+"""Tokens that prices are told for."""
+HOUR = 3600.0
+"""Seconds."""
+ROUNDING = 1e-9
+"""Share of `--max-cost` that sums of fractions may be off by."""
+
+
+@dataclass(slots=True)
+class Volume:
+    """So many requests, of so many tokens in all."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    forced_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Of both kinds."""
+        return self.prompt_tokens + self.forced_tokens
+
+    def __add__(self, other: Volume) -> Volume:
+        return Volume(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.forced_tokens + other.forced_tokens,
+        )
+
+    def beyond(self, other: Volume) -> Volume:
+        """What this has more than another; never less than nothing."""
+        return Volume(
+            max(0, self.requests - other.requests),
+            max(0, self.prompt_tokens - other.prompt_tokens),
+            max(0, self.forced_tokens - other.forced_tokens),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What an endpoint takes; None: not known."""
+
+    prompt: float | None = None
+    """For a million tokens of prompts."""
+    forced: float | None = None
+    """For a million tokens that are forced."""
+    generated: float = 0.0
+    """For a million requests: where each puts out a token of its own besides, the price of a million such."""
+    hour: float | None = None
+    """For an hour of the endpoint, whatever it is asked."""
+
+    @property
+    def known(self) -> bool:
+        """Whether what is sent can be told in money."""
+        return self.hour is not None or (self.prompt is not None and self.forced is not None)
+
+    def of(self, sent: Volume) -> float:
+        """What so much costs, hours apart; 0 where prices are not known."""
+        tokens = sent.prompt_tokens * (self.prompt or 0.0) + sent.forced_tokens * (self.forced or 0.0)
+        return (tokens + sent.requests * self.generated) / MILLION
+
+
+FREE = Price(prompt=0.0, forced=0.0)
+"""Of what runs on one's own machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """What a run may send and spend at most, over all its sessions; None: no bound."""
+
+    requests: int | None = None
+    """Attempts: what is sent again counts again."""
+    tokens: int | None = None
+    """Of prompts, and forced."""
+    cost: float | None = None
+
+    def beyond(self, requests: int, tokens: int, cost: float) -> str:
+        """The flag of a cap that so much is beyond, or nothing."""
+        if self.requests is not None and requests > self.requests:
+            return f"--max-requests {self.requests:,}"
+        if self.tokens is not None and tokens > self.tokens:
+            return f"--max-tokens {self.tokens:,}"
+        if self.cost is not None and cost > self.cost * (1 + ROUNDING):
+            return f"--max-cost {self.cost:g}"
+        return ""
+
+
+class Spending:
+    """What a run has sent and spent in all, held against its caps. Not for several threads.
+
+    Attributes:
+        capped: whether there is a cap to ask about.
+        reason: the cap that was reached, as its flag; empty: none yet.
+    """
+
+    def __init__(
+        self,
+        caps: Caps,
+        *,
+        hourly: float = 0.0,
+        seconds: float = 0.0,
+        clock: Callable[[], float] = lambda: 0.0,
+        stop: Callable[[], object] = lambda: None,
+    ) -> None:
+        """The hour begins to count now.
+
+        Args:
+            caps: of the run.
+            hourly: what all its endpoints together take for an hour.
+            seconds: that earlier sessions took.
+            clock: seconds, from any origin.
+            stop: called once, when a cap is reached.
+        """
+        self.capped = caps != Caps()
+        self.reason = ""
+        self._caps = caps
+        self._hourly = hourly
+        self._begun = clock() - seconds
+        self._clock = clock
+        self._stop = stop
+        self._requests = 0
+        self._tokens = 0
+        self._money = 0.0
+
+    def earlier(self, sent: Volume, price: Price) -> None:
+        """Count what was sent before; that may be beyond a cap already."""
+        self._count(sent.requests, sent.tokens, price.of(sent))
+
+    def meter(self, price: Price) -> Meter:
+        """What one endpoint asks before it is sent anything."""
+        return Meter(self, price)
+
+    def admit(self, tokens: int, money: float) -> bool:
+        """Whether one more attempt may be made; if so it counts."""
+        if self.reason:
+            return False
+        cost = self._money + money + (self._hours() if self._hourly else 0.0)
+        self.reason = self._caps.beyond(self._requests + 1, self._tokens + tokens, cost)
+        if self.reason:
+            self._stop()
+            return False
+        self._count(1, tokens, money)
+        return True
+
+    def _count(self, requests: int, tokens: int, money: float) -> None:
+        self._requests += requests
+        self._tokens += tokens
+        self._money += money
+
+    def _hours(self) -> float:
+        """What the hours so far cost."""
+        return self._hourly * (self._clock() - self._begun) / HOUR
+
+
+class Meter:
+    """One endpoint's share of the spending.
+
+    Attributes:
+        sent: in this session.
+        price: of the endpoint.
+    """
+
+    def __init__(self, spending: Spending, price: Price) -> None:
+        """Take what all endpoints share."""
+        self.sent = Volume()
+        self.price = price
+        self._spending = spending
+
+    def allows(self, prompt_tokens: int, forced_tokens: int) -> bool:
+        """Ask right before each attempt, and send nothing at a no; a yes counts as sent."""
+        if self._spending.capped:
+            money = self.price.of(Volume(1, prompt_tokens, forced_tokens))
+            if not self._spending.admit(prompt_tokens + forced_tokens, money):
+                return False
+        sent = self.sent
+        sent.requests += 1
+        sent.prompt_tokens += prompt_tokens
+        sent.forced_tokens += forced_tokens
+        return True
+
+
+def told(reason: str, untried: int) -> str:
+    """What a reader must know of a run that was stopped by a cap.
+
+    Args:
+        reason: of `Spending`.
+        untried: items that have not been asked, or not to the end.
+    """
+    items = f"{untried:,} item{'s are' if untried != 1 else ' is'} not tried"
+    return f"stopped at {reason}: {items}; raise it and give the same command again"

@@ -1,0 +1,106 @@
+"""What earlier sessions of a run sent, read from its folder; reading changes nothing.
+
+The journals know every request that ended; `run.json` says what was sent besides: what an endpoint was asked
+to learn about it, and requests that were given up when a run was stopped. What a killed session sent besides,
+and how long it took, nobody wrote down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.caps import Price, Spending, Volume
+from harness.endpoints import Endpoint
+from harness.plan import EndpointIdentity
+from harness.replies import JournalStats, StoredReplies
+
+Whose = tuple[str, str]
+"""Identity and replicate number of an endpoint, as journals state them."""
+
+
+class _Timings(msgspec.Struct, frozen=True):
+    earlier_s: float = 0.0
+    sending_s: float = 0.0
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    """What of `run.json` is read here; an earlier version may have written none of it."""
+
+    beside_journal: dict[str, Volume] = {}
+    timings: _Timings = _Timings()
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What was sent for a run before this session."""
+
+    journals: Mapping[Whose, Volume] = field(default_factory=dict)
+    """By endpoint, whether this session asks it or not."""
+    beside: Mapping[str, Volume] = field(default_factory=dict)
+    """What no journal knows, by label."""
+    seconds: float = 0.0
+    """That all sessions together took for sending."""
+
+    @property
+    def volume(self) -> Volume:
+        """All of it."""
+        return sum([*self.journals.values(), *self.beside.values()], Volume())
+
+    def count(
+        self, spending: Spending, endpoints: Iterable[Endpoint], prices: Mapping[str, Price], usual: Price
+    ) -> None:
+        """Count it as spent, at today's prices: `prices` by label, `usual` where no label is known."""
+        by_endpoint = {whose(each.identity): prices[each.label] for each in endpoints}
+        for endpoint, volume in self.journals.items():
+            spending.earlier(volume, by_endpoint.get(endpoint, usual))
+        for label, volume in self.beside.items():
+            spending.earlier(volume, prices.get(label, usual))
+
+
+def earlier(folder: Path) -> Earlier:
+    """What was sent for the run in a folder; nothing where there is none yet.
+
+    Raises:
+        StoreError: a journal cannot be read.
+    """
+    said = _manifest(folder / "run.json")
+    with journals_in(folder) as found:
+        sent = {of_whom: sent_of(journal.stats()) for of_whom, journal in found.items()}
+    return Earlier(sent, said.beside_journal, said.timings.earlier_s + said.timings.sending_s)
+
+
+@contextmanager
+def journals_in(folder: Path) -> Iterator[dict[Whose, StoredReplies]]:
+    """The journals of a run's folder, by endpoint; raises `StoreError` where one cannot be read."""
+    with ExitStack() as opened:
+        found = {}
+        for file in sorted((folder / "journal").glob("*.sqlite")):
+            journal = opened.enter_context(closing(StoredReplies(file)))
+            found[journal.meta.get("identity", ""), journal.meta.get("replicate", "0")] = journal
+        yield found
+
+
+def sent_of(stats: JournalStats) -> Volume:
+    """What the requests of a journal took to send, retries included."""
+    return Volume(stats.attempts, stats.context_tokens, stats.forced_tokens)
+
+
+def whose(identity: EndpointIdentity) -> Whose:
+    """What the journal of an endpoint states."""
+    return identity.text(), str(identity.replicate)
+
+
+def _manifest(file: Path) -> _Manifest:
+    """What `run.json` says; nothing where it cannot be read, which the run itself will complain about."""
+    try:
+        read: Any = json.loads(file.read_bytes())
+        return msgspec.convert(read, _Manifest)
+    except (OSError, ValueError, RecursionError):
+        return _Manifest()

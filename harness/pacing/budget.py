@@ -1,0 +1,253 @@
+"""Requests and tokens a minute of one account, spread evenly and shared fairly by its endpoints.
+
+Start-time fair queueing: each endpoint has a `Share`, and the next request is of the share that has had least,
+whatever the number of requests that wait there. What an idle share does not use goes to the others, and is not
+saved up. (aiolimiter refuses a cost above its capacity, lets a whole capacity out at once, knows no shares, and
+reads the clock itself.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from harness.pacing.headers import Limits
+
+AIM = 0.985
+"""Share of an allowance that is used. With `BURST` on top a minute stays below 60 seconds' worth, with room
+for half a second by which requests bunch up on their way: 0.985 * (60 + 0.5 + 0.4) < 60."""
+
+BURST = 0.5
+"""Seconds' worth of an allowance that may go out at once: what a late wake-up may make good."""
+
+ROUNDING = 1e-9
+"""Seconds; a clock that was slept on need not show the very number."""
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """One allowance of a budget as a schedule: every unit that is let through takes its time of it."""
+
+    rate: float
+    """Units a second."""
+    slack: float
+    """Seconds by which a unit may go out ahead of the schedule."""
+    due: float = float("-inf")
+    """When the schedule has caught up with all that was let through."""
+
+    def earliest(self, since: float, cost: float) -> float:
+        """When `cost` units may go out; more than the slack's worth has to be saved up first.
+
+        Args:
+            since: when these units became the next to go: from then on is saved up.
+            cost: how many.
+        """
+        return max(self.due, since) + cost / self.rate - self.slack
+
+    def take(self, since: float, cost: float, now: float) -> None:
+        """Let `cost` units out now, which is not before `earliest`."""
+        seconds = cost / self.rate
+        self.due = max(max(self.due, since) + seconds, now + min(seconds, self.slack))
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """A request that waits."""
+
+    number: int
+    """In order of arrival, over all shares."""
+    tokens: int
+    called: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """Done when it is let through, or is the next to be: then it watches the clock itself."""
+    since: float | None = None
+    """When it became the next."""
+    through: bool = False
+
+    def call(self) -> None:
+        """Wake it up."""
+        if not self.called.done():
+            self.called.set_result(None)
+
+
+class Budget:
+    """What one account allows, and who of its endpoints is next.
+
+    Attributes:
+        open: without limits and pauses; nobody need ask.
+        waiting: how many requests wait.
+    """
+
+    def __init__(self, rpm: float | None = None, tpm: float | None = None) -> None:
+        """Take the allowances a minute; None: no limit."""
+        self._said = rpm, tpm
+        # A request cannot be split: where one is more than a burst, it may still go out at once.
+        self._requests = _allowance(rpm, smallest=1)
+        self._tokens = _allowance(tpm, smallest=0)
+        self._paused_until = float("-inf")
+        self._shares: list[Share] = []
+        self._served = 0.0
+        """The start tag of the request that was let through last: the virtual time of fair queueing."""
+        self._arrived = 0
+        self.waiting = 0
+        self.open = rpm is None and tpm is None
+
+    def share(self) -> Share:
+        """A share for one more endpoint."""
+        share = Share(self)
+        self._shares.append(share)
+        return share
+
+    def pause(self, until: float) -> None:
+        """Let nothing out before `until`, on the clock that shares are asked with."""
+        self._paused_until = max(self._paused_until, until)
+        self.open = False
+
+    def paused(self, now: float) -> bool:
+        """Whether a pause is on."""
+        return now < self._paused_until
+
+    def follow(self, limits: Limits, now: float) -> None:
+        """Take the endpoint's word: no more than it allows, nor than was said here; nothing where none is left."""
+        self._requests = _brought_down(self._requests, self._said[0], limits.requests.allowed, smallest=1)
+        self._tokens = _brought_down(self._tokens, self._said[1], limits.tokens.allowed, smallest=0)
+        if self._requests is not None or self._tokens is not None:
+            self.open = False
+        if limits.wait:
+            self.pause(now + limits.wait)
+
+    # ------------------------------------------------------------------------------------------- letting through
+
+    def let(self, share: Share, tokens: int, now: float, since: float) -> float:
+        """Let a request of a share through; seconds for which it has to wait instead, else 0.
+
+        In any stretch of s seconds at most (s + BURST) seconds' worth goes out, or, where a single request
+        is more than that, this request beyond s seconds' worth.
+        """
+        start = self._paused_until
+        costs = [
+            (allowance, cost)
+            for allowance, cost in ((self._requests, 1), (self._tokens, tokens))
+            if allowance is not None
+        ]
+        for allowance, cost in costs:
+            start = max(start, allowance.earliest(since, cost))
+        if start > now + ROUNDING:
+            return start - now
+        for allowance, cost in costs:
+            allowance.take(since, cost, now)
+        self._served = max(self._served, share.finish)
+        share.finish = self._served + max((cost / allowance.rate for allowance, cost in costs), default=0.0)
+        self.open = not costs
+        return 0.0
+
+    def advance(self, now: float) -> float:
+        """Let through all that is due, and call who is next; seconds until that one is due."""
+        while (share := self._next()) is not None:
+            waiter = share.queue[0]
+            if waiter.since is None:
+                waiter.since = now
+            if wait := self.let(share, waiter.tokens, now, waiter.since):
+                waiter.call()
+                return wait
+            waiter.through = True
+            share.remove(waiter)
+            waiter.call()
+        return 0.0
+
+    def arrived(self) -> int:
+        """The number of a request that begins to wait."""
+        self._arrived += 1
+        return self._arrived
+
+    def is_next(self, waiter: _Waiter) -> bool:
+        """Whether a request is the next to be let through."""
+        share = self._next()
+        return share is not None and share.queue[0] is waiter
+
+    def call_next(self) -> None:
+        """Somebody has to watch the clock: who is next."""
+        if (share := self._next()) is not None:
+            share.queue[0].call()
+
+    def _next(self) -> Share | None:
+        """The share that has had least, of those where somebody waits."""
+        waiting = [share for share in self._shares if share.queue]
+        return min(waiting, key=self._tag) if waiting else None
+
+    def _tag(self, share: Share) -> tuple[float, int]:
+        return max(self._served, share.finish), share.queue[0].number
+
+
+class Share:
+    """One endpoint's share of a budget.
+
+    Attributes:
+        budget: of the account.
+        finish: its finish tag, in seconds of the scarcer allowance: what it has been let have.
+        queue: its requests that wait.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.finish = 0.0
+        self.queue: deque[_Waiter] = deque()
+
+    async def wait(
+        self, tokens: int, clock: Callable[[], float], sleep: Callable[[float], Awaitable[object]]
+    ) -> None:
+        """Wait until a request of so many tokens may be sent; each share is first come, first served.
+
+        Who is next sleeps until it is due, and nobody else does. Whatever ends a wait, the others go on.
+
+        Args:
+            tokens: prompt and forced.
+            clock: seconds, from any origin; the same for all shares of a budget.
+            sleep: waits so many seconds; may raise to end the waiting.
+        """
+        budget = self.budget
+        if not budget.waiting and not budget.let(self, tokens, now := clock(), now):
+            return
+        waiter = _Waiter(budget.arrived(), tokens)
+        self.queue.append(waiter)
+        budget.waiting += 1
+        try:
+            while True:
+                delay = budget.advance(clock())
+                if waiter.through:
+                    return
+                if budget.is_next(waiter):
+                    await sleep(delay)
+                else:
+                    await waiter.called
+                    if not waiter.through:
+                        waiter.called = asyncio.get_running_loop().create_future()
+        finally:
+            if not waiter.through:
+                self.remove(waiter)
+            budget.call_next()
+
+    def remove(self, waiter: _Waiter) -> None:
+        """Have it wait no longer."""
+        self.queue.remove(waiter)
+        self.budget.waiting -= 1
+
+
+def _allowance(a_minute: float | None, smallest: float) -> _Allowance | None:
+    if a_minute is None:
+        return None
+    rate = AIM * a_minute / 60
+    return _Allowance(rate, max(BURST, smallest / rate))
+
+
+def _brought_down(
+    allowance: _Allowance | None, said: float | None, told: float | None, smallest: float
+) -> _Allowance | None:
+    """An allowance when the endpoint tells its own a minute: the lower of both; the schedule is kept."""
+    if told is None:
+        return allowance
+    made = _allowance(told if said is None else min(said, told), smallest)
+    if made is not None and allowance is not None:
+        made.due = allowance.due
+    return made

@@ -1,0 +1,75 @@
+"""What the endpoints of a run take: tables of a suite file before the flags, in numbers of any currency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from harness.caps import FREE, Caps, Price
+from harness.endpoints import OPENAI, Account, Endpoint
+from harness.errors import UsageError
+from harness.settings import RunSettings
+
+WAY_OUT = "give --price-in and --price-out (per million tokens), or --price-hour"
+
+
+def caps_of(settings: RunSettings) -> Caps:
+    """What the run may send and spend at most."""
+    return Caps(requests=settings.max_requests, tokens=settings.max_tokens, cost=settings.max_cost)
+
+
+def prices_of(endpoints: Sequence[Endpoint], settings: RunSettings) -> dict[str, Price]:
+    """What each endpoint takes, by label; what runs here is free.
+
+    Raises:
+        UsageError: half of a price is given, two tables of one account disagree about its hour, or there is a
+            cap on money, and what an endpoint takes is not known.
+    """
+    prices = {each.label: FREE if each.embedded else _price(each, settings) for each in endpoints}
+    hours: dict[Account, tuple[str, float]] = {}
+    for each in endpoints:
+        price = prices[each.label]
+        if settings.max_cost is not None and not price.known:
+            raise UsageError(f"--max-cost: what {each.label} takes is not known; {WAY_OUT}")
+        if price.hour is not None:
+            label, hour = hours.setdefault(each.account, (each.label, price.hour))
+            if hour != price.hour:
+                raise UsageError(
+                    f"[[endpoints]] {each.label}, price_hour: {price.hour:g} here, but {hour:g} at {label}:"
+                    " both are one endpoint, which has one price"
+                )
+    return prices
+
+
+def hourly(endpoints: Sequence[Endpoint], prices: Mapping[str, Price]) -> float:
+    """What all endpoints together take for an hour: adapters share that of their base."""
+    hours: dict[Account, float] = {}
+    for each in endpoints:
+        hours[each.account] = max(hours.get(each.account, 0.0), prices[each.label].hour or 0.0)
+    return sum(hours.values())
+
+
+def usual_price(settings: RunSettings) -> Price:
+    """What an endpoint takes of which nothing is said but by flags."""
+    return _made(settings.price_in, settings.price_out, settings.price_hour)
+
+
+def _price(endpoint: Endpoint, settings: RunSettings) -> Price:
+    own = endpoint.own
+    of_tokens = own.price_in is not None or own.price_out is not None
+    prompt = settings.price_in if own.price_in is None else own.price_in
+    forced = settings.price_out if own.price_out is None else own.price_out
+    hour = settings.price_hour if own.price_hour is None and not of_tokens else own.price_hour
+    if hour is not None:
+        prompt = forced = None
+    if (prompt is None) != (forced is None):
+        there, lacks = ("--price-in", "--price-out") if forced is None else ("--price-out", "--price-in")
+        raise UsageError(f"{there} without {lacks}, for {endpoint.label}: give both; 0 is a price too")
+    return _made(prompt, forced, hour, echoed=endpoint.dialect in OPENAI)
+
+
+def _made(prompt: float | None, forced: float | None, hour: float | None, *, echoed: bool = False) -> Price:
+    """The price; where the continuation is sent with the prompt, and echoed, it is a part of the prompt, and
+    what is put out is one token that nobody asked for."""
+    if not echoed or forced is None:
+        return Price(prompt=prompt, forced=forced, hour=hour)
+    return Price(prompt=prompt, forced=prompt, generated=forced, hour=hour)

@@ -1,0 +1,125 @@
+"""Where a tokenizer splits for sure, so that what stands on both sides is encoded on its own, and only once.
+
+Endings after a context, and questions after the shots of their subject, make texts of which most is the same.
+A tokenizer splits before a space that follows what is no space, if nothing in its vocabulary reaches across
+(then neither merges nor a best path can), and if its rules for cutting text into words, which look at kinds of
+characters, cut there. The first is looked up in the vocabulary; the second is tried on the text in which each
+combination of kinds occurs first, and what was tried once is known. A seam that was not shown is never used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from unicodedata import category
+
+_SPACES = "\u0120\u2581 "
+"""How a space is written in vocabularies: byte-level, SentencePiece, plainly."""
+_ACROSS = re.compile(f"([^{_SPACES}])[{_SPACES}]")
+_SEAM = re.compile(r"(?<=\S)(?= \S)")
+_PRINTED = (*range(33, 127), *range(161, 173), *range(174, 256))
+_BYTES = {byte: chr(byte) for byte in _PRINTED} | {
+    byte: chr(256 + at) for at, byte in enumerate(sorted(set(range(256)).difference(_PRINTED)))
+}
+"""How byte-level vocabularies write bytes (GPT-2's `bytes_to_unicode`)."""
+_PROBE = ("a", " b")
+_FAR = 400
+"""Characters from the end of a prefix within which a seam is looked for."""
+_HEADS = 8
+"""Beginnings that are remembered: subjects come one after another."""
+
+Encode = Callable[[Sequence[str]], Sequence[list[int]]]
+"""Ids of texts without special tokens."""
+
+
+class Seams:
+    """What is known of one tokenizer's seams. Not for several threads.
+
+    Attributes:
+        heads: ids of beginnings that many texts share, by their text; None: not to be encoded alone.
+    """
+
+    def __init__(self, pieces: Callable[[], Iterable[str]], encode: Encode) -> None:
+        """Nothing is looked up before the first question.
+
+        Args:
+            pieces: all pieces of the vocabulary as they are written there, added tokens too.
+            encode: ids of texts without special tokens.
+        """
+        self._pieces = pieces
+        self._encode = encode
+        self._dropped: int | None = None
+        """Characters that a tail loses where it is encoded alone: the space, if one is put in front anyway."""
+        self._looked = False
+        self._tried: dict[str, bool] = {}
+        self._joined_to_space: frozenset[str] = frozenset()
+        """What stands right before a space within a piece, as the vocabulary writes it: mostly white space."""
+        self.heads: dict[str, list[int] | None] = {}
+
+    def known(self, head: str, tail: str) -> bool | None:
+        """Whether head and tail can be encoded alone; None: it has to be tried (`learn`)."""
+        if self._drops() is None or not _is_seam(head, tail) or self._reaches(head[-1]):
+            return False
+        return self._tried.get(self.kind(head, tail))
+
+    def kind(self, head: str, tail: str) -> str:
+        """The kinds of characters around a seam: two before and three after it."""
+        return _kinds(head[-2:], tail[:3])
+
+    def learn(self, head: str, tail: str, same: bool) -> None:
+        """Take in whether ids of head and tail, encoded alone, are those of the whole."""
+        kind = self.kind(head, tail)
+        self._tried[kind] = same and self._tried.get(kind, True)
+
+    def alone(self, tail: str) -> str:
+        """The text to encode in a tail's place."""
+        return tail[self._drops() or 0 :]
+
+    def head_of(self, prefix: str) -> str:
+        """The beginning of a prefix up to its last seam; empty where it has none."""
+        if self._drops() is None:
+            return ""
+        at = 0
+        for found in _SEAM.finditer(prefix, max(0, len(prefix) - _FAR)):
+            if not self._reaches(prefix[found.start() - 1]):
+                at = found.start()
+        return prefix[:at]
+
+    def keep_head(self, head: str, ids: list[int] | None) -> None:
+        """Remember what a beginning is encoded as; a few are remembered, the last ones."""
+        if len(self.heads) >= _HEADS:
+            del self.heads[next(iter(self.heads))]
+        self.heads[head] = ids
+
+    def _drops(self) -> int | None:
+        if not self._looked:
+            self._looked = True
+            head, tail = _PROBE
+            whole, first, *alone = self._encode([head + tail, head, tail, tail[1:]])
+            drops = [at for at, ids in enumerate(alone) if [*first, *ids] == whole]
+            if drops:
+                self._dropped = drops[0]
+                found = (each for piece in self._pieces() for each in _ACROSS.findall(piece))
+                self._joined_to_space = frozenset(found)
+        return self._dropped
+
+    def _reaches(self, character: str) -> bool:
+        """Whether a piece may hold this character, or the last byte of it, and a space behind it."""
+        return bool(self._joined_to_space) and not self._joined_to_space.isdisjoint(
+            (character, _BYTES[character.encode(errors="replace")[-1]])
+        )
+
+
+def _is_seam(head: str, tail: str) -> bool:
+    return head != "" and not head[-1].isspace() and tail[:1] == " " and tail[1:] == tail[1:].lstrip() != ""
+
+
+def _kinds(before: str, after: str) -> str:
+    """The characters around a seam; of letters and digits only which kind they are."""
+    return "".join(map(_kind, before)) + "|" + "".join(map(_kind, after))
+
+
+def _kind(character: str) -> str:
+    if character.isascii():
+        return "a" if character.islower() else "A" if character.isupper() else character
+    return category(character)
