@@ -61,9 +61,14 @@ class Price:
     """For an hour of the endpoint, whatever it is asked."""
 
     @property
-    def known(self) -> bool:
+    def by_token(self) -> bool:
         """Whether what is sent can be told in money."""
-        return self.hour is not None or (self.prompt is not None and self.forced is not None)
+        return self.prompt is not None and self.forced is not None
+
+    @property
+    def known(self) -> bool:
+        """Whether it can, when the hours are known too."""
+        return self.by_token or self.hour is not None
 
     def of(self, sent: Volume) -> float:
         """What so much costs, hours apart; 0 where prices are not known."""
@@ -176,6 +181,11 @@ class Meter:
         self.sent = Volume()
         self.price = price
         self._spending = spending
+
+    @property
+    def reason(self) -> str:
+        """The cap that was reached; empty: none yet."""
+        return self._spending.reason
 
     def allows(self, prompt_tokens: int, forced_tokens: int) -> bool:
         """Ask right before each attempt, and send nothing at a no; a yes counts as sent."""

@@ -16,7 +16,14 @@ from rich.console import Console
 
 from harness import __version__, examples
 from harness.errors import EndpointRefused, HarnessError, StoreError, UsageError
-from harness.printing import NAME, print_accuracy, print_comparison, print_result, write_gate
+from harness.printing import (
+    NAME,
+    print_accuracy,
+    print_comparison,
+    print_outlook,
+    print_result,
+    write_gate,
+)
 from harness.settings import FILES, CompareSettings, RunSettings, ServeSettings
 from harness.terminal import pairs_table, print_table, reader_may_leave, say, show_other_signs
 
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
 RUN_USAGE = f"""\
 Usage: {NAME} run --tasks NAME[,NAME] --endpoint SPEC [OPTIONS]
        {NAME} run SUITE.toml [OPTIONS]"""
+PLAN_USAGE = RUN_USAGE.replace(f"{NAME} run", f"{NAME} plan")
 _COMPARE_DEFAULTS = CompareSettings()
 _SERVE_DEFAULTS = ServeSettings()
 
@@ -86,6 +94,28 @@ What flags say wins.
     with reader_may_leave():
         print_result(result, as_json=settings.json)
     return int(result.exit)
+
+
+@app.command(usage=PLAN_USAGE, help_epilogue=examples.PLAN, config=_suite_beneath)
+def plan(
+    suite: Annotated[Path | None, Parameter(metavar="SUITE.toml", show_default=False)] = None,
+    /,
+    *,
+    settings: RunSettings | None = None,
+) -> int:
+    """Say what a run would take, before anything is sent: requests, tokens, time, money.
+
+    Takes the options of run, needs no token, and asks no endpoint; what is assumed
+    of them is said. Where the run's folder is there already, it says what is left.
+
+    Exit codes: 0 done. 2 settings or data are wrong.
+
+    Args:
+        suite: A suite file, as run takes it. What flags say wins.
+    """
+    with reader_may_leave():
+        print_outlook(settings or RunSettings())
+    return 0
 
 
 @app.command(help_epilogue=examples.COMPARE)

@@ -178,7 +178,8 @@ class Client:
             EndpointRefused: the endpoint must not be asked any more.
         """
         body = self._dialect.build(request, self._model)
-        await self._passage(request)
+        if self._outage.suspected or not self._budget.open:
+            await self._passage(request)
         attempt = await self._attempt(request, body)
         if attempt.reply is not None:
             return Outcome(request, attempt.reply, latency=attempt.seconds)

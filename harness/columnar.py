@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 from harness.comparison.columns import Columns, Place, TaskFacts, Tokens, compared_metrics
 from harness.comparison.ragged import Ragged
 from harness.errors import StoreError
-from harness.layout import KEY_BYTES
+from harness.layout import KEY_BYTES, SHORTCUT
 from harness.replies import StoredReplies
 from harness.scoring.metrics import METRICS
 from harness.scoring.scores import ItemRecord
+from harness.shortcut import SAME
 from harness.stored import WAY_OUT, Run
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ _Number = TypeVar("_Number", bound=np.generic)
 
 _COLUMNS = (
     *("task", "shots", "subject", "index", "id", "gold", "cluster"),
-    *("prompt_hash", "sums", "n_bytes"),
+    *("prompt_hash", "sums", "n_bytes", "mode"),
 )
 """Columns of the item table that a comparison needs, beside those of metrics."""
 _RECORD = (
@@ -83,6 +85,7 @@ def columns_of(run: Run, label: str, *, called: str = "") -> Columns:
         predictions={name: _numbers(table[each], -1).astype(np.int64) for name, each in predictions.items()},
         values={name: _numbers(table[each], np.nan) for name, each in values.items()},
         tokens=_tokens(run, label, places, sums),
+        modes=None if _shown_equal(run, label) else [each or "" for each in table["mode"].to_pylist()],
     )
 
 
@@ -94,6 +97,15 @@ def records_of(run: Run, label: str) -> Iterator[ItemRecord]:
         held = (tuple(value) if isinstance(value, list) else value for value in values)
         fields: dict[str, Any] = dict(zip(_RECORD, held, strict=True))
         yield ItemRecord(ordinal=ordinal, **fields)
+
+
+def _shown_equal(run: Run, label: str) -> bool:
+    """Whether nothing was read off alternatives, or they were shown to be what forcing gives."""
+    with journal_of(run, label) as journal:
+        if journal is None:
+            return False
+        noted = journal.meta.get(SHORTCUT)
+        return not journal.stats().read or bool(noted and json.loads(noted)["largest_difference"] <= SAME)
 
 
 def _tokens(run: Run, label: str, places: Sequence[Place], sums: Ragged[np.float64]) -> Tokens | None:

@@ -8,7 +8,7 @@ and how long it took, nobody wrote down.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +17,9 @@ from typing import Any
 import msgspec
 
 from harness.caps import Price, Spending, Volume
-from harness.endpoints import Endpoint
-from harness.plan import EndpointIdentity
+from harness.prices import Prices
 from harness.replies import JournalStats, StoredReplies
-
-Whose = tuple[str, str]
-"""Identity and replicate number of an endpoint, as journals state them."""
+from harness.runs import Whose
 
 
 class _Timings(msgspec.Struct, frozen=True):
@@ -53,15 +50,20 @@ class Earlier:
         """All of it."""
         return sum([*self.journals.values(), *self.beside.values()], Volume())
 
-    def count(
-        self, spending: Spending, endpoints: Iterable[Endpoint], prices: Mapping[str, Price], usual: Price
-    ) -> None:
-        """Count it as spent, at today's prices: `prices` by label, `usual` where no label is known."""
-        by_endpoint = {whose(each.identity): prices[each.label] for each in endpoints}
+    def count(self, spending: Spending, prices: Prices) -> None:
+        """Count it as spent, at today's prices."""
+        for volume, price in self._priced(prices):
+            spending.earlier(volume, price)
+
+    def cost(self, prices: Prices) -> float:
+        """What it costs at today's prices, hours too."""
+        return sum(price.of(volume) for volume, price in self._priced(prices)) + prices.hours(self.seconds)
+
+    def _priced(self, prices: Prices) -> Iterator[tuple[Volume, Price]]:
         for endpoint, volume in self.journals.items():
-            spending.earlier(volume, by_endpoint.get(endpoint, usual))
+            yield volume, prices.of_journal(endpoint)
         for label, volume in self.beside.items():
-            spending.earlier(volume, prices.get(label, usual))
+            yield volume, prices.of(label)
 
 
 def earlier(folder: Path) -> Earlier:
@@ -90,11 +92,6 @@ def journals_in(folder: Path) -> Iterator[dict[Whose, StoredReplies]]:
 def sent_of(stats: JournalStats) -> Volume:
     """What the requests of a journal took to send, retries included."""
     return Volume(stats.attempts, stats.context_tokens, stats.forced_tokens)
-
-
-def whose(identity: EndpointIdentity) -> Whose:
-    """What the journal of an endpoint states."""
-    return identity.text(), str(identity.replicate)
 
 
 def _manifest(file: Path) -> _Manifest:

@@ -30,6 +30,20 @@ flags say wins:
   forced-choice run --tasks mmlu --endpoint embedded --dump-suite > suite.toml
   forced-choice run suite.toml --limit 20"""
 
+PLAN = """\
+Examples
+
+What will it cost, and how long will it take?
+  forced-choice plan --tasks mmlu --shots 5 --tokenizer MODEL_HUB_ID \\
+      --endpoint serverless:MODEL --rpm 600 --price-in 0.2 --price-out 0.6
+
+The same of a suite file, for a program:
+  forced-choice plan suite.toml --json
+
+Never more than this, whatever happens; the same command with a higher cap
+goes on:
+  forced-choice run suite.toml --max-cost 5"""
+
 COMPARE = """\
 Examples
 

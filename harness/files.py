@@ -5,9 +5,11 @@ This module does not know what the files of a run hold.
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,9 @@ from harness.errors import StoreError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_NUMBERS = {"int8": "b", "int32": "i", "uint32": "I", "int64": "q", "double": "d"}
+"""Types of numbers, as `array` calls them."""
 
 
 def temporary(path: Path) -> Path:
@@ -46,12 +51,26 @@ def file_errors(path: Path) -> Iterator[None]:
 class ParquetFile:
     """A Parquet file written in row groups of one size, so that the same rows give the same bytes."""
 
-    def __init__(self, path: Path, types: Mapping[str, str], group: int) -> None:
+    def __init__(
+        self, path: Path, types: Mapping[str, str], group: int, *, recurring: Sequence[str] | None = None
+    ) -> None:
+        """Create the file.
+
+        Args:
+            path: where it stands.
+            types: of its columns.
+            group: rows of a row group.
+            recurring: columns of few different values, which are stored once in a row group; None: all are
+                tried so.
+        """
         import pyarrow as pa
         from pyarrow import parquet
 
+        self._types = types
         self._schema = pa.schema([(name, _arrow_type(text)) for name, text in types.items()])
-        self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
+        self._writer = parquet.ParquetWriter(
+            path, self._schema, compression="zstd", use_dictionary=True if recurring is None else recurring
+        )
         self._group = group
         self._rows: defaultdict[str, list[Sequence[Any]]] = defaultdict(list)
 
@@ -74,16 +93,55 @@ class ParquetFile:
 
         rows = self._rows[part]
         if rows:
-            columns = zip(zip(*rows, strict=True), self._schema.types, strict=True)
-            arrays = [pa.array(values, kind) for values, kind in columns]
+            columns = zip(zip(*rows, strict=True), self._types.values(), strict=True)
+            arrays = [_column(values, kind) for values, kind in columns]
             self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
         self._rows[part] = []
+
+
+def _column(values: Sequence[Any], kind: str) -> pa.Array:
+    """A column of a type such as "list<int32>".
+
+    Where it has no nulls it is made of its buffers: pyarrow's own way looks at one number after the other,
+    and imports pandas, which nobody should have to wait for while requests are sent.
+    """
+    import pyarrow as pa
+
+    try:
+        return _from_buffers(values, kind)
+    except (TypeError, OverflowError):  # a null, or more than one array holds
+        return pa.array(values, _arrow_type(kind))
+
+
+def _from_buffers(values: Sequence[Any], kind: str) -> pa.Array:
+    """Raises TypeError where a value, or one in a list, is null."""
+    import pyarrow as pa
+
+    if kind.startswith("list<"):
+        within = _from_buffers(list(chain.from_iterable(values)), _within(kind))
+        buffers, children = [None, _offsets(values)], [within]
+    elif kind == "string":
+        texts = [*map(str.encode, values)]
+        buffers, children = [None, _offsets(texts), pa.py_buffer(b"".join(texts))], []
+    else:
+        buffers, children = [None, pa.py_buffer(array(_NUMBERS[kind], values))], []
+    return pa.Array.from_buffers(_arrow_type(kind), len(values), buffers, children=children)
+
+
+def _offsets(values: Iterable[Sized]) -> pa.Buffer:
+    """Where each begins and ends when all stand one after the other."""
+    import pyarrow as pa
+
+    return pa.py_buffer(array("i", accumulate(map(len, values), initial=0)))
 
 
 def _arrow_type(text: str) -> pa.DataType:
     """The type that a name such as "list<int32>" spells."""
     import pyarrow as pa
 
-    if text.startswith("list<"):
-        return pa.list_(_arrow_type(text.removeprefix("list<").removesuffix(">")))
-    return pa.type_for_alias(text)
+    return pa.list_(_arrow_type(_within(text))) if text.startswith("list<") else pa.type_for_alias(text)
+
+
+def _within(text: str) -> str:
+    """The type of what is in a list: "int32" for "list<int32>"."""
+    return text.removeprefix("list<").removesuffix(">")

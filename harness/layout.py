@@ -2,13 +2,18 @@
 
 One SQLite file holds what was asked of one endpoint (`items`) and what came back (`replies`);
 `results/README.md` specifies it. This module opens no file.
+
+Rows hold blobs as `bytearray`: what is `bytes` sqlite3 takes only after asking for an adapter, and binding a
+row with nine of them then takes twice as long.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
+from array import array
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -64,6 +69,9 @@ TABLES = (
 
 ITEM_COLUMNS = tuple(line.split()[0] for line in ITEMS.splitlines()[1:-1])
 """As SQL names them."""
+_Packed = TypeVar("_Packed", bytes, str)
+SHORTCUT = "shortcut"
+"""The row of `meta` that says, as JSON, what shows that choices may be read off alternatives; added later."""
 KEY_BYTES = 16
 _HASH_BYTES = 32
 _ASIDES = msgspec.msgpack.Decoder(list[tuple[str, bytes, str]])
@@ -78,7 +86,9 @@ def reply_row(outcome: Outcome) -> tuple[object, ...]:
     stop the writer.
     """
     request = outcome.request
-    start = (request.key, _packed("I", request.forced_ids), len(request.context_ids), outcome.read_from)
+    source = None if outcome.read_from is None else bytearray(outcome.read_from)
+    forced_ids = _packed("I", request.forced_ids)
+    start = (bytearray(request.key), forced_ids, len(request.context_ids), source)
     ended = (outcome.latency * 1000, outcome.attempts)
     if outcome.failure is not None:
         failure = outcome.failure
@@ -88,7 +98,7 @@ def reply_row(outcome: Outcome) -> tuple[object, ...]:
     reply, usage = outcome.reply, outcome.reply.usage
     top = None
     if reply.top_logprobs is not None:
-        top = msgspec.msgpack.encode([dict(each) for each in reply.top_logprobs])
+        top = bytearray(msgspec.msgpack.encode([dict(each) for each in reply.top_logprobs]))
     counts = map(_count, (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens))
     said = (summed(reply), _packed("d", reply.token_logprobs), top, reply.greedy)
     return (*start, *said, *counts, *ended, None, None, None)
@@ -108,14 +118,16 @@ def item_row(record: ItemRecord) -> tuple[object, ...]:
         _packed("I", record.n_chars),
         _packed("I", record.n_bytes),
         _packed("I", record.n_words),
-        bytes.fromhex(record.prompt_hash),
-        bytes.fromhex("".join(record.context_sha256)),
-        b"".join(record.keys),
+        bytearray.fromhex(record.prompt_hash),
+        bytearray.fromhex("".join(record.context_sha256)),
+        bytearray().join(record.keys),
         _packed("I", record.n_tokens),
         record.mode,
         record.problem,
-        msgspec.msgpack.encode(
-            [(aside.name, b"".join(aside.keys), aside.problem) for aside in record.asides]
+        bytearray(
+            msgspec.msgpack.encode(
+                [(aside.name, b"".join(aside.keys), aside.problem) for aside in record.asides]
+            )
         ),
     )
 
@@ -137,7 +149,7 @@ def item_record(row: Sequence[Any]) -> ItemRecord:
         n_bytes=_integers(n_bytes),
         n_words=_integers(n_words),
         prompt_hash=prompt_hash.hex(),
-        context_sha256=tuple(each.hex() for each in pieces(context_sha256, _HASH_BYTES)),
+        context_sha256=pieces(context_sha256.hex(), 2 * _HASH_BYTES),
         keys=pieces(keys, KEY_BYTES),
         n_tokens=_integers(n_tokens),
         mode=mode,
@@ -154,18 +166,21 @@ def aside_names(packed: bytes) -> Iterator[str]:
     return (name for name, _, _ in _ASIDES.decode(packed))
 
 
-def _packed(kind: Literal["I", "d"], numbers: Sequence[float]) -> bytes:
+def _packed(kind: Literal["I", "d"], numbers: Sequence[float]) -> bytearray:
     """Little-endian uint32 or float64, whatever the machine."""
-    return struct.pack(f"<{len(numbers)}{kind}", *numbers)
+    packed = array(kind, numbers)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return bytearray(packed)
 
 
 def _integers(packed: bytes) -> tuple[int, ...]:
     return struct.unpack(f"<{len(packed) // 4}I", packed)
 
 
-def pieces(packed: bytes, size: int) -> tuple[bytes, ...]:
-    """Packed bytes, so many at a time."""
-    return tuple(packed[start : start + size] for start in range(0, len(packed), size))
+def pieces(packed: _Packed, size: int) -> tuple[_Packed, ...]:
+    """Packed bytes or hexadecimal digits, so many at a time."""
+    return tuple([packed[start : start + size] for start in range(0, len(packed), size)])
 
 
 def _clean(text: str) -> str:

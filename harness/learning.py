@@ -7,7 +7,7 @@ alternatives are what forcing gives, is all in there. The replies are kept, so t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ TOO_MANY = ("400", "422")
 
 @dataclass(slots=True)
 class Lesson:
-    """What has been learnt of one endpoint."""
+    """What has been learnt of one endpoint in this session."""
 
     found: Shortcut | None = None
     why: str = ""
@@ -47,6 +47,7 @@ class Learner:
         names: Names,
         keys: KeyMaker,
         ask: Callable[[ScoreRequest], Awaitable[Outcome]],
+        answered: Callable[[Sequence[bytes]], set[bytes]],
         lesson: Lesson,
     ) -> None:
         """Take how to ask; call it on the event loop that asks.
@@ -55,12 +56,14 @@ class Learner:
             names: of the endpoint's vocabulary.
             keys: of its requests.
             ask: sends a request until it is answered or has failed for good, and keeps what came.
+            answered: which of some keys have a reply already.
             lesson: is filled.
         """
         self.lesson = lesson
         self._names = names
         self._keys = keys
         self._ask = ask
+        self._answered = answered
         self._loop = asyncio.get_running_loop()
         self._tries = 0
         self._waiting: Future[Outcome] | None = None
@@ -76,10 +79,21 @@ class Learner:
         if not is_single(encoded):
             return 0
         if self.lesson.found is None and self._tries < TRIES:
+            if top := self._earlier(encoded):
+                return top
             self._tries += 1
             self.lesson.tried = True
             self._learn(encoded)
         return self.lesson.found.top if self.lesson.found else 0
+
+    def _earlier(self, encoded: EncodedItem) -> int:
+        """What was asked for in an earlier session, if that answered the whole item; else 0."""
+        context, forced = encoded.pairs[0].context_ids, [pair.forced_ids for pair in encoded.pairs]
+        for top in TOPS:
+            keys = set(self._keys.keys(context, forced, top=top))
+            if self._answered(list(keys)) == keys:
+                return top
+        return 0
 
     def interrupt(self) -> None:
         """End what waits, and what would wait; callable from any thread."""

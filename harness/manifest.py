@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Sequence
@@ -11,13 +12,18 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from harness import __version__, reference
+from harness.caps import Caps, Meter, Price, Spending, Volume
 from harness.choosing.catalogue import task_hash
 from harness.dialects import dialect
+from harness.earlier import Earlier, sent_of
 from harness.endpoints import Endpoint
+from harness.forecast import Forecast
 from harness.journal import Journal
+from harness.layout import SHORTCUT
 from harness.learning import Lesson
 from harness.prepare import Prepared
 from harness.progress import Progress
+from harness.replies import JournalStats
 from harness.suite import PreparedTask
 
 if TYPE_CHECKING:
@@ -53,6 +59,20 @@ class Exit(IntEnum):
         return {Exit.DONE: "complete", Exit.INTERRUPTED: "interrupted"}.get(self, "incomplete")
 
 
+NOTHING_EARLIER = Earlier()
+NOTHING_BEFORE = JournalStats(
+    replies=0,
+    read=0,
+    failures={},
+    attempts=0,
+    context_tokens=0,
+    forced_tokens=0,
+    prompt_tokens=None,
+    completion_tokens=None,
+    cached_tokens=None,
+)
+
+
 @dataclass(slots=True)
 class EndpointRun:
     """One endpoint's part of a run, as far as it has come."""
@@ -64,15 +84,36 @@ class EndpointRun:
     """Why the endpoint was given up, or empty."""
     lesson: Lesson = field(default_factory=Lesson)
     """Whether choices are read off alternatives."""
+    meter: Meter = field(default_factory=lambda: Spending(Caps()).meter(Price()))
+    """Counts what is sent."""
+    forecast: Forecast = field(default_factory=Forecast)
+    """What was going to be sent."""
+    before: JournalStats = NOTHING_BEFORE
+    """What the journal held when the session began."""
+    after: JournalStats | None = None
+    """And when it ended; None: it has not."""
+
+    @property
+    def stats(self) -> JournalStats:
+        """What the journal holds."""
+        return self.journal.stats() if self.after is None else self.after
 
 
-def exit_code(unscored: int, parts: Sequence[EndpointRun], *, interrupted: bool) -> Exit:
-    """The code a run ends with: being told to stop weighs most, then a refusal, then unscored items."""
+def exit_code(
+    unscored: int, parts: Sequence[EndpointRun], *, interrupted: bool, capped: bool = False
+) -> Exit:
+    """The code a run ends with: being told to stop weighs most, then a refusal, then unscored items, or a cap
+    that was reached."""
     if interrupted:
         return Exit.INTERRUPTED
     if any(part.refused for part in parts):
         return Exit.REFUSED
-    return Exit.UNSCORED if unscored else Exit.DONE
+    return Exit.UNSCORED if unscored or capped else Exit.DONE
+
+
+def untried(parts: Sequence[EndpointRun]) -> int:
+    """Items that were not asked, or not to the end."""
+    return sum(part.progress.items_total - part.progress.items_done for part in parts)
 
 
 def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) -> list[str]:
@@ -109,11 +150,11 @@ def _told_shortcut(part: EndpointRun) -> list[str]:
     if lesson.found:
         read, found = part.progress.choices_read, lesson.found
         return [
-            f"{label}: {read:,} choices were read off the alternatives of other replies; {found.checked} of"
-            f" them were forced too, and differ by {found.largest:.1g} nats at most (--no-shortcut forces all)"
+            f"{label}: {read:,} choices were read off the alternatives of other replies;"
+            f" {found.checked} that were forced too differ by {found.largest:.1g} nats at most"
+            " (--no-shortcut forces all)"
         ]
-    tried = lesson.why and lesson.tried
-    return [f"{label}: no choice is read off alternatives: {lesson.why}"] if tried else []
+    return [f"{label}: no choice is read off alternatives: {lesson.why}"] if lesson.tried else []
 
 
 def told_greedy(accuracy: pd.DataFrame) -> list[str]:
@@ -163,10 +204,13 @@ def manifest(
     sent: float | None = None,
     parts: Sequence[EndpointRun] = (),
     remarks: Sequence[str] = (),
+    earlier: Earlier = NOTHING_EARLIER,
 ) -> dict[str, Any]:
     """The content of `run.json`; times in seconds, `begun` and `sent` since the epoch."""
     timings = {"begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun))}
-    seconds = {} if sent is None else {"sending_s": sent - begun, "whole_s": time.time() - begun}
+    seconds = {"earlier_s": earlier.seconds}
+    if sent is not None:
+        seconds |= {"sending_s": sent - begun, "whole_s": time.time() - begun}
     return {
         "program": f"forced-choice {__version__}",
         "status": status,
@@ -175,6 +219,7 @@ def manifest(
         "tasks": {task.task.name: _task(task) for task in prepared.suite.tasks},
         "endpoints": [_endpoint(prepared, endpoint) for endpoint in prepared.endpoints],
         "counts": {part.endpoint.label: _counts(part) for part in parts},
+        "beside_journal": {label: asdict(volume) for label, volume in _beside(parts, earlier).items()},
         "remarks": list(remarks),
         "timings": {**timings, **{name: round(value, 3) for name, value in seconds.items()}},
         "versions": {"python": platform.python_version(), **_versions()},
@@ -216,6 +261,18 @@ def _endpoint(prepared: Prepared, endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
+def _beside(parts: Sequence[EndpointRun], earlier: Earlier) -> dict[str, Volume]:
+    """What was sent in all sessions and stands in no journal, so that caps count it too."""
+    beside = dict(earlier.beside)
+    for part in parts:
+        kept = sent_of(part.stats).beyond(sent_of(part.before))
+        lost = part.meter.sent.beyond(kept)
+        if lost != Volume():
+            label = part.endpoint.label
+            beside[label] = beside.get(label, Volume()) + lost
+    return beside
+
+
 def _counts(part: EndpointRun) -> dict[str, Any]:
     """What happened on one endpoint in this session, and what its journal holds in all."""
     progress = part.progress
@@ -224,26 +281,22 @@ def _counts(part: EndpointRun) -> dict[str, Any]:
         "requests_sent": progress.requests_done,
         "requests_from_journal": progress.requests_reused,
         "choices_read": progress.choices_read,
-        "shortcut": _shortcut(part.lesson),
+        "shortcut": _shortcut(part),
         "retries": dict(sorted(progress.retries.items())),
+        "forecast": {**asdict(part.forecast.volume), "whole": part.forecast.whole},
+        "sent": asdict(part.meter.sent),
+        "cost": part.meter.price.of(part.meter.sent) if part.meter.price.by_token else None,
         "boundary_shifted_items": progress.shifted,
         "truncated_items": progress.truncated,
         "refused": part.refused,
-        "journal": asdict(part.journal.stats()),
+        "journal": asdict(part.stats),
     }
 
 
-def _shortcut(lesson: Lesson) -> dict[str, Any]:
-    found = lesson.found
-    if found is None:
-        return {"used": False, "why": lesson.why}
-    return {
-        "used": True,
-        "logprobs": found.top,
-        "names": list(found.names.rules),
-        "checked": found.checked,
-        "largest_difference": found.largest,
-    }
+def _shortcut(part: EndpointRun) -> dict[str, Any]:
+    """Whether choices are read off alternatives, in this session or an earlier one, and what shows they may."""
+    noted = part.journal.meta.get(SHORTCUT)
+    return {"used": True, **json.loads(noted)} if noted else {"used": False, "why": part.lesson.why}
 
 
 def _versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.dialects import dialect
-from harness.earlier import journals_in, whose
+from harness.earlier import journals_in
 from harness.endpoints import Endpoint
 from harness.errors import UsageError
 from harness.exchange import ScoreRequest
@@ -22,7 +22,7 @@ from harness.planning import planned
 from harness.prepare import Prepared, asked_of
 from harness.reckoning import Counted, Figures, figures, in_all
 from harness.replies import StoredReplies
-from harness.runs import earlier_manifest
+from harness.runs import earlier_manifest, whose
 from harness.shortcut import TOPS, is_single, merged
 
 
@@ -78,7 +78,7 @@ class Outlook:
         }
 
 
-def outlook(prepared: Prepared) -> Outlook:
+def foreseen(prepared: Prepared) -> Outlook:
     """Count everything that a run would send.
 
     Raises:
@@ -87,8 +87,8 @@ def outlook(prepared: Prepared) -> Outlook:
     """
     for label in prepared.asked:
         raise UsageError(
-            f"--tokenizer endpoint: {label} would have to be asked for its ids, and plan asks nobody; give its"
-            " tokenizer as a file, a folder or a hub id, for the plan at least"
+            f"--tokenizer endpoint: {label} would have to be asked for its ids, and plan asks nobody; give"
+            " its tokenizer as a file, a folder or a hub id, for the plan at least"
         )
     earlier = earlier_manifest(prepared.folder, prepared.identity) or {}
     tops = {each.label: _top(prepared, each, earlier) for each in prepared.endpoints}

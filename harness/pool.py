@@ -78,6 +78,8 @@ class Pool:
         self._read: set[bytes] = set()
         """Read off replies that are not yet committed."""
         self._learner: Learner | None = None
+        self._learnt: set[bytes] = set()
+        """Asked by the learner; their items find them answered."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="plan")
         self._lookups = ThreadPoolExecutor(1, thread_name_prefix="lookup")
 
@@ -97,7 +99,8 @@ class Pool:
 
         work.journal.on_commit = committed
         if work.names is not None:
-            self._learner = Learner(work.names, work.asked.keys, self._ask, work.lesson)
+            answered = work.journal.answered
+            self._learner = Learner(work.names, work.asked.keys, self._ask, answered, work.lesson)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._plan_all())
@@ -137,8 +140,12 @@ class Pool:
         """Planned items, batch by batch; runs in the planning thread."""
         work = self._work
         top_of = self._learner.top_of if self._learner else lambda encoded: 0
+        noted = None
         try:
             for batch in planned(work.suite, work.asked, top_of):
+                if work.lesson.found is not None and work.lesson.found is not noted:
+                    noted = work.lesson.found
+                    work.journal.note_shortcut(noted.evidence())
                 work.journal.plan([item.record for item in batch.items])
                 yield batch
                 if work.texts is not None:  # only now: the first requests need not wait for it
@@ -156,6 +163,7 @@ class Pool:
             finally:
                 self._work.progress.in_flight -= 1
         if outcome.reply is not None:
+            self._learnt.add(request.key)
             self._work.journal.put(outcome)
             await asyncio.to_thread(self._work.journal.flush)
         return outcome
@@ -170,7 +178,7 @@ class Pool:
         fresh = self._claim(batch.items)
         loop = asyncio.get_running_loop()
         answered = await loop.run_in_executor(self._lookups, self._work.journal.answered, list(fresh))
-        progress.requests_reused += len(answered)
+        progress.requests_reused += len(answered - self._learnt)
         self._resolve(answered)
         wanted = [request for key, request in fresh.items() if key not in answered]
         if not self._stop.is_set():
@@ -208,22 +216,26 @@ class Pool:
     # ------------------------------------------------------------------------------------------- sending
 
     async def _worker(self) -> None:
-        work, gate, feed = self._work, self._gate, self._feed
-        while not self._stop.is_set() and await feed.wait(gate.level):
+        gate, feed = self._gate, self._feed
+        while not self._stop.is_set() and await feed.wait(gate.level):  # outside: who waits holds no slot
             async with gate:
-                request = None if self._stop.is_set() else feed.next()
-                if request is None:
-                    continue
-                work.progress.sending()
-                try:
-                    outcome = await work.client.score(request)
-                except Stopped:
-                    feed.returned(request, computed=False)
-                    continue
-                finally:
-                    work.progress.in_flight -= 1
-            self._put(outcome)
+                while not self._stop.is_set() and (request := feed.next()) is not None:
+                    await self._send(request)
+                    if not gate.stays():
+                        break
         feed.close()
+
+    async def _send(self, request: ScoreRequest) -> None:
+        progress = self._work.progress
+        progress.sending()
+        try:
+            outcome = await self._work.client.score(request)
+        except Stopped:
+            self._feed.returned(request, computed=False)
+        else:
+            self._put(outcome)
+        finally:
+            progress.in_flight -= 1
 
     def _put(self, outcome: Outcome) -> None:
         """Keep an outcome, and what is to be read off it; what cannot be is sent on its own."""

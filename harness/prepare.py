@@ -18,7 +18,6 @@ from pathlib import Path
 
 from harness import reference
 from harness.accounts import Allowance, allowances
-from harness.caps import Price
 from harness.chatting.chat import Chat
 from harness.chatting.checking import chat_identity, chats_of, tried
 from harness.choosing.catalogue import suite_identity
@@ -30,7 +29,7 @@ from harness.learning import Lesson
 from harness.pairs import Tokenizes
 from harness.plan import KeyMaker
 from harness.planning import Asked
-from harness.prices import prices_of
+from harness.prices import Prices, prices_of
 from harness.prompts import Selection
 from harness.runs import SuiteIdentity
 from harness.scoring.metrics import EMPTY
@@ -54,8 +53,7 @@ class Prepared:
     """By label; none where nothing is to be sent."""
     allowances: Mapping[Account, Allowance]
     """What each account allows a minute."""
-    prices: Mapping[str, Price]
-    """What each endpoint takes, by label."""
+    prices: Prices
     tokenizers: Mapping[str, Tokenizes]
     """By label; those of endpoints that tokenize for themselves are added when the run begins."""
     asked: Mapping[str, Address]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from harness.caps import FREE, Caps, Price
+from harness.caps import FREE, HOUR, Caps, Price
 from harness.endpoints import OPENAI, Account, Endpoint
 from harness.errors import UsageError
+from harness.runs import Whose, whose
 from harness.settings import RunSettings
 
 WAY_OUT = "give --price-in and --price-out (per million tokens), or --price-hour"
@@ -17,17 +19,42 @@ def caps_of(settings: RunSettings) -> Caps:
     return Caps(requests=settings.max_requests, tokens=settings.max_tokens, cost=settings.max_cost)
 
 
-def prices_of(endpoints: Sequence[Endpoint], settings: RunSettings) -> dict[str, Price]:
-    """What each endpoint takes, by label; what runs here is free.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """What everything takes that a run has to do with."""
+
+    usual: Price
+    """As flags say, of endpoints that this session does not ask."""
+    labels: Mapping[str, Price]
+    journals: Mapping[Whose, Price]
+    """The same endpoints, by what their journals state."""
+    hourly: float
+    """Of all endpoints together; adapters share that of their base."""
+
+    def of(self, label: str) -> Price:
+        """What an endpoint takes."""
+        return self.labels.get(label, self.usual)
+
+    def of_journal(self, whose: Whose) -> Price:
+        """What the endpoint of a journal takes."""
+        return self.journals.get(whose, self.usual)
+
+    def hours(self, seconds: float) -> float:
+        """What so much time of the run costs."""
+        return self.hourly * seconds / HOUR
+
+
+def prices_of(endpoints: Sequence[Endpoint], settings: RunSettings) -> Prices:
+    """What each endpoint takes; what this program serves itself is free.
 
     Raises:
         UsageError: half of a price is given, two tables of one account disagree about its hour, or there is a
             cap on money, and what an endpoint takes is not known.
     """
-    prices = {each.label: FREE if each.embedded else _price(each, settings) for each in endpoints}
+    labels = {each.label: FREE if each.embedded else _price(each, settings) for each in endpoints}
     hours: dict[Account, tuple[str, float]] = {}
     for each in endpoints:
-        price = prices[each.label]
+        price = labels[each.label]
         if settings.max_cost is not None and not price.known:
             raise UsageError(f"--max-cost: what {each.label} takes is not known; {WAY_OUT}")
         if price.hour is not None:
@@ -37,20 +64,12 @@ def prices_of(endpoints: Sequence[Endpoint], settings: RunSettings) -> dict[str,
                     f"[[endpoints]] {each.label}, price_hour: {price.hour:g} here, but {hour:g} at {label}:"
                     " both are one endpoint, which has one price"
                 )
-    return prices
-
-
-def hourly(endpoints: Sequence[Endpoint], prices: Mapping[str, Price]) -> float:
-    """What all endpoints together take for an hour: adapters share that of their base."""
-    hours: dict[Account, float] = {}
-    for each in endpoints:
-        hours[each.account] = max(hours.get(each.account, 0.0), prices[each.label].hour or 0.0)
-    return sum(hours.values())
-
-
-def usual_price(settings: RunSettings) -> Price:
-    """What an endpoint takes of which nothing is said but by flags."""
-    return _made(settings.price_in, settings.price_out, settings.price_hour)
+    return Prices(
+        usual=_made(settings.price_in, settings.price_out, settings.price_hour),
+        labels=labels,
+        journals={whose(each.identity): labels[each.label] for each in endpoints},
+        hourly=sum(hour for _, hour in hours.values()),
+    )
 
 
 def _price(endpoint: Endpoint, settings: RunSettings) -> Price:

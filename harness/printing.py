@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from harness.errors import StoreError, UsageError
 from harness.terminal import print_table, say
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from harness.compared import Comparison
     from harness.comparison.gate import Check
     from harness.runner import RunResult
-    from harness.settings import CompareSettings
+    from harness.settings import CompareSettings, RunSettings
 
 NAME = "forced-choice"
 
@@ -32,6 +34,31 @@ def print_result(result: RunResult, *, as_json: bool) -> None:
     console = Console(stderr=True)
     for line in closing_lines(result, program=program()):
         say(console, line)
+
+
+def print_outlook(settings: RunSettings) -> None:
+    """What a run would take, for people, or as JSON for programs; what is assumed goes to stderr.
+
+    Raises:
+        UsageError: settings or data are wrong, or the run's folder cannot be read.
+    """
+    from harness.earlier import earlier
+    from harness.foretold import outlook_table, remarks
+    from harness.outlook import foreseen
+    from harness.prepare import prepare
+
+    prepared = prepare(settings, send=False)
+    try:
+        outlook, spent = foreseen(prepared), earlier(prepared.folder)
+    except StoreError as error:
+        raise UsageError(str(error)) from error
+    lines = list(remarks(prepared, outlook, spent))
+    if settings.json:
+        sys.stdout.write(json.dumps({**outlook.document(), "remarks": lines}, indent=2) + "\n")
+    else:
+        print_table(outlook_table(outlook))
+    for line in lines:
+        say(Console(stderr=True), line)
 
 
 def print_accuracy(accuracy: pd.DataFrame, *, as_json: bool) -> None:

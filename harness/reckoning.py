@@ -9,6 +9,7 @@ from harness.accounts import Allowance
 from harness.caps import HOUR, Price, Volume
 from harness.endpoints import Account, Endpoint
 from harness.pacing import AIM
+from harness.prices import Prices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +46,12 @@ def figures(
     endpoints: Sequence[Endpoint],
     counted: Mapping[str, Counted],
     allowed: Mapping[Account, Allowance],
-    prices: Mapping[str, Price],
+    prices: Prices,
 ) -> dict[str, Figures]:
     """What each endpoint takes, by label; all but the endpoints is by label or account."""
     found = {}
     for each in endpoints:
-        own, price = counted[each.label], prices[each.label]
+        own, price = counted[each.label], prices.of(each.label)
         volumes = [counted[other.label].volume for other in endpoints if other.account == each.account]
         of_account = sum(volumes, Volume())
         seconds = seconds_at(of_account, allowed[each.account])

@@ -19,10 +19,14 @@ from typing import Any
 from harness.chatting.chat import Chat, as_sent
 from harness.errors import UsageError
 from harness.files import file_errors, replacing
+from harness.plan import EndpointIdentity
 from harness.prompts import Prompt
 
 SCHEMA = 1
 PROMPTS_SHOWN = 3
+
+Whose = tuple[str, str]
+"""Identity and replicate number of an endpoint, as its journal states them."""
 
 _CHANGED = {
     "files": "the content of its files or their settings changed: questions, shots or TOML",
@@ -100,6 +104,11 @@ class RunFolder:
     def write_prompts(self, prompts: Iterable[Prompt], chat: Chat | None = None) -> None:
         """The first few prompts of each task, whole, with their choices; in the chat that they become."""
         write_whole(self.path / "prompts.txt", "\n".join(prompt_text(prompt, chat) for prompt in prompts))
+
+
+def whose(identity: EndpointIdentity) -> Whose:
+    """What the journal of an endpoint states."""
+    return identity.text(), str(identity.replicate)
 
 
 def earlier_manifest(path: Path, identity: SuiteIdentity) -> Mapping[str, Any] | None:

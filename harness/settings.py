@@ -94,8 +94,8 @@ further request."""
     """Put prompts into the tokenizer's own chat template, for models that were trained on it: shots and \
 question in one user message, or the shots as turns; the description is the system message."""
     shortcut: Annotated[bool, Parameter(group=TEXT)] = True
-    """Where every choice is a single token after the same context, ask once and read the other choices off the \
-alternatives that the reply names, if these are shown to be the same; --no-shortcut forces each choice."""
+    """Where every choice is a single token after the same context, ask once and read the other choices off \
+the alternatives that the reply names, if these are shown to be the same; --no-shortcut forces each choice."""
     max_length: Annotated[int | None, Parameter(group=TEXT)] = None
     """Bound on context plus continuation in tokens; the context loses tokens on the left."""
     on_overflow: Annotated[Overflow, Parameter(group=TEXT)] = "truncate"

@@ -9,6 +9,7 @@ token gives. A choice that is not among them, or not for sure, is forced on its 
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -126,6 +127,16 @@ class Shortcut:
     largest: float
     """By how much they differed at most, nats."""
 
+    def evidence(self) -> str:
+        """All of it as one line of JSON."""
+        said = {
+            "logprobs": self.top,
+            "names": self.names.rules,
+            "checked": self.checked,
+            "largest_difference": self.largest,
+        }
+        return json.dumps(said)
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -180,7 +191,7 @@ def is_single(encoded: EncodedItem) -> bool:
 
 
 def merged(requests: Sequence[ScoreRequest]) -> list[ScoreRequest]:
-    """What is to be sent: of neighbours that ask for alternatives after one context, the first asks for all."""
+    """What is to be sent: of neighbours that ask for alternatives after one context the first, for all."""
     found: list[ScoreRequest] = []
     for (top, _), group in groupby(requests, lambda each: (each.top, each.context_ids)):
         together = list(group)

@@ -12,10 +12,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from harness.caps import HOUR
 from harness.comparison.findings import Findings
 from harness.exports import cells
+from harness.forecast import Fact, compared, money
 from harness.manifest import EndpointRun, Exit
 from harness.progress import duration, retries_text
+from harness.replies import JournalStats
 from harness.tables import pivot
 
 if TYPE_CHECKING:
@@ -107,6 +110,10 @@ def closing_lines(result: RunResult, *, program: str) -> Iterator[str]:
         if progress.retries:
             line += f", retries {retries_text(progress.retries)}"
         yield line
+        if part.after is not None:
+            told = compared(part.forecast, _fact(part, part.after), _foreseen_cost(part))
+            yield f"{part.endpoint.label}: {told}"
+    yield from _hours(result.parts, result.seconds)
     yield from result.remarks
     where = f"Files: {result.folder}/ (scores.csv, items.csv, run.json, ...)"
     if len(result.parts) > 1:
@@ -118,6 +125,39 @@ def closing_lines(result: RunResult, *, program: str) -> Iterator[str]:
         yield "Interrupted; the same command continues this run."
     elif result.exit is not Exit.DONE:
         yield from _unscored_lines(result.parts)
+
+
+def _fact(part: EndpointRun, now: JournalStats) -> Fact:
+    """What this session sent, and what the endpoint said of it; `now`: what its journal holds."""
+    before, price = part.before, part.meter.price
+    counted, cached = (
+        None if after is None else after - (earlier or 0)
+        for after, earlier in (
+            (now.prompt_tokens, before.prompt_tokens),
+            (now.cached_tokens, before.cached_tokens),
+        )
+    )
+    return Fact(
+        sent=part.meter.sent,
+        retries=part.progress.retries.total(),
+        read=part.progress.choices_read,
+        counted=counted,
+        cached=cached,
+        cost=price.of(part.meter.sent) if price.by_token else None,
+    )
+
+
+def _foreseen_cost(part: EndpointRun) -> float | None:
+    price = part.meter.price
+    return price.of(part.forecast.volume) if price.by_token else None
+
+
+def _hours(parts: Sequence[EndpointRun], seconds: float) -> Iterator[str]:
+    """What endpoints cost that are paid by the hour; adapters share that of their base."""
+    prices = {part.endpoint.account: part.meter.price.hour for part in parts}
+    hourly = sum(price for price in prices.values() if price is not None)
+    if hourly:
+        yield f"{duration(seconds)} at {hourly:g} an hour: cost {money(hourly * seconds / HOUR)}"
 
 
 def _unscored_lines(parts: Sequence[EndpointRun]) -> Iterator[str]:

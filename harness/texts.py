@@ -26,6 +26,7 @@ TEXT_TYPES: Mapping[str, str] = {
 """Columns of `texts.parquet` and their types."""
 _GROUP = 128
 """Rows of a row group: with shots, tens of kilobytes each."""
+_RECURRING = ("task", "subject", "tokenizer")
 
 
 class TextWriter:
@@ -53,7 +54,7 @@ class TextWriter:
                 return
             self._last[tokenizer] = item.record.ordinal
             if self._file is None:
-                self._file = ParquetFile(temporary(self._path), TEXT_TYPES, _GROUP)
+                self._file = ParquetFile(temporary(self._path), TEXT_TYPES, _GROUP, recurring=_RECURRING)
             self._file.add(_text_row(item, tokenizer), part=tokenizer)
 
     def close(self, *, complete: bool = True) -> None:

@@ -16,6 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from multidict import istr
+from yarl import URL
 
 from harness.dialects import Dialect
 from harness.errors import ReplyError, TruncatedReply, UsageError
@@ -98,6 +99,7 @@ class Transport:
         self._wire = wire
         self._dialect = dialect
         self._clock = clock
+        self._url = URL(wire.url)  # once, not for each request
         self._proxy = proxy_for(wire.url)
         self._secrets = [*wire.secrets, *_password(self._proxy)]
 
@@ -120,19 +122,16 @@ class Transport:
         began = self._clock()
         fault: Fault
         try:
-            status, headers, content = await self._post(body)
-            limits = None
-            for name in _TELLING:
-                if name in headers:
-                    limits = limits_of(headers, now=time.time())
-                    break
-            if status == 200:
-                return Attempt(
-                    self._clock() - began, self._dialect.parse(content, request), limits=limits
-                )
-            decision = classify(status, headers, now=time.time())
-            detail = self._said(status, headers, content)
-            return Attempt(self._clock() - began, None, decision, detail, status, limits)
+            async with self._session.post(
+                self._url, data=body, allow_redirects=False, proxy=self._proxy
+            ) as response:
+                if response.status != 200:
+                    return await self._refused(response, began)
+                content = await _read(response.content, LARGEST_REPLY)
+            if len(content) > LARGEST_REPLY:
+                raise ReplyError(f"the reply is larger than {LARGEST_REPLY // 2**20} MiB")
+            reply = self._dialect.parse(content, request)
+            return Attempt(self._clock() - began, reply, limits=_limits(response.headers))
         except TruncatedReply as error:
             fault, detail = "cut body", str(error)
         except ReplyError as error:
@@ -150,21 +149,16 @@ class Transport:
         hint = HINTS.get(attempt.reason, "").format(token=variables[0], team=team)
         return f"{attempt.reason} from {self._wire.url}{said}. {hint}".rstrip()
 
-    async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers and body, the latter bounded; of an error body whatever arrives."""
-        async with self._session.post(
-            self._wire.url, data=body, allow_redirects=False, proxy=self._proxy
-        ) as response:
-            if response.status == 200:
-                content = await _read(response.content, LARGEST_REPLY)
-                if len(content) > LARGEST_REPLY:
-                    raise ReplyError(f"the reply is larger than {LARGEST_REPLY // 2**20} MiB")
-                return 200, response.headers, content
-            try:
-                content = await _read(response.content, LARGEST_ERROR)
-            except (aiohttp.ClientError, OSError):  # the status alone decides
-                content = b""
-            return response.status, response.headers, content[:LARGEST_ERROR]
+    async def _refused(self, response: aiohttp.ClientResponse, began: float) -> Attempt:
+        """A reply that is no 200; of its body whatever arrives."""
+        status, headers = response.status, response.headers
+        try:
+            content = await _read(response.content, LARGEST_ERROR)
+        except (aiohttp.ClientError, OSError):  # the status alone decides
+            content = b""
+        decision = classify(status, headers, now=time.time())
+        detail = self._said(status, headers, content[:LARGEST_ERROR])
+        return Attempt(self._clock() - began, None, decision, detail, status, _limits(headers))
 
     def _said(self, status: int, headers: Mapping[str, str], content: bytes) -> str:
         """What an error reply says."""
@@ -240,9 +234,20 @@ def _password(proxy: str | None) -> list[Secret]:
 
 async def _read(content: aiohttp.StreamReader, limit: int) -> bytes:
     """A body, or a little more than `limit` bytes of a larger one."""
-    chunks: list[bytes] = []
-    size = 0
+    first = await content.readany()
+    if content.at_eof():  # as almost always: in one piece
+        return first
+    chunks = [first]
+    size = len(first)
     while size <= limit and (chunk := await content.readany()):
         chunks.append(chunk)
         size += len(chunk)
     return b"".join(chunks)
+
+
+def _limits(headers: Mapping[str, str]) -> Limits | None:
+    """What a reply says of limits; most say nothing."""
+    for name in _TELLING:
+        if name in headers:
+            return limits_of(headers, now=time.time())
+    return None

@@ -39,7 +39,7 @@ def load(path: Path) -> Counting:
 
 def whole(tokenizer: Tokenizer, prompts: Sequence[Prompt]) -> list[EncodedItem]:
     """The same without any knowledge of seams."""
-    kept, tokenizer.seams = tokenizer.seams, None  # type: ignore[assignment]
+    kept, tokenizer.seams = tokenizer.seams, None
     try:
         return encode_prompts(prompts, tokenizer)
     finally:

@@ -22,7 +22,7 @@ from harness.cli import app, main
 from harness.endpoint_settings import EndpointSettings, is_variable, plain_address, public
 from harness.endpoints import credentials, parse_endpoints
 from harness.manifest import Exit
-from harness.pacing import Budget
+from harness.pacing import Budget, Share
 from harness.pool import Work
 from harness.prepare import prepare
 from harness.settings import RunSettings
@@ -501,7 +501,7 @@ def test_names_of_variables() -> None:
 def test_flags_win_over_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every flag that is typed wins, also over tables and where it says the default; else the file holds."""
     file = written(tmp_path, WHOLE)
-    numbers = ["--sample", "5", "--shots", "0", "--concurrency", "32", "--rpm", "7"]
+    numbers = ["--sample", "5", "--shots", "0", "--concurrency", "auto", "--rpm", "7"]
     others = ["--bos", "auto", "--store-text", "--tokenizer", "new"]
     assert main(["run", str(file), *numbers, *others, "--dump-suite"]) == 0
     found = tomllib.loads(capsys.readouterr().out)
@@ -745,11 +745,12 @@ class Spied(Budget):
 
     def __init__(self, rpm: float | None = None, tpm: float | None = None) -> None:
         super().__init__()
+        self.open = False
         self.allowance = (rpm, tpm)
         self.let_through = 0
         self.made.append(self)
 
-    def reserve(self, now: float, tokens: int) -> float:
+    def let(self, share: Share, tokens: int, now: float, since: float) -> float:
         self.let_through += 1
         return 0.0
 
@@ -757,11 +758,11 @@ class Spied(Budget):
 async def test_budgets_and_concurrency_of_each(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every request goes through the budget of its account, adapters through one; so many at once as said."""
     monkeypatch.setattr(Spied, "made", [], raising=False)
-    monkeypatch.setattr("harness.runner.Budget", Spied)
+    monkeypatch.setattr("harness.accounts.Budget", Spied)
     at_once: list[int] = []
 
     def work(**given: Any) -> Work:
-        at_once.append(given["concurrency"])
+        at_once.append(given["client"].gate.most)
         return Work(**given)
 
     monkeypatch.setattr("harness.runner.Work", work)

@@ -72,6 +72,9 @@ class Columns:
     has none."""
     tokens: Tokens | None = None
     """None where only sums are known."""
+    modes: Sequence[str] | None = None
+    """How each item was asked, as `plan` has it, where that may make a difference; None: all were forced, or
+    what was not was shown to be the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.comparison.columns import Columns, Place
+from harness.plan import FORCED
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,15 @@ def mismatch_summary(mismatches: Sequence[Mismatch]) -> list[str]:
     ]
 
 
-_Asked = tuple[str, tuple[int, ...], tuple[int, ...]]
-"""Of one item: hash of its prompt, bytes of its choices, gold."""
+_Asked = tuple[str, tuple[int, ...], tuple[int, ...], str]
+"""Of one item: hash of its prompt, bytes of its choices, gold, how it was asked."""
 
 
 def _asked(columns: Columns) -> list[_Asked]:
-    return list(zip(columns.prompt_hash, columns.choice_bytes.lists(), columns.gold.lists(), strict=True))
+    modes = columns.modes or [FORCED] * len(columns.places)
+    return list(
+        zip(columns.prompt_hash, columns.choice_bytes.lists(), columns.gold.lists(), modes, strict=True)
+    )
 
 
 def _difference(one: _Asked, other: _Asked) -> str:
@@ -85,9 +89,12 @@ def _difference(one: _Asked, other: _Asked) -> str:
     """
     if one == other:
         return ""
-    (prompt, choices, gold), (other_prompt, other_choices, other_gold) = one, other
+    (prompt, choices, gold, mode), (other_prompt, other_choices, other_gold, other_mode) = one, other
     if prompt and other_prompt and prompt != other_prompt:
         return "with another prompt"
     if choices != other_choices:
         return "with other choices"
-    return "with another gold" if gold != other_gold else ""
+    if gold != other_gold:
+        return "with another gold"
+    forced = prompt and other_prompt and mode != other_mode
+    return "forced on one side, read off alternatives on the other (--no-shortcut forces all)" if forced else ""

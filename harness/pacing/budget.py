@@ -22,34 +22,68 @@ for half a second by which requests bunch up on their way: 0.985 * (60 + 0.5 + 0
 BURST = 0.5
 """Seconds' worth of an allowance that may go out at once: what a late wake-up may make good."""
 
+MINUTE = 60.4
+"""Seconds in which no more than a minute's worth goes out: requests are under way for different times."""
+
+GRAIN = 0.1
+"""Seconds; what goes out within is kept as one sum."""
+
 ROUNDING = 1e-9
 """Seconds; a clock that was slept on need not show the very number."""
 
 
 @dataclass(slots=True)
 class _Allowance:
-    """One allowance of a budget as a schedule: every unit that is let through takes its time of it."""
+    """One allowance of a budget: a schedule, on which every unit that is let through takes its time, and the
+    last minute, which may hold no more than a minute's worth. Only large units ever meet the second."""
 
-    rate: float
-    """Units a second."""
+    a_minute: float
+    """Units."""
     slack: float
     """Seconds by which a unit may go out ahead of the schedule."""
     due: float = float("-inf")
     """When the schedule has caught up with all that was let through."""
+    sent: deque[tuple[float, float]] = field(default_factory=deque)
+    """What went out in the last minute: when, and how much."""
+    total: float = 0
+    """Of these."""
 
-    def earliest(self, since: float, cost: float) -> float:
+    @property
+    def rate(self) -> float:
+        """Units a second."""
+        return AIM * self.a_minute / 60
+
+    def earliest(self, since: float, now: float, cost: float) -> float:
         """When `cost` units may go out; more than the slack's worth has to be saved up first.
 
         Args:
             since: when these units became the next to go: from then on is saved up.
+            now: not before `since`.
             cost: how many.
         """
-        return max(self.due, since) + cost / self.rate - self.slack
+        return max(max(self.due, since) + cost / self.rate - self.slack, self._room(now, cost))
 
-    def take(self, since: float, cost: float, now: float) -> None:
+    def take(self, since: float, now: float, cost: float) -> None:
         """Let `cost` units out now, which is not before `earliest`."""
         seconds = cost / self.rate
         self.due = max(max(self.due, since) + seconds, now + min(seconds, self.slack))
+        self.total += cost
+        if self.sent and now // GRAIN == self.sent[-1][0] // GRAIN:
+            cost += self.sent.pop()[1]
+        self.sent.append((now, cost))
+
+    def _room(self, now: float, cost: float) -> float:
+        """When the last minute has room for `cost` units; where they are more than fit into one, once it is empty."""
+        while self.sent and self.sent[0][0] + MINUTE <= now:
+            self.total -= self.sent.popleft()[1]
+        over = self.total + cost - self.a_minute
+        room = now
+        for at, units in self.sent:
+            if over <= 0:
+                break
+            over -= units
+            room = at + MINUTE
+        return room
 
 
 @dataclass(slots=True, eq=False)
@@ -132,11 +166,11 @@ class Budget:
             if allowance is not None
         ]
         for allowance, cost in costs:
-            start = max(start, allowance.earliest(since, cost))
+            start = max(start, allowance.earliest(since, now, cost))
         if start > now + ROUNDING:
             return start - now
         for allowance, cost in costs:
-            allowance.take(since, cost, now)
+            allowance.take(since, now, cost)
         self._served = max(self._served, share.finish)
         share.finish = self._served + max((cost / allowance.rate for allowance, cost in costs), default=0.0)
         self.open = not costs
@@ -237,17 +271,21 @@ class Share:
 def _allowance(a_minute: float | None, smallest: float) -> _Allowance | None:
     if a_minute is None:
         return None
-    rate = AIM * a_minute / 60
-    return _Allowance(rate, max(BURST, smallest / rate))
+    return _Allowance(a_minute, _slack(a_minute, smallest))
+
+
+def _slack(a_minute: float, smallest: float) -> float:
+    return max(BURST, smallest * 60 / (AIM * a_minute))
 
 
 def _brought_down(
     allowance: _Allowance | None, said: float | None, told: float | None, smallest: float
 ) -> _Allowance | None:
-    """An allowance when the endpoint tells its own a minute: the lower of both; the schedule is kept."""
+    """An allowance when the endpoint tells its own a minute: the lower of both; what went out still counts."""
     if told is None:
         return allowance
-    made = _allowance(told if said is None else min(said, told), smallest)
-    if made is not None and allowance is not None:
-        made.due = allowance.due
-    return made
+    a_minute = told if said is None else min(said, told)
+    if allowance is None:
+        return _allowance(a_minute, smallest)
+    allowance.a_minute, allowance.slack = a_minute, _slack(a_minute, smallest)
+    return allowance

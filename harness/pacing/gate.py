@@ -32,6 +32,7 @@ class Capacity:
         self.held = 0
         self.waiting = 0
         self._gates: list[Gate] = []
+        self._admitted = 0
 
     def gate(self) -> Gate:
         """A gate for one more endpoint."""
@@ -49,14 +50,12 @@ class Capacity:
         """Give free slots to who waits for one."""
         while self.waiting and self.held < self.limit:
             gate = min((each for each in self._gates if each.waiting), key=_turn)
-            gate.admit()
+            self._admitted += 1
+            gate.admit(self._admitted)
 
     def others_want(self, gate: Gate) -> bool:
         """Whether a slot of this gate is wanted more elsewhere."""
-        for each in self._gates:
-            if each.returning or (each.newcomers and each.held + 1 < gate.held):
-                return True
-        return False
+        return any(each.returning or (each.newcomers and each.held < gate.held) for each in self._gates)
 
 
 class Gate:
@@ -68,11 +67,12 @@ class Gate:
         held: slots taken by this gate.
         returning: who waits to try again what failed; they go first.
         newcomers: who waits to begin.
+        turn: counts admissions: when the last one was here.
     """
 
     def __init__(self, capacity: Capacity) -> None:
         self._capacity = capacity
-        self.held = 0
+        self.held = self.turn = 0
         self.returning: deque[asyncio.Future[None]] = deque()
         self.newcomers: deque[asyncio.Future[None]] = deque()
 
@@ -149,8 +149,9 @@ class Gate:
     ) -> None:
         self.leave()
 
-    def admit(self) -> None:
+    def admit(self, turn: int) -> None:
         """Give a slot to the first who waits here; none to one who no longer does."""
+        self.turn = turn
         admitted = (self.returning or self.newcomers).popleft()
         self._capacity.waiting -= 1
         if not admitted.done():
@@ -189,5 +190,5 @@ class Gate:
             self._capacity.adaptive.troubled()
 
 
-def _turn(gate: Gate) -> tuple[bool, int]:
-    return not gate.returning, gate.held
+def _turn(gate: Gate) -> tuple[bool, int, int]:
+    return not gate.returning, gate.held, gate.turn

@@ -42,7 +42,7 @@ class Asked(msgspec.Struct):
 
     tokens: list[int] | None = None
     forced_output_tokens: list[int] | None = None
-    prompt: msgspec.Raw | None = None
+    prompt: msgspec.Raw = msgspec.Raw()
     logprobs: int | None = None
     max_tokens: int | None = None
     echo: bool = False
@@ -105,7 +105,7 @@ class Answers:
 
     def openai(self, asked: Asked) -> Answer:
         """The reply to one or several prompts of ids, echoed with one more token."""
-        prompts = _prompts(bytes(asked.prompt or b"[]"))
+        prompts = _prompts(bytes(asked.prompt))
         choices = [
             self._echo(ids, asked.logprobs, index) if asked.echo else self._next(ids, asked.logprobs, index)
             for index, ids in enumerate(prompts)

@@ -146,7 +146,7 @@ class Endpoint:
 
     def _answer(self, body: bytes) -> bytes:
         asked = _DECODE(body)
-        if asked.prompt is not None:
+        if bytes(asked.prompt):
             said, prompt, forced = self._answers.openai(asked)
         elif asked.forced_output_tokens:
             said, prompt, forced = self._answers.friendli(asked)

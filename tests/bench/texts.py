@@ -32,14 +32,14 @@ class Ids(NamedTuple):
 
 
 def hellaswag(folder: Path, items: int | None = None) -> Iterator[Text]:
-    """The first items of HellaSwag's validation split, or all; `folder` holds it as Parquet."""
+    """HellaSwag's validation split, or so many items spread over it; `folder` holds it as Parquet."""
     for row in _rows(folder / "validation.parquet", items):
         about = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
         yield Text(_clean(about), tuple(f" {_clean(ending)}" for ending in row["endings"]))
 
 
 def mmlu(folder: Path, items: int | None = None, shots: int = 5) -> Iterator[Text]:
-    """The first items of MMLU's test split, or all, behind the first rows of `dev` of their subject."""
+    """MMLU's test split, or so many items spread over it, behind the first rows of `dev` of their subject."""
     solved: dict[str, list[str]] = defaultdict(list)
     for row in _rows(folder / "dev.parquet"):
         solved[row["subject"]].append(f"{_question(row)} {LETTERS[row['answer']]}\n\n")
@@ -63,14 +63,16 @@ def encoded(texts: Sequence[Text], tokenizer: Tokenizer) -> Iterator[Ids]:
 
 
 def _rows(file: Path, items: int | None = None) -> Iterator[dict[str, Any]]:
-    """Rows in batches, so that a long file is never whole in memory."""
-    read = 0
-    for batch in parquet.ParquetFile(file).iter_batches(1024):
+    """All rows, or so many in even steps; read in batches, so that a long file is never whole in memory."""
+    table = parquet.ParquetFile(file)
+    rows = table.metadata.num_rows
+    kept = rows if items is None else min(items, rows)
+    number = 0
+    for batch in table.iter_batches(1024):
         for row in batch.to_pylist():
-            if read == items:
-                return
-            read += 1
-            yield row
+            if number * kept % rows < kept:
+                yield row
+            number += 1
 
 
 def _clean(text: str) -> str:
