@@ -1,8 +1,8 @@
 """What earlier sessions of a run sent, read from its folder; reading changes nothing.
 
 The journals know every request that ended; `run.json` says what was sent besides: what an endpoint was asked
-to learn about it, and requests that were given up when a run was stopped. What a killed session sent besides,
-and how long it took, nobody wrote down.
+to learn about it, and requests that were given up when a run was stopped. Nobody wrote down what a session
+sent besides that was killed, or ended before its folder was opened, nor how long it took.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def _about_time(prepared: Prepared, outlook: Outlook) -> Iterator[str]:
         yield f"Time: at {AIM:.1%} of --rpm and --tpm; a slower endpoint takes longer."
     if free:
         hours = any(prepared.prices.of(label).hour is not None for label in free)
-        cost = ", nor what its hours cost" if hours else ""
+        cost = ", nor what its hours cost," if hours else ""
         yield (
             f"{', '.join(free)}: how long it takes{cost} is not known before it runs: neither --rpm nor --tpm"
             " bounds it."

@@ -155,8 +155,10 @@ def item_record(row: Sequence[Any]) -> ItemRecord:
         mode=mode,
         problem=problem,
         asides=tuple(
-            AsideRecord(name, pieces(packed_keys, KEY_BYTES), why)
-            for name, packed_keys, why in _ASIDES.decode(asides)
+            [
+                AsideRecord(name, pieces(packed_keys, KEY_BYTES), why)
+                for name, packed_keys, why in _ASIDES.decode(asides)
+            ]
         ),
     )
 

@@ -106,11 +106,14 @@ class Pairs:
             else:
                 whole[context] = None
         self._try_new(pairs)
+        self._tails: dict[tuple[str, str], str] = {}
+        """What is encoded alone of the pairs that are known to be split at their seam."""
         for context, rest in pairs:
             if not context:
                 alone[rest] = None
             elif self._seams and self._seams.known(context, rest):
-                alone[self._seams.alone(rest)] = None
+                tail = self._tails[context, rest] = self._seams.alone(rest)
+                alone[tail] = None
             else:
                 whole[context + rest] = None
         self._whole = dict(zip(whole, tokenizer.encode(list(whole)), strict=True))
@@ -126,19 +129,20 @@ class Pairs:
         if not context:
             return _after_nothing(_known(self._alone[rest]), self._start_id)
         ids = self._ids(context)
-        if self._seams and self._seams.known(context, rest):
-            return EncodedPair(ids, _known(self._alone[self._seams.alone(rest)]))
+        tail = self._tails.get((context, rest))
+        if tail is not None:
+            return EncodedPair(ids, _known(self._alone[tail]))
         whole = _known(self._whole[context + rest])
         return EncodedPair(ids, whole[len(ids) :], shifted=whole[: len(ids)] != ids)
 
     def _try_new(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Try one seam of each new kind: encode its parts and the whole."""
         seams, encode = self._seams, self._tokenizer.encode
-        if not seams:
+        if seams is None:
             return
-        new = {
-            seams.kind(*each): each for each in pairs if each[0] and seams.known(*each) is None
-        }
+        new = {seams.kind(*each): each for each in pairs if seams.known(*each) is None}
+        if not new:
+            return
         heads = encode([context for context, _ in new.values()])
         wholes = encode([context + rest for context, rest in new.values()])
         tails = self._tokenizer.encode_plain([seams.alone(rest) for _, rest in new.values()])
@@ -152,12 +156,14 @@ class Pairs:
         if not seams or not head:
             return None
         tail = seams.alone(context[len(head) :])
-        if head not in seams.heads:
-            ids, whole = map(_known, self._tokenizer.encode([head, context]))
-            (behind,) = map(_known, self._tokenizer.encode_plain([tail]))
-            seams.keep_head(head, ids if [*ids, *behind] == whole else None)
-        known = seams.heads[head]
-        return None if known is None else (known, tail)
+        ids = seams.head_ids(head, lambda: self._tried_head(head, tail, context))
+        return None if ids is None else (ids, tail)
+
+    def _tried_head(self, head: str, tail: str, context: str) -> list[int] | None:
+        """The ids of a head, if the whole context begins with them."""
+        ids, whole = map(_known, self._tokenizer.encode([head, context]))
+        (behind,) = map(_known, self._tokenizer.encode_plain([tail]))
+        return ids if [*ids, *behind] == whole else None
 
     def _ids(self, context: str) -> list[int]:
         """The ids of a context; its choices share the list."""

@@ -196,21 +196,28 @@ def prompts(
         orders: with each item in the other cyclic orders of its choices.
     """
     drawers: dict[str, Callable[[Item | None], Sequence[Item]]] = {}
+    descriptions: dict[str, str] = {}
     prefixes: dict[str, tuple[Sequence[Item], str]] = {}
     left = sum(map(len, chosen.values()))
     reading = iter(rows)
+    all_draw = bool(shots) and task.shots.draw == "random"
     while left and (row := next(reading, None)) is not None:
-        item = item_or_bad(task, row)
         subject = row.subject
+        is_chosen = row.index in chosen.get(subject, ())
+        if not is_chosen and not all_draw:
+            continue
+        item = item_or_bad(task, row)
         if subject not in drawers:
             drawers[subject] = shot_drawer(task.shots, shots, pools.get(subject, ()))
         drawn = drawers[subject](item if isinstance(item, Item) else None)
-        if row.index not in chosen.get(subject, ()):
+        if not is_chosen:
             continue
         left -= 1
         if isinstance(item, BadItem):
             yield item
             continue
+        if subject not in descriptions:
+            descriptions[subject] = description_of(task, subject)
         if subject not in prefixes or prefixes[subject][0] is not drawn:
             prefixes[subject] = drawn, prompt_prefix(task, subject, drawn)
         others = other_orders(task, row, item) if orders else ()
@@ -218,7 +225,7 @@ def prompts(
             item,
             prefixes[subject][1],
             shots,
-            description=description_of(task, subject),
+            description=descriptions[subject],
             examples=drawn,
             delimiter=task.delimiter,
             orders=others,

@@ -10,6 +10,7 @@ combination of kinds occurs first, and what was tried once is known. A seam that
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from unicodedata import category
 
@@ -33,11 +34,7 @@ Encode = Callable[[Sequence[str]], Sequence[list[int]]]
 
 
 class Seams:
-    """What is known of one tokenizer's seams. Not for several threads.
-
-    Attributes:
-        heads: ids of beginnings that many texts share, by their text; None: not to be encoded alone.
-    """
+    """What is known of one tokenizer's seams; endpoints that share the tokenizer share it."""
 
     def __init__(self, pieces: Callable[[], Iterable[str]], encode: Encode) -> None:
         """Nothing is looked up before the first question.
@@ -51,20 +48,28 @@ class Seams:
         self._dropped: int | None = None
         """Characters that a tail loses where it is encoded alone: the space, if one is put in front anyway."""
         self._looked = False
+        self._kinds: dict[tuple[str, str], str] = {}
+        """Of the characters around seams, as they were met."""
         self._tried: dict[str, bool] = {}
+        """By kind."""
         self._joined_to_space: frozenset[str] = frozenset()
         """What stands right before a space within a piece, as the vocabulary writes it: mostly white space."""
-        self.heads: dict[str, list[int] | None] = {}
+        self._heads: dict[str, list[int] | None] = {}
+        self._lock = threading.Lock()
 
     def known(self, head: str, tail: str) -> bool | None:
         """Whether head and tail can be encoded alone; None: it has to be tried (`learn`)."""
-        if self._drops() is None or not _is_seam(head, tail) or self._reaches(head[-1]):
-            return False
-        return self._tried.get(self.kind(head, tail))
+        kind = self.kind(head, tail)
+        return self._tried.get(kind) if kind else False
 
     def kind(self, head: str, tail: str) -> str:
-        """The kinds of characters around a seam: two before and three after it."""
-        return _kinds(head[-2:], tail[:3])
+        """The kinds of characters around a seam, two before and three after it; empty: it is none."""
+        around = head[-2:], tail[:3]
+        kind = self._kinds.get(around)
+        if kind is None:
+            usable = self._drops() is not None and _is_seam(*around) and not self._reaches(head[-1])
+            kind = self._kinds[around] = "".join(map(_kind, f"{around[0]}|{around[1]}")) if usable else ""
+        return kind
 
     def learn(self, head: str, tail: str, same: bool) -> None:
         """Take in whether ids of head and tail, encoded alone, are those of the whole."""
@@ -85,11 +90,19 @@ class Seams:
                 at = found.start()
         return prefix[:at]
 
-    def keep_head(self, head: str, ids: list[int] | None) -> None:
-        """Remember what a beginning is encoded as; a few are remembered, the last ones."""
-        if len(self.heads) >= _HEADS:
-            del self.heads[next(iter(self.heads))]
-        self.heads[head] = ids
+    def head_ids(self, head: str, tried: Callable[[], list[int] | None]) -> list[int] | None:
+        """The ids of a beginning that many texts have; None: it must not be encoded alone.
+
+        Args:
+            head: the beginning; the last few are remembered.
+            tried: what to ask where it is not remembered.
+        """
+        with self._lock:
+            if head not in self._heads:
+                if len(self._heads) >= _HEADS:
+                    del self._heads[next(iter(self._heads))]
+                self._heads[head] = tried()
+            return self._heads[head]
 
     def _drops(self) -> int | None:
         if not self._looked:
@@ -110,16 +123,12 @@ class Seams:
         )
 
 
-def _is_seam(head: str, tail: str) -> bool:
-    return head != "" and not head[-1].isspace() and tail[:1] == " " and tail[1:] == tail[1:].lstrip() != ""
-
-
-def _kinds(before: str, after: str) -> str:
-    """The characters around a seam; of letters and digits only which kind they are."""
-    return "".join(map(_kind, before)) + "|" + "".join(map(_kind, after))
+def _is_seam(before: str, after: str) -> bool:
+    return bool(_SEAM.search(before[-1:] + after[:2]))
 
 
 def _kind(character: str) -> str:
+    """The character itself; of letters only which kind they are."""
     if character.isascii():
         return "a" if character.islower() else "A" if character.isupper() else character
     return category(character)

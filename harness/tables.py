@@ -146,12 +146,27 @@ def _item_files(folder: Path, types: Mapping[str, str]) -> Iterator[Callable[[Se
     ):
         lines = csv.writer(text, lineterminator="\n")
         lines.writerow(types)
+        writes = [_AS_JSON.get(kind) for kind in types.values()]
 
         def add(row: Sequence[Any]) -> None:
             parquet.add(row)
-            lines.writerow([json.dumps(each) if isinstance(each, tuple) else each for each in row])
+            cells = zip(writes, row, strict=True)
+            lines.writerow([write(each) if write and each is not None else each for write, each in cells])
 
         yield add
+
+
+def _numbers(values: Iterable[float | None]) -> str:
+    """Finite numbers and nulls, in JSON: but for the nulls as Python writes them."""
+    return str([*values]).replace("None", "null")
+
+
+_AS_JSON: Mapping[str, Callable[[Any], str]] = {
+    **dict.fromkeys(("list<int8>", "list<int32>", "list<double>"), _numbers),
+    "list<string>": json.dumps,
+}
+"""How cells of a Parquet type are written in the CSV, unless they are written as they are. `json.dumps` takes
+three times as long as `_numbers`."""
 
 
 def _judge(score: ItemScore, metrics: Sequence[Metric], summaries: _Summaries) -> dict[str, Verdict]:

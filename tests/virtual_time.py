@@ -158,7 +158,7 @@ class Queueing(Simulated):
 
 
 class Windowed(Simulated):
-    """So many requests and tokens in any 60 seconds, and 429 beyond; what it is sent arrives a little late."""
+    """So many requests and tokens in any 60 seconds, and 429 beyond; what it is sent is under way first."""
 
     def __init__(self, rpm: float = float("inf"), tpm: float = float("inf"), **given: Any) -> None:
         super().__init__(**given)

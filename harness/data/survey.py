@@ -23,6 +23,8 @@ BAD_ROWS_KEPT = 20
 SKIP = "Mend them, or pass --skip-bad-rows to count them as unscored."
 MEND = "Mend them or take them out: a bad shot cannot be skipped, only --shots 0 asks without any."
 """The ways out of bad rows, of questions and of shots."""
+_LINE = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
+"""What makes a row a line of the content hash; made once, not for each row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,8 @@ class ContentHash:
     def add(self, row: Row) -> None:
         """Take in the next row; a missing column counts as null."""
         values = {column: _plain(row.values.get(column)) for column in self._columns}
-        line = json.dumps(values, sort_keys=True, ensure_ascii=False) + "\n"
-        subject = self._subjects.setdefault(row.subject, sha256())
-        subject.update(line.encode(errors="surrogatepass"))
+        subject = self._subjects.get(row.subject) or self._subjects.setdefault(row.subject, sha256())
+        subject.update(f"{_LINE.encode(values)}\n".encode(errors="surrogatepass"))
 
     def hexdigest(self) -> str:
         """The hash of all rows so far, 64 hexadecimal digits."""

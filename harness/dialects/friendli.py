@@ -68,7 +68,8 @@ class _Tokens(msgspec.Struct, frozen=True):
 _ENCODER = msgspec.json.Encoder()
 _PLAIN = msgspec.json.Decoder(_Completion[_PlainLogprobs])
 _WITH_TOP = msgspec.json.Decoder(_Completion[_TopLogprobs])
-_TOP = msgspec.json.Decoder(list[dict[str, float]])
+_POSITIONS = msgspec.json.Decoder(list[msgspec.Raw])
+_ALTERNATIVES = msgspec.json.Decoder(dict[str, float])
 _TOKENS = msgspec.json.Decoder(_Tokens)
 
 
@@ -147,7 +148,7 @@ def _read(body: bytes) -> Reply:
         values,
         None,
         usage_of(completion.usage),
-        is_greedy(values, _top(logprobs.top_logprobs)),
+        _greedy(values, logprobs.top_logprobs),
     )
 
 
@@ -160,12 +161,23 @@ def _read_with_top(body: bytes, forced: int) -> Reply:
     return Reply(choice.tokens, values, top, usage_of(completion.usage), greedy, logprobs.tokens)
 
 
-def _top(raw: msgspec.Raw) -> list[dict[str, float]] | None:
-    """The alternatives, where they are readable: nobody asked for more than whether they are likelier."""
+def _greedy(values: Sequence[float], raw: msgspec.Raw) -> bool | None:
+    """As `is_greedy`, but decoded only up to the first token that is not the likeliest, which is soon.
+
+    None too where the alternatives are unreadable: nobody asked for more than whether they are likelier.
+    """
     try:
-        return _TOP.decode(raw)
+        positions = _POSITIONS.decode(raw)
+        if len(positions) != len(values):
+            return None
+        for value, alternatives in zip(values, map(_ALTERNATIVES.decode, positions), strict=True):
+            if not alternatives:
+                return None
+            if value < max(alternatives.values()):
+                return False
     except msgspec.MsgspecError:
         return None
+    return True
 
 
 def _only_choice(completion: _Completion[_L]) -> tuple[_Choice[_L], _L]:

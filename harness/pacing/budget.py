@@ -1,9 +1,8 @@
 """Requests and tokens a minute of one account, spread evenly and shared fairly by its endpoints.
 
 Start-time fair queueing: each endpoint has a `Share`, and the next request is of the share that has had least,
-whatever the number of requests that wait there. What an idle share does not use goes to the others, and is not
-saved up. (aiolimiter refuses a cost above its capacity, lets a whole capacity out at once, knows no shares, and
-reads the clock itself.)
+however many wait there. What an idle share does not use goes to the others, and is not saved up. (aiolimiter
+refuses a cost above its capacity, lets a whole capacity out at once, knows no shares, and reads the clock itself.)
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class _Allowance:
         self.sent.append((now, cost))
 
     def _room(self, now: float, cost: float) -> float:
-        """When the last minute has room for `cost` units; where they are more than fit into one, once it is empty."""
+        """When the last minute has room for `cost` units; if they are more than fit in, once it is empty."""
         while self.sent and self.sent[0][0] + MINUTE <= now:
             self.total -= self.sent.popleft()[1]
         over = self.total + cost - self.a_minute
@@ -143,7 +142,7 @@ class Budget:
         return now < self._paused_until
 
     def follow(self, limits: Limits, now: float) -> None:
-        """Take the endpoint's word: no more than it allows, nor than was said here; nothing where none is left."""
+        """Take the endpoint's word where it allows less than was said here; a pause where nothing is left."""
         self._requests = _brought_down(self._requests, self._said[0], limits.requests.allowed, smallest=1)
         self._tokens = _brought_down(self._tokens, self._said[1], limits.tokens.allowed, smallest=0)
         if self._requests is not None or self._tokens is not None:
@@ -151,7 +150,7 @@ class Budget:
         if limits.wait:
             self.pause(now + limits.wait)
 
-    # ------------------------------------------------------------------------------------------- letting through
+    # ---------------------------------------------------------------------------------------- letting through
 
     def let(self, share: Share, tokens: int, now: float, since: float) -> float:
         """Let a request of a share through; seconds for which it has to wait instead, else 0.
@@ -281,7 +280,7 @@ def _slack(a_minute: float, smallest: float) -> float:
 def _brought_down(
     allowance: _Allowance | None, said: float | None, told: float | None, smallest: float
 ) -> _Allowance | None:
-    """An allowance when the endpoint tells its own a minute: the lower of both; what went out still counts."""
+    """An allowance once the endpoint has told its own: the lower of both; what went out still counts."""
     if told is None:
         return allowance
     a_minute = told if said is None else min(said, told)

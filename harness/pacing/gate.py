@@ -1,7 +1,7 @@
-"""So many requests in flight and no more: slots that workers take, shared fairly by the endpoints of an account.
+"""So many requests in flight and no more: slots that workers take, shared fairly by an account's endpoints.
 
-The adapters of one base endpoint are computed by the same machines, and so share one `Capacity`; each has a
-`Gate` of its own to it. A slot that falls free goes to who is to try again, then to the gate that holds fewest.
+The adapters of a base endpoint are computed by the same machines, and so share one `Capacity`; each has a
+`Gate` of its own. A slot that falls free goes to what is to be tried again, then to the gate that holds fewest.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ class Capacity:
     """How many requests are in flight on all endpoints that share it.
 
     Attributes:
+        adaptive: what finds out how many may be; None: that never changes.
         limit: how many may be.
         most: what that never goes beyond.
         held: how many are.
         waiting: how many want to be.
+        turn: the turn of the request that was let in last, as its gate counts them.
     """
 
     def __init__(self, level: Level | int) -> None:
@@ -29,10 +31,8 @@ class Capacity:
         self.adaptive = level if isinstance(level, Level) else None
         self.limit = level.number if isinstance(level, Level) else level
         self.most = level.most if isinstance(level, Level) else level
-        self.held = 0
-        self.waiting = 0
+        self.held = self.waiting = self.turn = 0
         self._gates: list[Gate] = []
-        self._admitted = 0
 
     def gate(self) -> Gate:
         """A gate for one more endpoint."""
@@ -49,30 +49,29 @@ class Capacity:
     def hand_out(self) -> None:
         """Give free slots to who waits for one."""
         while self.waiting and self.held < self.limit:
-            gate = min((each for each in self._gates if each.waiting), key=_turn)
-            self._admitted += 1
-            gate.admit(self._admitted)
+            min((each for each in self._gates if each.waiting), key=_next).admit()
 
     def others_want(self, gate: Gate) -> bool:
-        """Whether a slot of this gate is wanted more elsewhere."""
-        return any(each.returning or (each.newcomers and each.held < gate.held) for each in self._gates)
+        """Whether a slot of this gate is wanted more by another, or for what is to be tried again."""
+        return any(each.returning or (each.newcomers and each.poorer_than(gate)) for each in self._gates)
 
 
 class Gate:
     """One endpoint's way to the slots; for one event loop.
 
-    Whoever sends requests enters, sends one or several, and leaves. `async with gate` does both.
+    Whoever sends requests enters, sends one or several, and leaves; `async with` does both.
 
     Attributes:
         held: slots taken by this gate.
-        returning: who waits to try again what failed; they go first.
+        turns: requests let in here, as if this gate had always wanted as many as the others.
+        returning: who waits to try again what failed.
         newcomers: who waits to begin.
-        turn: counts admissions: when the last one was here.
     """
 
     def __init__(self, capacity: Capacity) -> None:
+        """`Capacity.gate` makes them."""
         self._capacity = capacity
-        self.held = self.turn = 0
+        self.held = self.turns = 0
         self.returning: deque[asyncio.Future[None]] = deque()
         self.newcomers: deque[asyncio.Future[None]] = deque()
 
@@ -91,7 +90,7 @@ class Gate:
         """How many wait here."""
         return len(self.returning) + len(self.newcomers)
 
-    # -------------------------------------------------------------------------------------- in and out again
+    # ------------------------------------------------------------------------------------- in and out again
 
     def try_enter(self) -> bool:
         """Take a slot if one is free and nobody waits for it."""
@@ -99,6 +98,7 @@ class Gate:
         if capacity.waiting or capacity.held >= capacity.limit:
             return False
         self._take()
+        self._count()
         return True
 
     async def enter(self, *, again: bool = False) -> None:
@@ -126,9 +126,12 @@ class Gate:
         self._capacity.hand_out()
 
     def stays(self) -> bool:
-        """Whether who has a slot may send its next request by it: the same as leaving and entering, for less."""
+        """Whether who has a slot may send its next request by it: like leaving and entering, for less."""
         capacity = self._capacity
-        return capacity.held <= capacity.limit and not (capacity.waiting and capacity.others_want(self))
+        if capacity.held > capacity.limit or (capacity.waiting and capacity.others_want(self)):
+            return False
+        self._count()
+        return True
 
     async def outside(self, waiting: Callable[[], Awaitable[None]]) -> None:
         """Leave, wait for something, and enter again; the slot is held whatever comes of it."""
@@ -137,7 +140,7 @@ class Gate:
             await waiting()
             await self.enter(again=True)
         except BaseException:
-            self._take()  # beyond the limit perhaps, but whoever is in here leaves now
+            self._take()  # beyond the limit perhaps, but whoever is thrown out of here leaves now
             raise
 
     async def __aenter__(self) -> None:
@@ -149,20 +152,29 @@ class Gate:
     ) -> None:
         self.leave()
 
-    def admit(self, turn: int) -> None:
+    def admit(self) -> None:
         """Give a slot to the first who waits here; none to one who no longer does."""
-        self.turn = turn
         admitted = (self.returning or self.newcomers).popleft()
         self._capacity.waiting -= 1
         if not admitted.done():
             self._take()
+            self._count()
             admitted.set_result(None)
+
+    def poorer_than(self, other: Gate) -> bool:
+        """Whether a slot of the other gate should come here; of an odd one both have turns."""
+        return self.held + 1 < other.held or (self.held < other.held and self.turns < other.turns)
 
     def _take(self) -> None:
         self.held += 1
         self._capacity.held += 1
 
-    # ----------------------------------------------------------------------------------------- what came back
+    def _count(self) -> None:
+        """Count a request; who was idle meanwhile has saved up no turns."""
+        capacity = self._capacity
+        self.turns = capacity.turn = max(self.turns, capacity.turn - 1) + 1
+
+    # ---------------------------------------------------------------------------------------- what came back
 
     @property
     def epoch(self) -> int:
@@ -171,14 +183,14 @@ class Gate:
         return level.epoch if level is not None else 0
 
     def answered(self, sent: int, seconds: float, *, limited: bool = False) -> None:
-        """A request got its reply; `limited`: something else than this gate holds requests back."""
+        """A request got its reply after so many seconds; `limited`: the budget holds requests back too."""
         capacity = self._capacity
         if capacity.adaptive is not None:
             capacity.adaptive.answered(sent, seconds, loaded=capacity.waiting > 0 and not limited)
             capacity.adapt()
 
     def refused(self, sent: int, pause: float = 0.0) -> None:
-        """A request was answered "too busy", with so many seconds to wait."""
+        """A request was answered "too busy", with so many seconds that everybody waits."""
         capacity = self._capacity
         if capacity.adaptive is not None:
             capacity.adaptive.refused(sent, in_flight=capacity.held, pause=pause)
@@ -190,5 +202,6 @@ class Gate:
             self._capacity.adaptive.troubled()
 
 
-def _turn(gate: Gate) -> tuple[bool, int, int]:
-    return not gate.returning, gate.held, gate.turn
+def _next(gate: Gate) -> tuple[bool, int, int]:
+    """The lowest is let in next."""
+    return not gate.returning, gate.held, gate.turns

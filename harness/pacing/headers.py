@@ -1,7 +1,8 @@
-"""What the headers of a reply say of an account's limits: `X-RateLimit-{Limit,Remaining,Reset}-{Requests,Tokens}`.
+"""What a reply's headers say of an account: `X-RateLimit-{Limit,Remaining,Reset}-{Requests,Tokens}`.
 
-No vendor says in which unit `Reset` is (endpoint-contract 3.3), so every usual one is read: "1s", "6m0s", "250ms",
-plain seconds, and moments: seconds or milliseconds since the epoch, or an HTTP date. `Limit` is taken to be a minute's.
+The vendor does not say in which unit `Reset` is, so all usual ones are read: "1s", "6m0s", "250ms", a plain number
+of seconds, and moments: seconds or milliseconds since the epoch, or an HTTP date. `Limit` is taken to be of a
+minute, which it is wherever these headers are documented; where it is of a day, it only does not hold us back.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Limit(NamedTuple):
 
     @property
     def wait(self) -> float:
-        """Seconds to send nothing: until the reset where nothing is left; not known where that is not said."""
+        """Seconds to send nothing: until the reset where nothing is left, and it is said when that is."""
         return self.reset or 0.0 if self.left == 0 else 0.0
 
 

@@ -24,7 +24,7 @@ PRICE = 100
 """Clean replies before a step, for each reply that its failure would cost: less than 1 %."""
 
 WAITS = (1, 1, 2, 4)
-"""Times that price, by the number of steps that have failed in a row."""
+"""Times that price, by the number of raises that have failed in a row."""
 
 GAIN = 0.10
 """More replies a second that a doubled level must bring, else the endpoint only lets requests queue."""
@@ -101,10 +101,10 @@ class Level:
         """Mean duration of a request, over the last whole round; 0: not known yet."""
         self._begin(_step(self.number))
 
-    # ----------------------------------------------------------------------------------------- what came back
+    # ---------------------------------------------------------------------------------------- what came back
 
     def answered(self, sent: int, seconds: float, *, loaded: bool) -> None:
-        """A request got its reply.
+        """A request got its reply; whatever it says, the endpoint could take it.
 
         Args:
             sent: the epoch in which it was sent.
@@ -151,57 +151,48 @@ class Level:
         """A request met a fault of the endpoint: no raise before as many as are in flight have gone well."""
         self._resting = self.number
 
-    # ------------------------------------------------------------------------------------------------ changes
+    # ----------------------------------------------------------------------------------------------- changes
 
     def _held(self) -> None:
-        """Enough replies have come at this level: compare it, and go on to the next."""
-        if self._seconds > 0:
-            rate = self.number / self._seconds  # Little's law
-            level, before = self._base or (self.number, rate)
-            if self.number >= TELLING * level:
-                if rate < before * (1 + GAIN * (self.number / level - 1)):
-                    self._return_to(level)
-                    return
-                self._base = self.number, rate
-            elif self.number <= level:
-                self._base = self.number, rate
+        """Enough replies have come at this level: go on to the next, or back where it is of no use."""
+        rate = self.number / self._seconds if self._seconds else 0.0  # Little's law
+        if self._base is not None and self._brought_nothing(rate, *self._base):
+            self._queues, self._doubling = True, False
+            self._failed += 1
+            self._clean = self._base[0]
+            self._set(self._clean, f"{self.number} brought hardly more replies a second: they only queue")
+            self._begin(self._clean * self._patience)
+            return
+        if self._base is None or not self._base[0] < self.number < TELLING * self._base[0]:
+            self._base = self.number, rate
         if self.number > self._clean:
             self._failed = 0
         self._clean = self.number
-        self._raise()
-
-    def _raise(self) -> None:
-        held, step = self.number, self.number if self._doubling or self._queues else _step(self.number)
         self._doubling |= self._queues
         self._queues = False
-        if held < self.most:
-            self._set(min(self.most, held + step), f"all went well with {held}")
+        if self.number < self.most:
+            step = self.number if self._doubling else _step(self.number)
+            self._set(min(self.most, self.number + step), f"all went well with {self.number}")
         self._begin(_step(self.number))
 
-    def _return_to(self, level: int) -> None:
-        """More at once only made each wait longer."""
-        self._queues, self._doubling = True, False
-        self._failed += 1
-        self._clean = level
-        self._set(level, f"{self.number} brought hardly more replies a second: the endpoint lets them queue")
-        self._begin(level)
+    def _brought_nothing(self, rate: float, lower: int, before: float) -> bool:
+        """Whether a lower level brought about as many replies a second as this one does."""
+        return self.number >= TELLING * lower and rate < before * (1 + GAIN * (self.number / lower - 1))
 
     def _settle(self, burst: _Burst) -> None:
         """What was sent after a cut comes back: the burst is over."""
         self._burst = None
-        step = _step(self.number)
-        price = float(step)
-        if burst.level > burst.clean:
+        price = _step(self.number)
+        if burst.clean < burst.level <= burst.clean + _step(burst.clean):  # a step, as the next one will be
             self._failed += 1
-            if burst.level <= burst.clean + _step(burst.clean):  # a step as the next one will be
-                lost = burst.pause * self.number / self._seconds if self._seconds > 0 else 0.0
-                price = max(price, burst.refused + lost)
+            lost = burst.pause * self.number / self._seconds if self._seconds else 0.0
+            price = max(price, round(burst.refused + lost))
         else:
             self._failed = 0
         self._clean = min(self._clean, self.number)
         if self._base is not None and self._base[0] > self.number:
             self._base = None
-        self._begin(price)
+        self._begin(price * self._patience)
         self._told(f"{burst.refused} of {burst.in_flight} were refused with 429")
 
     def _set(self, number: int, reason: str) -> None:
@@ -213,16 +204,17 @@ class Level:
         if self._on_change is not None:
             self._on_change(self.number, reason)
 
-    # -------------------------------------------------------------------------------------------- the evidence
+    # ------------------------------------------------------------------------------------------ the evidence
 
-    def _begin(self, price: float) -> None:
-        """Count anew; `price`: replies that a raise costs if it fails."""
-        self._count = self._resting = 0
-        self._sum, self._measured = 0.0, 0
-        if self._doubling:
-            self._needed = self.number + self._round
-        else:
-            self._needed = round(PRICE * price * WAITS[min(self._failed, len(WAITS) - 1)])
+    def _begin(self, price: int) -> None:
+        """Count anew; `price`: replies that the next raise costs if it fails."""
+        self._count = self._resting = self._measured = 0
+        self._sum = 0.0
+        self._needed = self.number + self._round if self._doubling else PRICE * price
+
+    @property
+    def _patience(self) -> int:
+        return WAITS[min(self._failed, len(WAITS) - 1)]
 
     @property
     def _round(self) -> int:

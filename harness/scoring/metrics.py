@@ -86,6 +86,8 @@ class Metric:
 
     def missing(self, score: ItemScore) -> bool:
         """Whether the item is scored, but something that the metric needs beside its sums is not there."""
+        if not self.needs:
+            return False
         if self.needs == GREEDY:
             return not score.greedy or any(score.greedy[each] is None for each in score.record.gold)
         names = asides_of(self.needs, len(score.record.n_chars))

@@ -127,8 +127,8 @@ def score_item(record: ItemRecord, answers: Mapping[bytes, Answer]) -> ItemScore
         return ItemScore(record, (), unscored)
     return ItemScore(
         record,
-        tuple(each.total for each in found),
-        greedy=tuple(each.greedy for each in found),
+        tuple([each.total for each in found]),
+        greedy=tuple([each.greedy for each in found]),
         asides={aside.name: _score_aside(aside, answers) for aside in record.asides},
     )
 
@@ -142,12 +142,12 @@ def _score_aside(aside: AsideRecord, answers: Mapping[bytes, Answer]) -> AsideSc
 
 def _complete(keys: Sequence[bytes], answers: Mapping[bytes, Answer]) -> tuple[list[Answered], str]:
     """The answers to all of these, or why there are not all."""
-    found = [answers.get(key) for key in keys]
-    for answer in found:
-        if isinstance(answer, Failure):
-            return [], _reason(answer)
-    told = [answer for answer in found if isinstance(answer, Answered)]
-    return (told, "") if told and len(told) == len(found) else ([], NOT_TRIED)
+    told = [answer for key in keys if isinstance(answer := answers.get(key), Answered)]
+    if told and len(told) == len(keys):
+        return told, ""
+    failures = (answer for key in keys if isinstance(answer := answers.get(key), Failure))
+    failure = next(failures, None)
+    return [], _reason(failure) if failure else NOT_TRIED
 
 
 def _reason(failure: Failure) -> str:
