@@ -16,8 +16,9 @@ from typing import Self
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
+from harness.caps import Caps, Meter, Price, Spending
 from harness.dialects import Dialect
-from harness.errors import EndpointRefused
+from harness.errors import EndpointRefused, Stopped
 from harness.exchange import Failure, Outcome, ScoreRequest
 from harness.pacing import BUSY, Budget, Gate, Outage
 from harness.secrets import Secret
@@ -110,6 +111,7 @@ class Client:
         settings: ClientSettings,
         budget: Budget | None,
         gate: Gate,
+        meter: Meter | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[float, float], float] = random.uniform,
@@ -127,6 +129,7 @@ class Client:
             settings: patience with attempts, requests, and the endpoint.
             budget: of the account, shared with its other endpoints; None: no limits.
             gate: entered by whoever calls `score`; left while a request waits to be tried again.
+            meter: asked before each attempt, which it counts; None: all are allowed.
             clock: seconds from any origin, the same for all clients of a budget.
             sleep: waits so many seconds; what it raises ends the request and passes through.
             jitter: a random number between two.
@@ -136,6 +139,7 @@ class Client:
         self._model = model
         self._settings = settings
         self.gate = gate
+        self._meter = meter if meter is not None else Spending(Caps()).meter(Price())
         self._budget = budget if budget is not None else Budget()
         self._share = self._budget.share()
         self._clock = clock
@@ -171,11 +175,16 @@ class Client:
     ) -> None:
         await self._transport.close()
 
-    async def score(self, request: ScoreRequest) -> Outcome:
+    async def score(self, request: ScoreRequest, delayed: Callable[[], object] | None = None) -> Outcome:
         """Send a request until it is answered or has failed for good; the caller is inside the gate.
+
+        Args:
+            request: what to send.
+            delayed: called once, if the first attempt has failed and others follow.
 
         Raises:
             EndpointRefused: the endpoint must not be asked any more.
+            Stopped: a cap of the run allows no further attempt.
         """
         body = self._dialect.build(request, self._model)
         if self._outage.suspected or not self._budget.open:
@@ -185,6 +194,8 @@ class Client:
             return Outcome(request, attempt.reply, latency=attempt.seconds)
         case = _Case(request, body, attempt, self._outage.successes)
         case.add(attempt, self._backoff(attempt, 0))
+        if delayed is not None and attempt.retryable:
+            delayed()
         return await self._persist(case)
 
     # ------------------------------------------------------------------------------------- trying again
@@ -260,7 +271,9 @@ class Client:
         await self.gate.outside(lambda: self._sleep(seconds))
 
     async def _attempt(self, request: ScoreRequest, body: bytes) -> Attempt:
-        """Send once, and let all workers know what that says about the endpoint."""
+        """Send once, if a cap allows it, and let all workers know what that says about the endpoint."""
+        if not self._meter.allows(len(request.context_ids), len(request.forced_ids)):
+            raise Stopped(self._meter.reason)
         sent = self.gate.epoch
         attempt = await self._transport.send(request, body)
         if attempt.limits is not None:

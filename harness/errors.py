@@ -12,7 +12,7 @@
     │  └─ TemplateRefused    it says by itself that it does not take this chat
     └─ StoreError            a run's files cannot be read or written
 
-Foreign exceptions are translated once, at the edge where they appear.
+Foreign exceptions are translated once, at the edge where they appear. `Stopped` is no error.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ from traceback import format_exception_only, walk_tb
 
 class HarnessError(Exception):
     """Base of all errors below; its text is one line meant for a person."""
+
+
+class Stopped(Exception):
+    """Raised where somebody would wait or send while the run is being stopped; says the cap that stops it,
+    where one does."""
 
 
 class UsageError(HarnessError):

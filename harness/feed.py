@@ -79,6 +79,10 @@ class Feed:
         self._schedule.add_first(again)
         self._wake(1 + self._schedule.returned(request, computed=computed))
 
+    def delayed(self, request: ScoreRequest) -> None:
+        """A request takes longer than it should."""
+        self._wake(self._schedule.delayed(request))
+
     def _offer(self) -> bool:
         if self._offered is None:
             self._offered = self._schedule.next()

@@ -6,7 +6,6 @@ a request's alternatives, that request alone.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,9 +13,9 @@ from harness.caps import Volume
 from harness.exchange import ScoreRequest
 from harness.sending import BLOCK, Chain, chain
 
-WINDOW = 2**18
-"""Tokens of beginnings that are remembered, the last that were met: memory stays flat, and no server is
-trusted to keep more."""
+WINDOW = 2**17
+"""Tokens of beginnings that are remembered at least, the last that were met: memory stays flat, and no server
+is trusted to keep much more."""
 GENERATION = 2**18
 """Requests that are remembered at least, and twice as many at most, to count equal ones once."""
 
@@ -48,21 +47,21 @@ class Prefixes:
     """
 
     def __init__(self, window: int = WINDOW) -> None:
-        """Remember so many tokens."""
-        self._most = max(1, window // BLOCK)
-        self._kept: OrderedDict[int, None] = OrderedDict()
+        """Remember so many tokens at least, and about twice as many at most."""
+        self._most = window // BLOCK
+        self._lately: set[int] = set()
+        self._before: set[int] = set()
         self._last: tuple[Sequence[int], Chain] = (), ()
 
     def spared(self, context_ids: Sequence[int]) -> int:
         """Tokens of a context that have been computed before; all of it has been from now on."""
-        kept, blocks = self._kept, self._blocks(context_ids)
+        lately, before, blocks = self._lately, self._before, self._blocks(context_ids)
         usable = max(0, len(context_ids) - 1) // BLOCK
-        depth = next((at for at, each in enumerate(blocks[:usable]) if each not in kept), usable)
-        for each in reversed(blocks):  # what is shorter serves more, and is forgotten later
-            kept[each] = None
-            kept.move_to_end(each)
-        while len(kept) > self._most:
-            kept.popitem(last=False)
+        unknown = (at for at, each in enumerate(blocks[:usable]) if each not in lately and each not in before)
+        depth = next(unknown, usable)
+        lately.update(blocks)
+        if len(lately) > self._most:
+            self._lately, self._before = set(), lately
         return depth * BLOCK
 
     def _blocks(self, context_ids: Sequence[int]) -> Chain:

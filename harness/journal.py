@@ -35,10 +35,10 @@ _PUT_REPLIES = """INSERT INTO replies VALUES {} ON CONFLICT (key) DO UPDATE SET
     sum = excluded.sum, token_logprobs = excluded.token_logprobs,
     top_logprobs = excluded.top_logprobs, greedy = excluded.greedy, prompt_tokens = excluded.prompt_tokens,
     completion_tokens = excluded.completion_tokens, cached_tokens = excluded.cached_tokens,
-    latency_ms = excluded.latency_ms, attempts = excluded.attempts,
+    latency_ms = excluded.latency_ms, attempts = replies.attempts + excluded.attempts,
     reason = excluded.reason, detail = excluded.detail, status = excluded.status
     WHERE replies.sum IS NULL"""
-"""A stored reply stays as it is; a stored failure gives way to whatever comes later."""
+"""A stored reply stays as it is; a stored failure gives way to whatever comes later, but for its attempts."""
 _PUT_ITEMS = f"""INSERT INTO items VALUES {{}} ON CONFLICT (ordinal) DO UPDATE SET
     {", ".join(f"{name} = excluded.{name}" for name in ITEM_COLUMNS if name != "asides")},
     asides = CASE WHEN excluded.asides = x'{NO_ASIDES.hex()}' AND excluded.keys = items.keys

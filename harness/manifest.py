@@ -60,7 +60,7 @@ class Exit(IntEnum):
 
 
 NOTHING_EARLIER = Earlier()
-NOTHING_BEFORE = JournalStats(
+EMPTY_JOURNAL = JournalStats(
     replies=0,
     read=0,
     failures={},
@@ -88,15 +88,10 @@ class EndpointRun:
     """Counts what is sent."""
     forecast: Forecast = field(default_factory=Forecast)
     """What was going to be sent."""
-    before: JournalStats = NOTHING_BEFORE
+    before: JournalStats = EMPTY_JOURNAL
     """What the journal held when the session began."""
-    after: JournalStats | None = None
-    """And when it ended; None: it has not."""
-
-    @property
-    def stats(self) -> JournalStats:
-        """What the journal holds."""
-        return self.journal.stats() if self.after is None else self.after
+    after: JournalStats = EMPTY_JOURNAL
+    """And when it ended."""
 
 
 def exit_code(
@@ -265,7 +260,7 @@ def _beside(parts: Sequence[EndpointRun], earlier: Earlier) -> dict[str, Volume]
     """What was sent in all sessions and stands in no journal, so that caps count it too."""
     beside = dict(earlier.beside)
     for part in parts:
-        kept = sent_of(part.stats).beyond(sent_of(part.before))
+        kept = sent_of(part.after).beyond(sent_of(part.before))
         lost = part.meter.sent.beyond(kept)
         if lost != Volume():
             label = part.endpoint.label
@@ -289,7 +284,7 @@ def _counts(part: EndpointRun) -> dict[str, Any]:
         "boundary_shifted_items": progress.shifted,
         "truncated_items": progress.truncated,
         "refused": part.refused,
-        "journal": asdict(part.stats),
+        "journal": asdict(part.after),
     }
 
 

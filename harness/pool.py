@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.client import Client
-from harness.errors import EndpointRefused, HarnessError
+from harness.errors import EndpointRefused, HarnessError, Stopped
 from harness.exchange import Outcome, ScoreRequest
 from harness.feed import Feed
+from harness.forecast import Forecast
 from harness.journal import Journal
 from harness.learning import Learner, Lesson
 from harness.plan import PlannedItem
@@ -25,10 +26,6 @@ from harness.planning import Asked, Batch, planned
 from harness.progress import Progress
 from harness.shortcut import Names, merged, read_off
 from harness.suite import Suite
-
-
-class Stopped(Exception):
-    """Raised where a worker would wait while the run is being stopped."""
 
 
 class TakesTexts(Protocol):
@@ -61,6 +58,8 @@ class Work:
     journal: Journal
     client: Client
     progress: Progress
+    forecast: Forecast
+    """Filled with what is going to be sent."""
     texts: TakesTexts | None = None
 
 
@@ -130,6 +129,7 @@ class Pool:
         finally:
             if not coming.cancel() and not coming.cancelled():
                 coming.exception()  # seen, or no longer of interest
+        self._work.forecast.whole = not self._stop.is_set()
         self._feed.end()
 
     def _in_thread(self, batches: Iterator[Batch]) -> asyncio.Future[Batch | None]:
@@ -180,9 +180,11 @@ class Pool:
         answered = await loop.run_in_executor(self._lookups, self._work.journal.answered, list(fresh))
         progress.requests_reused += len(answered - self._learnt)
         self._resolve(answered)
-        wanted = [request for key, request in fresh.items() if key not in answered]
+        learnt = [request for key, request in fresh.items() if key in self._learnt]
+        wanted = merged([request for key, request in fresh.items() if key not in answered])
+        self._work.forecast.add([*learnt, *wanted])
         if not self._stop.is_set():
-            await self._feed.put(merged(wanted))
+            await self._feed.put(wanted)
 
     def _claim(self, batch: Sequence[PlannedItem]) -> dict[bytes, ScoreRequest]:
         """Mark requests as open; those that were not yet.
@@ -229,7 +231,7 @@ class Pool:
         progress = self._work.progress
         progress.sending()
         try:
-            outcome = await self._work.client.score(request)
+            outcome = await self._work.client.score(request, lambda: self._feed.delayed(request))
         except Stopped:
             self._feed.returned(request, computed=False)
         else:

@@ -15,9 +15,8 @@ from harness.client import Client
 from harness.dialects import Dialect, dialect
 from harness.endpoint_tokenizer import AT_ONCE, Ask, EndpointTokenizer, TokenizeRoute
 from harness.endpoints import Endpoint
-from harness.errors import EndpointRefused
+from harness.errors import EndpointRefused, Stopped, StoreError
 from harness.exchange import Outcome, ScoreRequest
-from harness.pool import Stopped
 from harness.prepare import Address, Prepared, with_tokenizers
 from harness.tokencache import TokenCache
 
@@ -43,6 +42,7 @@ async def ready(prepared: Prepared, connect: Connect, stop: asyncio.Event) -> As
     Raises:
         UsageError: an endpoint does not show what `--bos` asks for.
         EndpointRefused: no endpoint is left.
+        StoreError: a cap of the run allows no request.
         CancelledError: the run was stopped while nothing had been asked yet.
     """
     if not prepared.asked:
@@ -102,6 +102,8 @@ async def _probe_all(routes: Mapping[Address, TokenizeRoute]) -> dict[Address, s
         if isinstance(error, EndpointRefused):
             refusals[address] = str(error)
         elif isinstance(error, Stopped):
+            if error.args:
+                raise StoreError(f"stopped at {error}: the tokenizer cannot be asked; raise it") from None
             raise asyncio.CancelledError
         elif error is not None:
             raise error

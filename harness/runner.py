@@ -16,18 +16,27 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.accounts import Paces
 from harness.background import entered_beside, to_its_end
-from harness.client import Client, ClientSettings, Event
-from harness.dialects import Dialect, dialect
+from harness.caps import Spending, told
+from harness.clients import Clients
+from harness.earlier import Earlier, earlier
 from harness.embedded import served
 from harness.endpoints import Endpoint
-from harness.errors import EndpointRefused, StoreError, UsageError
+from harness.errors import EndpointRefused, Stopped, StoreError, UsageError
 from harness.journal import Journal
-from harness.manifest import EndpointRun, Exit, exit_code, manifest, remarks_of, told_greedy, told_ties
-from harness.pacing import Capacity, Gate
-from harness.pool import Pool, Stopped, Work
+from harness.manifest import (
+    EndpointRun,
+    Exit,
+    exit_code,
+    manifest,
+    remarks_of,
+    told_greedy,
+    told_ties,
+    untried,
+)
+from harness.pool import Pool, Work
 from harness.prepare import Prepared, asked_of, fail_on_overflow, names_of
+from harness.prices import caps_of
 from harness.probing import Ready, ready, told_of
 from harness.progress import Progress, shown
 from harness.prompts import Prompt
@@ -72,12 +81,13 @@ async def evaluate(prepared: Prepared, console: Console, stop: asyncio.Event | N
     """
     stop = stop or asyncio.Event()
     begun = time.time()
-    clients = _Clients(prepared, console, stop)
     path = prepared.folder
+    before, spending = await asyncio.to_thread(_spending, prepared, stop)
+    clients = Clients(prepared, console, stop, spending)
     async with ready(prepared, clients.tokenizing, stop) as found:
         prepared = found.prepared
         with RunFolder(path, prepared.identity) as folder, ExitStack() as journals:
-            folder.write_manifest(manifest(prepared, "running", begun))
+            folder.write_manifest(manifest(prepared, "running", begun, earlier=before))
             chat = prepared.chats.get(prepared.endpoints[0].label)
             folder.write_prompts(_first_prompts(prepared.suite), chat)
             lost = _Lost(stop)
@@ -86,11 +96,47 @@ async def evaluate(prepared: Prepared, console: Console, stop: asyncio.Event | N
                 parts = await to_its_end(asyncio.to_thread(_parts, prepared, folder, journals))
                 for part in parts:
                     part.refused = found.refused.get(part.endpoint.label, "")
+                    part.meter = clients.meters[part.endpoint.label]
                 async with shown([part.progress for part in parts], console):
                     await _send_all(found, parts, folder, clients, await addresses, lost)
-            broken = lost.why
-            remarks = [*remarks_of(prepared, parts, broken), *told_of(found.asked)]
-            return await _concluded(prepared, parts, folder, remarks, begun, stop.is_set() and not broken)
+            ended = _Ended(begun, before, lost.why, spending.reason, stop.is_set())
+            remarks = [*remarks_of(prepared, parts, lost.why), *told_of(found.asked)]
+            return await _concluded(prepared, parts, folder, remarks, ended)
+
+
+def _spending(prepared: Prepared, stop: asyncio.Event) -> tuple[Earlier, Spending]:
+    """What earlier sessions sent, and the count that goes on from there."""
+    try:
+        before = earlier(prepared.folder)
+    except StoreError as error:
+        raise UsageError(f"--out {prepared.folder}: {error}") from error
+    spending = Spending(
+        caps_of(prepared.settings),
+        hourly=prepared.prices.hourly,
+        seconds=before.seconds,
+        clock=time.monotonic,
+        stop=stop.set,
+    )
+    before.count(spending, prepared.prices)
+    return before, spending
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How the sending ended."""
+
+    begun: float
+    before: Earlier
+    broken: str
+    """What broke the run, or empty."""
+    cap: str
+    """The cap that stopped it, or empty."""
+    stopped: bool
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody asked it to stop."""
+        return self.stopped and not self.broken and not self.cap
 
 
 async def _concluded(
@@ -98,17 +144,30 @@ async def _concluded(
     parts: Sequence[EndpointRun],
     folder: RunFolder,
     remarks: Sequence[str],
-    begun: float,
-    interrupted: bool,
+    ended: _Ended,
 ) -> RunResult:
     """Write the tables from the journals, and last of all what became of the run."""
     sent = time.time()
+    for part in parts:
+        part.after = part.journal.stats()
     scores = {part.endpoint.label: part.journal.scores() for part in parts}
     accuracy = await asyncio.to_thread(write_results, folder.path, scores, prepared.suite.tables())
     remarks = [*remarks, *told_greedy(accuracy), *told_ties(accuracy)]
-    code = exit_code(int(accuracy["unscored"].sum()), parts, interrupted=interrupted)
-    folder.write_manifest(manifest(prepared, code.status, begun, sent=sent, parts=parts, remarks=remarks))
-    return RunResult(folder.path, accuracy, parts, code, time.time() - begun, remarks)
+    remarks += [told(ended.cap, untried(parts))] if ended.cap else []
+    unscored = int(accuracy["unscored"].sum())
+    code = exit_code(unscored, parts, interrupted=ended.interrupted, capped=bool(ended.cap))
+    folder.write_manifest(
+        manifest(
+            prepared,
+            code.status,
+            ended.begun,
+            sent=sent,
+            parts=parts,
+            remarks=remarks,
+            earlier=ended.before,
+        )
+    )
+    return RunResult(folder.path, accuracy, parts, code, time.time() - ended.begun, remarks)
 
 
 def _parts(prepared: Prepared, folder: RunFolder, journals: ExitStack) -> list[EndpointRun]:
@@ -128,14 +187,14 @@ def _part(prepared: Prepared, endpoint: Endpoint, folder: RunFolder, journals: E
         raise UsageError(f"--out {folder.path}: {error}") from error
     journals.callback(journal.close)
     asked = journal.begin(prepared.suite.listing)
-    return EndpointRun(endpoint, journal, Progress(endpoint.label, asked))
+    return EndpointRun(endpoint, journal, Progress(endpoint.label, asked), before=journal.stats())
 
 
 async def _send_all(
     found: Ready,
     parts: Sequence[EndpointRun],
     folder: RunFolder,
-    clients: _Clients,
+    clients: Clients,
     addresses: Mapping[str, str],
     lost: _Lost,
 ) -> None:
@@ -165,6 +224,7 @@ async def _send_all(
                 journal=part.journal,
                 client=await opened.enter_async_context(client),
                 progress=part.progress,
+                forecast=part.forecast,
                 texts=texts,
             )
             pools.append(_guarded(Pool(work, stop), part, lost))
@@ -216,84 +276,6 @@ class _Lost:
     def why(self) -> str:
         """All of it, once each; empty where nothing broke."""
         return "; ".join(dict.fromkeys(self._said))
-
-
-class _Clients:
-    """Makes the clients of a run: one pace an account, one listener an endpoint."""
-
-    def __init__(self, prepared: Prepared, console: Console, stop: asyncio.Event) -> None:
-        self._prepared = prepared
-        self._stop = stop
-        self._paces = Paces(prepared.allowances, prepared.settings.concurrency)
-        self._heard = {each.label: _Listener(each.label, console) for each in prepared.endpoints}
-
-    def tell(self, part: EndpointRun) -> None:
-        """What happens on an endpoint goes to its counters from now on."""
-        self._heard[part.endpoint.label].progress = part.progress
-
-    def scoring(self, endpoint: Endpoint, addresses: Mapping[str, str]) -> Client:
-        """A client that scores; `addresses` tell where embedded endpoints are in this run."""
-        address = addresses.get(endpoint.base_url, endpoint.base_url)
-        wire, gate = dialect(endpoint.dialect), self._paces.gate(endpoint)
-        return self._made(endpoint, wire, address, endpoint.wire_model, gate)
-
-    def tokenizing(self, endpoint: Endpoint, route: Dialect, at_once: int) -> Client:
-        """A client that tokenizes: as the base model does, whose tokenizer adapters have."""
-        return self._made(endpoint, route, endpoint.base_url, endpoint.model, Capacity(at_once).gate())
-
-    def _made(
-        self, endpoint: Endpoint, wire: Dialect, address: str, model: str | None, gate: Gate
-    ) -> Client:
-        settings = self._prepared.settings
-        found = self._prepared.secrets[endpoint.label]
-        return Client(
-            base_url=address,
-            dialect=wire,
-            model=model,
-            headers=found.headers(),
-            secrets=[found.token] if found.token else [],
-            variables=found.variables,
-            settings=ClientSettings(
-                timeout=settings.timeout, attempts=settings.attempts, patience=settings.patience
-            ),
-            budget=self._paces.budget(endpoint),
-            gate=gate,
-            sleep=self._sleep,
-            on_event=self._heard[endpoint.label],
-        )
-
-    async def _sleep(self, seconds: float) -> None:
-        """Wait, but not beyond the stop of the run."""
-        if await _set_within(self._stop, seconds):
-            raise Stopped
-
-
-class _Listener:
-    """Folds what happens to requests into the counters people see; says it where there are none yet."""
-
-    def __init__(self, label: str, console: Console) -> None:
-        self.progress: Progress | None = None
-        self._label = label
-        self._console = console
-
-    def __call__(self, event: Event) -> None:
-        if self.progress is None:
-            if event.message:
-                self._console.out(f"{self._label}: {event.message}", highlight=False)
-            return
-        if event.retry:
-            self.progress.retries[event.retry] += 1
-        self.progress.message = event.message
-
-
-async def _set_within(stop: asyncio.Event, seconds: float) -> bool:
-    """Whether the event is set, waiting for it at most so long."""
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 def _first_prompts(suite: Suite) -> Iterator[Prompt]:

@@ -130,6 +130,15 @@ class Schedule:
         beginnings, cold = self._chains.pop(request.key)
         if computed:
             self._touch(beginnings, (len(cold) + 1) * BLOCK)
+        return self._release(cold)
+
+    def delayed(self, request: ScoreRequest) -> int:
+        """A request will take longer than it should: nobody is to wait for it; how many may go because of it."""
+        beginnings, cold = self._chains[request.key]
+        self._chains[request.key] = beginnings, ()
+        return self._release(cold)
+
+    def _release(self, cold: Chain) -> int:
         released = 0
         for each in reversed(cold):  # those that share most go first
             left = self._flying[each] - 1

@@ -18,7 +18,6 @@ from harness.exports import cells
 from harness.forecast import Fact, compared, money
 from harness.manifest import EndpointRun, Exit
 from harness.progress import duration, retries_text
-from harness.replies import JournalStats
 from harness.tables import pivot
 
 if TYPE_CHECKING:
@@ -110,9 +109,7 @@ def closing_lines(result: RunResult, *, program: str) -> Iterator[str]:
         if progress.retries:
             line += f", retries {retries_text(progress.retries)}"
         yield line
-        if part.after is not None:
-            told = compared(part.forecast, _fact(part, part.after), _foreseen_cost(part))
-            yield f"{part.endpoint.label}: {told}"
+        yield f"{part.endpoint.label}: {compared(part.forecast, _fact(part), _foreseen_cost(part))}"
     yield from _hours(result.parts, result.seconds)
     yield from result.remarks
     where = f"Files: {result.folder}/ (scores.csv, items.csv, run.json, ...)"
@@ -127,9 +124,9 @@ def closing_lines(result: RunResult, *, program: str) -> Iterator[str]:
         yield from _unscored_lines(result.parts)
 
 
-def _fact(part: EndpointRun, now: JournalStats) -> Fact:
-    """What this session sent, and what the endpoint said of it; `now`: what its journal holds."""
-    before, price = part.before, part.meter.price
+def _fact(part: EndpointRun) -> Fact:
+    """What this session sent, and what the endpoint said of it."""
+    before, now, price = part.before, part.after, part.meter.price
     counted, cached = (
         None if after is None else after - (earlier or 0)
         for after, earlier in (

@@ -125,5 +125,5 @@ class Bench:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A bench whose clients wait milliseconds where real ones wait seconds."""
     quick = partial(ClientSettings, backoff_base=0.001, backoff_cap=0.01, probe_wait=0.001)
-    monkeypatch.setattr("harness.runner.ClientSettings", quick)
+    monkeypatch.setattr("harness.clients.ClientSettings", quick)
     return Bench(tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from harness.client import Client, ClientSettings, Event
 from harness.dialects import dialect
 from harness.errors import EndpointRefused
 from harness.exchange import Outcome, ScoreRequest
-from harness.pacing import Budget, Capacity
+from harness.pacing import Budget, Capacity, Level
 from harness.secrets import Secret
 from tests.fake_endpoint import (
     Altered,
@@ -29,6 +29,7 @@ from tests.fake_endpoint import (
     Reset,
     Script,
     Status,
+    completion,
     first,
     true_logprobs,
     values,
@@ -203,6 +204,50 @@ async def test_the_budget_paces_every_attempt() -> None:
         outcomes = await it.score_all(2, workers=1)
     assert all(map(is_right, outcomes))
     assert it.clock.now == pytest.approx(1000 + 2 / 0.985)
+
+
+def with_headers(headers: Mapping[str, str], status: int = 200) -> Script:
+    """The first request gets these headers, on a truthful reply or with another status."""
+    return lambda number, body: (
+        Status(status, headers, json.dumps(completion(body)).encode()) if number == 1 else None
+    )
+
+
+@pytest.mark.parametrize("status", [200, 400, 429])
+async def test_a_limit_that_a_reply_tells_paces_what_follows(status: int) -> None:
+    """Whatever a reply is, what its headers say of the account holds for all that follows."""
+    budget = Budget()
+    script = with_headers({"x-ratelimit-limit-requests": "60"}, status)
+    async with bench(script, budget=budget, jitter=lambda low, high: 0.0) as it:
+        await it.score_all(1)
+        begun = it.clock.now
+        assert all(map(is_right, await it.score_all(4, workers=2)))
+    assert it.clock.now - begun == pytest.approx((4 - (status != 429)) / 0.985)
+
+
+async def test_nothing_left_is_waited_out_and_cuts_no_level() -> None:
+    """A 429 that says when there is more is a matter of the rate: all wait for that, and no level is cut."""
+    gate = Capacity(Level()).gate()
+    headers = {"X-RateLimit-Remaining-Tokens": "0", "X-RateLimit-Reset-Tokens": "6m40.5s"}
+    async with bench(with_headers(headers, 429), gate=gate, jitter=lambda low, high: 0.0) as it, gate:
+        assert is_right(await it.client.score(request()))
+    assert it.clock.slept == [0, 300]
+    assert gate.level == Level().number
+
+
+async def test_a_refusal_that_says_nothing_cuts_the_level() -> None:
+    """A 429 without such headers is taken for too many at once."""
+    gate = Capacity(Level()).gate()
+    async with bench(first(1, Status(429)), gate=gate) as it, gate:
+        assert is_right(await it.client.score(request()))
+    assert gate.level < Level().number
+
+
+async def test_without_limits_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget that allows everything costs a request nothing: no turn, no clock, no task switch."""
+    monkeypatch.delattr("harness.pacing.budget.Share.wait")
+    async with bench() as it:
+        assert is_right(await it.client.score(request()))
 
 
 @pytest.mark.parametrize(

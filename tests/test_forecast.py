@@ -68,15 +68,13 @@ def test_shared_prefixes(shapes: list[tuple[list[int], int]]) -> None:
 
 
 def test_what_was_met_long_ago_is_forgotten() -> None:
-    """No more tokens are remembered than the window; the last are, and of a context its begin the longest."""
-    prefixes = Prefixes(window=4 * BLOCK)
-    first, *others = ([each] * (3 * BLOCK + 1) for each in range(5))
-    assert [prefixes.spared(first), prefixes.spared(first)] == [0, 3 * BLOCK]
-    assert prefixes.spared(others[0]) == 0
-    assert prefixes.spared(first) == BLOCK
-    for each in others:
-        prefixes.spared(each)
-    assert prefixes.spared(first) == 0
+    """As many tokens as the window are remembered for sure, and of what was met long before nothing is."""
+    prefixes = Prefixes(window=40 * BLOCK)
+    contexts = [[each] * (4 * BLOCK + 1) for each in range(100)]
+    for at, each in enumerate(contexts):
+        assert prefixes.spared(each) == 0
+        assert prefixes.spared(contexts[max(0, at - 4)]) == 4 * BLOCK
+    assert prefixes.spared(contexts[0]) == 0
 
 
 def test_equal_requests_count_once() -> None:

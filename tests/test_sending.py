@@ -97,6 +97,19 @@ def test_a_leader_that_failed_is_followed_by_another() -> None:
     assert given_out(schedule) == [2]
 
 
+def test_nobody_waits_for_a_leader_that_is_delayed() -> None:
+    """Where the first has to be sent again, another leads meanwhile; its own return is taken in as ever."""
+    schedule = Schedule(at_once=8)
+    requests = [request(n, question(7)) for n in range(3)]
+    schedule.add(requests)
+    assert given_out(schedule) == [0]
+    assert schedule.delayed(requests[0]) == 2
+    assert given_out(schedule) == [1]
+    schedule.returned(requests[0])
+    schedule.returned(requests[1])
+    assert given_out(schedule) == [2]
+
+
 def test_short_contexts_do_not_wait() -> None:
     """What is shorter than a block is not worth a wait."""
     schedule = Schedule(at_once=8)

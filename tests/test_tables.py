@@ -292,6 +292,7 @@ def test_readme_excerpt_of_the_items_is_true(tmp_path: Path) -> None:
             n_chars=tuple(json.loads(each["n_chars"])),
             n_bytes=tuple(json.loads(each["n_bytes"])),
             n_words=tuple(json.loads(each["n_words"])),
+            mode=each["mode"],
             n_tokens=tuple(json.loads(each["n_tokens"])),
             context_sha256=tuple(json.loads(each["context_sha256"])),
         )

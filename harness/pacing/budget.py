@@ -1,8 +1,9 @@
 """Requests and tokens a minute of one account, spread evenly and shared fairly by its endpoints.
 
-Start-time fair queueing: each endpoint has a `Share`, and the next request is of the share that has had least,
-however many wait there. What an idle share does not use goes to the others, and is not saved up. (aiolimiter
-refuses a cost above its capacity, lets a whole capacity out at once, knows no shares, and reads the clock itself.)
+Start-time fair queueing: each endpoint has a `Share`, and the next request is of the share that has had
+least, however many wait there. What an idle share does not use goes to the others, and is not saved up.
+(aiolimiter refuses a cost above its capacity, lets a whole capacity out at once, knows no shares, and reads
+the clock itself.)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """So many requests in flight and no more: slots that workers take, shared fairly by an account's endpoints.
 
 The adapters of a base endpoint are computed by the same machines, and so share one `Capacity`; each has a
-`Gate` of its own. A slot that falls free goes to what is to be tried again, then to the gate that holds fewest.
+`Gate` of its own. A slot that falls free goes to what is to be tried again, else to the gate that has fewest.
 """
 
 from __future__ import annotations

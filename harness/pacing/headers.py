@@ -1,8 +1,8 @@
 """What a reply's headers say of an account: `X-RateLimit-{Limit,Remaining,Reset}-{Requests,Tokens}`.
 
-The vendor does not say in which unit `Reset` is, so all usual ones are read: "1s", "6m0s", "250ms", a plain number
-of seconds, and moments: seconds or milliseconds since the epoch, or an HTTP date. `Limit` is taken to be of a
-minute, which it is wherever these headers are documented; where it is of a day, it only does not hold us back.
+The vendor does not say in which unit `Reset` is, so all usual ones are read: "1s", "6m0s", "250ms", a plain
+number of seconds, and moments: seconds or milliseconds since the epoch, or an HTTP date. `Limit` is taken to
+be of a minute; where it is of a longer time it holds nobody back, but that nothing is left still does.
 """
 
 from __future__ import annotations
