@@ -16,14 +16,7 @@ from rich.console import Console
 
 from harness import __version__, examples
 from harness.errors import EndpointRefused, HarnessError, StoreError, UsageError
-from harness.printing import (
-    NAME,
-    print_accuracy,
-    print_comparison,
-    print_outlook,
-    print_result,
-    write_gate,
-)
+from harness.printing import NAME, print_accuracy, print_compared, print_outlook, print_result
 from harness.settings import FILES, CompareSettings, RunSettings, ServeSettings
 from harness.terminal import pairs_table, print_table, reader_may_leave, say, show_other_signs
 
@@ -135,29 +128,10 @@ def compare(
         source: A run's folder; FOLDER#LABEL for one endpoint of it; lm-eval:FILE for a \
 sample file of lm-evaluation-harness. The first endpoint is the baseline.
     """
-    from harness.compared import compare as compare_sources
-    from harness.comparison.gate import passed
     from harness.manifest import Exit
-    from harness.policy import policy_of
 
-    try:
-        policy = policy_of(settings.gate, settings.fail_if_worse_than)
-        comparison = compare_sources(
-            *source,
-            margin=settings.margin,
-            common_only=settings.common_only,
-            baseline=settings.baseline,
-        )
-        checks = None if policy is None else comparison.gate(policy)
-        folder = comparison.write(settings.out)
-        if checks is not None:  # before anything is printed: whoever reads that may go away
-            write_gate(comparison, checks, settings)
-    except StoreError as error:  # a run that cannot be read is no run to compare
-        raise UsageError(f"{error}{_way_out(error, settings)}") from error
-    code = 0 if checks is None or passed(checks) else int(Exit.GATE_FAILED)
-    with reader_may_leave():
-        print_comparison(comparison, settings, folder, checks)
-    return code
+    passed = print_compared(source, settings)
+    return int(Exit.DONE if passed else Exit.GATE_FAILED)
 
 
 @app.command(help_epilogue=examples.RESCORE)
@@ -319,9 +293,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(console: Console, message: str, *, code: int = 2) -> int:
     say(console, f"forced-choice: {message}")
     return code
-
-
-def _way_out(error: StoreError, settings: CompareSettings) -> str:
-    """What to do about a run's folder that cannot be written."""
-    unwritable = isinstance(error.__cause__, PermissionError) and settings.out is None
-    return "; choose another folder with --out" if unwritable else ""

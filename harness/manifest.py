@@ -60,17 +60,6 @@ class Exit(IntEnum):
 
 
 NOTHING_EARLIER = Earlier()
-EMPTY_JOURNAL = JournalStats(
-    replies=0,
-    read=0,
-    failures={},
-    attempts=0,
-    context_tokens=0,
-    forced_tokens=0,
-    prompt_tokens=None,
-    completion_tokens=None,
-    cached_tokens=None,
-)
 
 
 @dataclass(slots=True)
@@ -88,9 +77,9 @@ class EndpointRun:
     """Counts what is sent."""
     forecast: Forecast = field(default_factory=Forecast)
     """What was going to be sent."""
-    before: JournalStats = EMPTY_JOURNAL
+    before: JournalStats = field(default_factory=JournalStats)
     """What the journal held when the session began."""
-    after: JournalStats = EMPTY_JOURNAL
+    after: JournalStats = field(default_factory=JournalStats)
     """And when it ended."""
 
 

@@ -6,6 +6,7 @@ is assumed, and said. Where the run's folder is there already, what its journals
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from harness.endpoints import Endpoint
 from harness.errors import UsageError
 from harness.exchange import ScoreRequest
 from harness.forecast import Forecast, Fresh, Prefixes
+from harness.layout import SHORTCUT
 from harness.plan import KeyMaker
 from harness.planning import planned
 from harness.prepare import Prepared, asked_of
@@ -91,24 +93,29 @@ def foreseen(prepared: Prepared) -> Outlook:
             " its tokenizer as a file, a folder or a hub id, for the plan at least"
         )
     earlier = earlier_manifest(prepared.folder, prepared.identity) or {}
-    tops = {each.label: _top(prepared, each, earlier) for each in prepared.endpoints}
     tallies: dict[str, _Tally] = {}
     with journals_in(prepared.folder) as found:
+        journals = {each.label: found.get(whose(each.identity)) for each in prepared.endpoints}
+        tops = {
+            each.label: _top(prepared, each, earlier, journals[each.label]) for each in prepared.endpoints
+        }
         for alike in _alike(prepared, tops):
-            journals = {each.label: found.get(whose(each.identity)) for each in alike}
-            tally = _tally(prepared, alike, tops[alike[0].label], journals)
-            tallies |= dict.fromkeys(journals, tally)
+            tallies |= dict.fromkeys(
+                (each.label for each in alike), _tally(prepared, alike, tops[alike[0].label], journals)
+            )
     return _outlook(prepared, tallies, tops)
 
 
-def _top(prepared: Prepared, endpoint: Endpoint, earlier: Mapping[str, Any]) -> int:
+def _top(
+    prepared: Prepared, endpoint: Endpoint, earlier: Mapping[str, Any], journal: StoredReplies | None
+) -> int:
     """How many alternatives an endpoint is taken to name: what an earlier session learnt, else the most."""
     if not prepared.settings.shortcut or not dialect(endpoint.dialect).names_tokens:
         return 0
+    if journal is not None and SHORTCUT in journal.meta:
+        return int(json.loads(journal.meta[SHORTCUT])["logprobs"])
     learnt = earlier.get("counts", {}).get(endpoint.label, {}).get("shortcut", {})
-    if learnt.get("used"):
-        return int(learnt["logprobs"])
-    in_vain = learnt.get("why") and earlier["settings"].get("shortcut", True)
+    in_vain = learnt.get("why") and earlier["settings"].get("shortcut")
     return 0 if in_vain else TOPS[0]
 
 
@@ -160,19 +167,19 @@ def _tally(
     prepared: Prepared, alike: Sequence[Endpoint], top: int, journals: Mapping[str, StoredReplies | None]
 ) -> _Tally:
     """Plan once for all of them, and look up what the journal of each answers."""
-    stored = {label: journal for label, journal in journals.items() if journal is not None}
+    stored = {each.label: found for each in alike if (found := journals[each.label]) is not None}
     makers = {each.label: KeyMaker(each.identity) for each in alike}
-    found = _Tally(_Count(), {label: _Count() for label in stored})
+    tally = _Tally(_Count(), {label: _Count() for label in stored})
     known = Fresh()
     asked = asked_of(prepared, alike[0])
     for batch in planned(prepared.suite, asked, lambda item: top if is_single(item) else 0):
         fresh = known.of(request for item in batch.items for request in item.requests)
-        found.unscorable += batch.bad + sum(not item.requests for item in batch.items)
-        found.choices += len(fresh)
-        found.whole.add(merged(fresh))
+        tally.unscorable += batch.bad + sum(not item.requests for item in batch.items)
+        tally.choices += len(fresh)
+        tally.whole.add(merged(fresh))
         for label, journal in stored.items():
-            found.left[label].add(merged(_unanswered(fresh, makers[label], journal)))
-    return found
+            tally.left[label].add(merged(_unanswered(fresh, makers[label], journal)))
+    return tally
 
 
 def _unanswered(

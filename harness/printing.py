@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from harness.errors import StoreError, UsageError
-from harness.terminal import print_table, say
+from harness.terminal import print_table, reader_may_leave, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +71,42 @@ def print_accuracy(accuracy: pd.DataFrame, *, as_json: bool) -> None:
         print_table(accuracy_table(accuracy))
 
 
-def print_comparison(
+def print_compared(sources: Sequence[str], settings: CompareSettings) -> bool:
+    """Compare, write the files and print what came of it; whether it passes the gate, if there is one.
+
+    Raises:
+        UsageError: a source cannot be read, or a file cannot be written.
+    """
+    from harness.compared import compare
+    from harness.comparison.gate import passed
+    from harness.policy import policy_of
+
+    try:
+        policy = policy_of(settings.gate, settings.fail_if_worse_than)
+        comparison = compare(
+            *sources,
+            margin=settings.margin,
+            common_only=settings.common_only,
+            baseline=settings.baseline,
+        )
+        checks = None if policy is None else comparison.gate(policy)
+        folder = comparison.write(settings.out)
+        if checks is not None:  # before anything is printed: whoever reads that may go away
+            _write_gate(comparison, checks, settings)
+    except StoreError as error:  # a run that cannot be read is no run to compare
+        raise UsageError(f"{error}{_way_out(error, settings)}") from error
+    with reader_may_leave():
+        _print_comparison(comparison, settings, folder, checks)
+    return checks is None or passed(checks)
+
+
+def _way_out(error: StoreError, settings: CompareSettings) -> str:
+    """What to do about a run's folder that cannot be written."""
+    unwritable = isinstance(error.__cause__, PermissionError) and settings.out is None
+    return "; choose another folder with --out" if unwritable else ""
+
+
+def _print_comparison(
     comparison: Comparison, settings: CompareSettings, folder: Path, checks: Sequence[Check] | None
 ) -> None:
     """The table and the verdicts; what must be known beside them goes to stderr, and so do the checks."""
@@ -99,7 +134,7 @@ def print_comparison(
         say(console, f"gate: {len(checks) - len(failed)} of {len(checks)} checks passed")
 
 
-def write_gate(comparison: Comparison, checks: Sequence[Check], settings: CompareSettings) -> None:
+def _write_gate(comparison: Comparison, checks: Sequence[Check], settings: CompareSettings) -> None:
     """Write what the gate found where CI systems look."""
     from harness.junit import append_summary, write_junit
 

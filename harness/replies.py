@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,21 +39,21 @@ _WAY_OUT = {
 class JournalStats:
     """What a journal holds in all, whether this run asks for it or not."""
 
-    replies: int
-    read: int
+    replies: int = 0
+    read: int = 0
     """Choices whose log-probability was read off the reply to another request."""
-    failures: dict[str, int]
+    failures: Mapping[str, int] = field(default_factory=dict)
     """How many requests failed for good, by reason."""
-    attempts: int
+    attempts: int = 0
     """How often these requests were sent, by the sessions that ended them."""
-    context_tokens: int
+    context_tokens: int = 0
     """Tokens of contexts, as often as they were sent."""
-    forced_tokens: int
+    forced_tokens: int = 0
     """Tokens of continuations likewise."""
-    prompt_tokens: int | None
+    prompt_tokens: int | None = None
     """As the endpoint counted; None where it never said."""
-    completion_tokens: int | None
-    cached_tokens: int | None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
 
 
 class StoredReplies:

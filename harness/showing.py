@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from harness.caps import HOUR
+from harness.caps import FREE, HOUR, Price, Volume
 from harness.comparison.findings import Findings
 from harness.exports import cells
 from harness.forecast import Fact, compared, money
@@ -109,7 +109,8 @@ def closing_lines(result: RunResult, *, program: str) -> Iterator[str]:
         if progress.retries:
             line += f", retries {retries_text(progress.retries)}"
         yield line
-        yield f"{part.endpoint.label}: {compared(part.forecast, _fact(part), _foreseen_cost(part))}"
+        foreseen = _cost(part.meter.price, part.forecast.volume)
+        yield f"{part.endpoint.label}: {compared(part.forecast, _fact(part), foreseen)}"
     yield from _hours(result.parts, result.seconds)
     yield from result.remarks
     where = f"Files: {result.folder}/ (scores.csv, items.csv, run.json, ...)"
@@ -126,7 +127,7 @@ def closing_lines(result: RunResult, *, program: str) -> Iterator[str]:
 
 def _fact(part: EndpointRun) -> Fact:
     """What this session sent, and what the endpoint said of it."""
-    before, now, price = part.before, part.after, part.meter.price
+    before, now = part.before, part.after
     counted, cached = (
         None if after is None else after - (earlier or 0)
         for after, earlier in (
@@ -140,13 +141,13 @@ def _fact(part: EndpointRun) -> Fact:
         read=part.progress.choices_read,
         counted=counted,
         cached=cached,
-        cost=price.of(part.meter.sent) if price.by_token else None,
+        cost=_cost(part.meter.price, part.meter.sent),
     )
 
 
-def _foreseen_cost(part: EndpointRun) -> float | None:
-    price = part.meter.price
-    return price.of(part.forecast.volume) if price.by_token else None
+def _cost(price: Price, volume: Volume) -> float | None:
+    """What so much costs, where that is known and anything."""
+    return price.of(volume) if price.by_token and price != FREE else None
 
 
 def _hours(parts: Sequence[EndpointRun], seconds: float) -> Iterator[str]:
@@ -165,6 +166,8 @@ def _unscored_lines(parts: Sequence[EndpointRun]) -> Iterator[str]:
             said.setdefault(_for_good(part.progress.unscorable), []).append(part.endpoint.label)
     for what, labels in said.items():
         yield f"{', '.join(labels)}: {what}"
+    if any(part.meter.reason for part in parts):
+        return  # a remark says so, and what to do
     if any(part.refused or part.progress.may_still_be_scored for part in parts):
         yield "Not every item is scored; the same command tries the others again."
     elif not said:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ from hypothesis import strategies as st
 
 from harness import UsageError
 from harness.caps import FREE, Caps, Price, Spending, Volume, told
+from harness.earlier import earlier
 from harness.endpoint_settings import EndpointSettings
 from harness.endpoints import parse_endpoints
 from harness.errors import StoreError
+from harness.forecast import money
 from harness.manifest import Exit
+from harness.outlook import foreseen
+from harness.prepare import prepare
 from harness.prices import Prices, prices_of
 from harness.settings import RunSettings
+from harness.showing import closing_lines
 from harness.suitefile import beneath, read_suite
 from tests.fake_endpoint import FakeEndpoint, Script, Status, first
 from tests.running import Bench, bench
@@ -315,6 +321,64 @@ async def test_money_by_the_hour(bench: Bench) -> None:
         assert endpoint.bodies == []
         assert result.exit is Exit.UNSCORED
         assert "stopped at --max-cost 1e-06" in result.remarks[-1]
+
+
+async def test_sessions_add_up(bench: Bench) -> None:
+    """Each session finds the time that those before took, and counts it at the price of an hour."""
+    async with FakeEndpoint() as endpoint:
+        url = f"it={endpoint.base_url}"
+        taken = 0.0
+        for cap in (10, 20, 30):
+            await bench.run(url, max_requests=cap)
+            timings = bench.manifest()["timings"]
+            assert timings["earlier_s"] == pytest.approx(taken, abs=0.01)
+            taken = timings["earlier_s"] + timings["sending_s"]
+        assert earlier(bench.folder / "run").seconds == pytest.approx(taken, abs=0.01)
+        hour = 3600 / taken  # so that they have cost 1
+        for cap, more in ((0.99, 0), (1000.0, 2)):
+            await bench.run(url, price_hour=hour, max_cost=cap, limit=8)
+            assert (len(endpoint.bodies) > 30) == bool(more)
+
+
+async def test_a_killed_session_counts(bench: Bench) -> None:
+    """What a session had in its journal when it was killed is taken off the cap of the next one, and is
+    answered for the plan."""
+    copied: list[int] = []
+
+    def copy(number: int, body: Any) -> None:
+        if number == 40:
+            shutil.copytree(bench.folder / "run", bench.folder / "killed")
+            copied.append(number)
+
+    async with FakeEndpoint(copy) as endpoint:
+        url = f"it={endpoint.base_url}"
+        await bench.run(url)
+        assert copied
+        whole = len(endpoint.bodies)
+        there = earlier(bench.folder / "killed").volume.requests
+        assert 0 < there < 40
+        prepared = prepare(bench.settings(url, out="killed"), {}, send=False)
+        assert foreseen(prepared).left.requests == whole - there
+        await bench.run(url, out="killed", max_requests=there + 5)
+        assert len(endpoint.bodies) == whole + 5
+
+
+async def test_what_is_said_at_the_end(bench: Bench) -> None:
+    """The closing lines say what was sent and what it cost; after a cap they do not send people to the same
+    command, which would be stopped at once."""
+    async with FakeEndpoint() as endpoint:
+        url = f"it={endpoint.base_url}"
+        result = await bench.run(url, max_requests=20, price_in=100.0, price_out=0.0)
+        said = "\n".join(closing_lines(result, program="x"))
+        count = sum(len(body["tokens"]) for body in endpoint.bodies)
+        assert f"it: sent 20 requests, {count:,} prompt tokens;" in said
+        assert f"; cost {money(count / 10_000)}" in said
+        assert "stopped at --max-requests 20: " in said
+        assert "the same command tries the others again" not in said
+        result = await bench.run(url, price_hour=3600.0)
+        said = "\n".join(closing_lines(result, program="x"))
+        assert f" at 3600 an hour: cost {money(result.seconds)}" in said
+        assert "forecast" in said and "(forecast" not in said
 
 
 async def test_texts_to_be_tokenized_count(bench: Bench) -> None:

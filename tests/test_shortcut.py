@@ -439,3 +439,23 @@ def test_comparing_with_forced_choices(bench: Bench, lettered: Callable[..., Any
         journal.execute("DELETE FROM meta WHERE name = 'shortcut'")
     with pytest.raises(UsageError, match="read off alternatives"):
         compare(*both)
+
+
+def test_a_refusal_while_learning_ends_the_endpoint(lettered: Callable[..., Any]) -> None:
+    """401 to the very first request: the endpoint is given up as ever, its items not tried."""
+    endpoint, result = lettered(lambda number, body: Status(401))
+    assert result.exit is Exit.REFUSED
+    assert len(endpoint.bodies) == 1
+    assert {each["unscored"] for each in items(result.folder)} == {"not tried"}
+
+
+def test_stopping_while_learning_does_not_wait(lettered: Callable[..., Any]) -> None:
+    """Ctrl-C while the learner backs off for minutes ends the run at once."""
+    stop = asyncio.Event()
+
+    def script(number: int, body: dict[str, Any]) -> Status:
+        stop.set()
+        return Status(429, {"Retry-After": "200"})
+
+    _, result = lettered(script, stop=stop)
+    assert result.exit is Exit.INTERRUPTED

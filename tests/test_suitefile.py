@@ -617,6 +617,7 @@ def test_wrong_files_end_the_program(tmp_path: Path, capsys: pytest.CaptureFixtu
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0,=/"), min_size=1, max_size=8)
 names = st.text("abcXYZ019_.-+", min_size=1, max_size=8)
 positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+amounts = st.floats(min_value=0, allow_infinity=False)
 counts = st.integers(1, 2**62)
 tables = st.builds(
     EndpointSettings,
@@ -627,6 +628,7 @@ tables = st.builds(
     token_env=st.just("") | st.text(ascii_uppercase + "_", min_size=1, max_size=9),
     team_env=st.just("") | st.just("MY_TEAM"),
     concurrency=st.none() | st.just("auto") | counts,
+    price_hour=st.none() | amounts,
 )
 chosen: dict[str, st.SearchStrategy[Any]] = {
     "endpoint": st.lists(names.map("dedicated:{}".format) | tables, min_size=1, max_size=4).map(tuple),
@@ -646,6 +648,12 @@ chosen: dict[str, st.SearchStrategy[Any]] = {
     "tpm": st.none() | positive,
     "timeout": positive,
     "patience": positive,
+    "price_in": st.none() | amounts,
+    "price_out": st.none() | amounts,
+    "price_hour": st.none(),
+    "max_requests": st.none() | counts,
+    "max_tokens": st.none() | counts,
+    "max_cost": st.none() | positive,
     "data_dir": st.none() | words.map(Path) | words.map(Path("~", "x").joinpath),
     "out": st.none() | words.map(Path) | st.just(Path("~/x")) | st.just(Path("/a/b")),
 }

@@ -44,7 +44,8 @@ def mmlu_section(bench: Bench) -> list[Figure]:
         four = measure(every, endpoint)
     apart, items = largest_difference(read / "items.csv", forced / "items.csv")
     bench.say(
-        f"  {ours.wall:.1f} s, {ours.processor:.1f} s of processor time; each forced {four.wall:.1f}, {four.processor:.1f}"
+        f"  {ours.wall:.1f} s, {ours.processor:.1f} s of processor time;"
+        f" {four.wall:.1f} s and {four.processor:.1f} s with each choice forced"
     )
     few = f"{four.requests:,} with each choice forced"
     return [

@@ -11,9 +11,8 @@ ACHIEVED = 0.97
 """Of the allowance, over a minute."""
 MINUTE = 60.0
 
-CAPACITIES = (5, 50, 200)
-LATENCY = 0.4
-"""Seconds that each request takes: at 200 at once 500 a second, which leaves client and endpoint idle."""
+CAPACITIES = {5: 0.4, 50: 0.4, 200: 0.8}
+"""Requests at once, and seconds that each takes: 250 a second at most, so that client and endpoint idle."""
 FIXED_SECONDS, FIXED_FROM = 20.0, 5
 ADAPTIVE_SECONDS, ADAPTIVE_FROM = 62.0, 30
 """How long is watched, and from which second on counts."""
@@ -41,11 +40,11 @@ def rpm_section(bench: Bench) -> list[Figure]:
 
 def capacity_section(bench: Bench) -> list[Figure]:
     """Adaptive concurrency against an endpoint that refuses more at once than it does not tell."""
-    return [each for capacity in CAPACITIES for each in _capacity(bench, capacity)]
+    return [each for pair in CAPACITIES.items() for each in _capacity(bench, *pair)]
 
 
-def _capacity(bench: Bench, capacity: int) -> list[Figure]:
-    with Instant(bench.tokenizer, "--capacity", str(capacity), "--latency", str(LATENCY)) as endpoint:
+def _capacity(bench: Bench, capacity: int, latency: float) -> list[Figure]:
+    with Instant(bench.tokenizer, "--capacity", str(capacity), "--latency", str(latency)) as endpoint:
         fixed = bench.run(endpoint.url, "hellaswag", "--concurrency", str(capacity))
         best = _rate(watched(fixed, endpoint, FIXED_SECONDS)[1], FIXED_FROM, FIXED_SECONDS)
         auto = bench.run(endpoint.url, "hellaswag", "--concurrency", "auto")

@@ -9,6 +9,7 @@ another machine. A ratio is the median of those of the rounds. What each part is
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -48,6 +49,8 @@ def main() -> int:
     names = given.only.split(",")
     if unknown := [name for name in names if name not in SECTIONS]:
         parser.error(f"--only {','.join(unknown)}: there are {', '.join(SECTIONS)}")
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]  # everything here is on loopback
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(given.shared.resolve(), Path(scratch), given.repeat, given.lm_eval_repeat)
         for needed in (bench.tokenizer, bench.hellaswag):
