@@ -3,7 +3,8 @@
 # make check   formatting, lint, types
 # make real    serves a real tiny model and runs every task of the shared data; FULL=1: long tasks whole too
 # make local   installs the extra `local` and tests models through transformers
-# make bench   how long a comparison of 60,000 items on four endpoints takes, and how much memory
+# make bench   how fast the program is beside a bare loop and lm-evaluation-harness, and how kind to the endpoint
+# make bench-compare  how long a comparison of 60,000 items on four endpoints takes, and how much memory
 # make soak    64 clients on the embedded endpoint for two minutes
 # make school  writes the samples anew and trains the reference model and its adapters (an hour, torch)
 # make lock    renews the tested versions in requirements.lock
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHARED ?= ../shared
 
-.PHONY: eval test check real local bench soak school lock install clean
+.PHONY: eval test check real local bench bench-compare soak school lock install clean
 
 eval: install
 	$(BIN)/forced-choice run --tasks sample_mmlu:cloze,sample_hellaswag \
@@ -36,6 +37,9 @@ local: install
 	$(BIN)/python -m pytest tests/local
 
 bench: install
+	$(BIN)/python -m tests.bench.speed --shared $(SHARED) $(if $(ONLY),--only $(ONLY))
+
+bench-compare: install
 	$(BIN)/python -m tests.bench.comparing
 
 soak: install

@@ -136,7 +136,7 @@ def character_ids(text: str) -> list[int]:
 
 async def test_unconditional_requests_are_sent_when_asked_for_and_shared(bench: Bench) -> None:
     """MMLU's four letters are asked once after nothing and once after "Answer:", whatever the items."""
-    plain: dict[str, Any] = {"tasks": "mmlu"}
+    plain: dict[str, Any] = {"tasks": "mmlu", "shortcut": False}
     async with FakeEndpoint() as endpoint:
         await bench.run(endpoint.base_url, **plain)
         before = len(endpoint.bodies)

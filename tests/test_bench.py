@@ -228,10 +228,10 @@ async def test_what_is_no_request_is_refused_and_counted() -> None:
 
 def test_counts_begin_anew() -> None:
     """DELETE /counts forgets; tokens and the seconds since the first request are counted."""
-    now = 10.0
-    endpoint = Endpoint(ANSWERS, Limits(), clock=lambda: now)
+    times = iter((10.0, 10.5, 12.0))
+    endpoint = Endpoint(ANSWERS, Limits(), clock=lambda: next(times))
     body = FRIENDLI.build(request([1, 2, 3], [4, 5]), "model")
-    for now in (10.0, 10.5, 12.0):
+    for _ in range(3):
         endpoint.reply(b"POST", b"/v1/completions", body)
     found = counts(endpoint)
     assert (found["requests"], found["prompt_tokens"], found["forced_tokens"]) == (3, 9, 6)

@@ -334,7 +334,7 @@ async def test_sessions_add_up(bench: Bench) -> None:
             assert timings["earlier_s"] == pytest.approx(taken, abs=0.01)
             taken = timings["earlier_s"] + timings["sending_s"]
         assert earlier(bench.folder / "run").seconds == pytest.approx(taken, abs=0.01)
-        hour = 3600 / taken  # so that they have cost 1
+        hour = 3600.0 / taken  # so that they have cost 1
         for cap, more in ((0.99, 0), (1000.0, 2)):
             await bench.run(url, price_hour=hour, max_cost=cap, limit=8)
             assert (len(endpoint.bodies) > 30) == bool(more)
@@ -371,7 +371,7 @@ async def test_what_is_said_at_the_end(bench: Bench) -> None:
         result = await bench.run(url, max_requests=20, price_in=100.0, price_out=0.0)
         said = "\n".join(closing_lines(result, program="x"))
         count = sum(len(body["tokens"]) for body in endpoint.bodies)
-        assert f"it: sent 20 requests, {count:,} prompt tokens;" in said
+        assert f"sent 20 requests, {count:,} prompt tokens;" in said
         assert f"; cost {money(count / 10_000)}" in said
         assert "stopped at --max-requests 20: " in said
         assert "the same command tries the others again" not in said

@@ -177,6 +177,15 @@ def test_an_endpoint_that_queues(capacity: int, levels: Sequence[int]) -> None:
     assert level.number == 2 * clean
 
 
+def test_the_first_replies_of_a_level_are_of_the_time_before() -> None:
+    """They began when fewer were in flight, and so say nothing of how long replies take now."""
+    level = Watched()
+    level.until_raised()
+    level.clean(level.number)
+    level.clean(FEWEST, seconds=0.4)
+    assert level.levels == [8, 4]
+
+
 def test_an_endpoint_that_grows_is_found_out() -> None:
     """A level that was kept because more only queued is doubled on once more brings more."""
     level = Watched()
@@ -417,3 +426,28 @@ def test_gates_to_one_capacity_share_it_fairly(slots: int, workers: Sequence[int
     for which in left:
         fair[which] = (1000.0 * slots - sum(fair[each] for each in few)) / len(left)
     assert done == pytest.approx(fair, rel=0.02)
+
+
+def test_a_gate_that_was_idle_has_saved_up_no_turns() -> None:
+    """Who comes late gets its part from then on, and not what it did not want before."""
+    capacity = Capacity(1)
+    done = [0, 0]
+
+    async def work(gate: Gate, which: int) -> None:
+        while True:
+            async with gate:
+                await asyncio.sleep(0.1)
+                done[which] += 1
+
+    async def both() -> None:
+        early, late = capacity.gate(), capacity.gate()
+        tasks = [asyncio.create_task(work(early, 0)) for _ in range(2)]
+        await asyncio.sleep(50)
+        done[:] = [0, 0]
+        tasks += [asyncio.create_task(work(late, 1)) for _ in range(2)]
+        await asyncio.sleep(20)
+        for each in tasks:
+            each.cancel()
+
+    in_virtual_time(both())
+    assert done == pytest.approx([100, 100], abs=2)

@@ -201,12 +201,12 @@ async def test_the_server_is_killed(
     """A server that is gone ends the run with unscored items and a remark; the same command goes on."""
     score, sent = Client.score, 0
 
-    async def scoring(client: Client, request: ScoreRequest) -> Outcome:
+    async def scoring(client: Client, request: ScoreRequest, *rest: Any) -> Outcome:
         nonlocal sent
         sent += 1
         if sent == 60:
             started[0].kill()
-        return await score(client, request)
+        return await score(client, request, *rest)
 
     monkeypatch.setattr(Client, "score", scoring)
     asked = settings("embedded", limit=40, out=tmp_path / "run")

@@ -190,8 +190,6 @@ class Level:
         else:
             self._failed = 0
         self._clean = min(self._clean, self.number)
-        if self._base is not None and self._base[0] > self.number:
-            self._base = None
         self._begin(price * self._patience)
         self._told(f"{burst.refused} of {burst.in_flight} were refused with 429")
 
