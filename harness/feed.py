@@ -39,8 +39,10 @@ class Feed:
 
     def close(self) -> None:
         """Nothing more is to go out."""
+        if self._offered is not None:  # it never went
+            self._schedule.returned(self._offered, computed=False)
+            self._offered = None
         self._schedule.clear()
-        self._offered = None
         self._room.set()
         self.end()
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -283,6 +284,7 @@ def _shortcut(part: EndpointRun) -> dict[str, Any]:
     return {"used": True, **json.loads(noted)} if noted else {"used": False, "why": part.lesson.why}
 
 
+@cache
 def _versions() -> dict[str, str]:
     found = {}
     for name in LIBRARIES:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from itertools import islice
 from random import Random
+from typing import NamedTuple
 
 from harness.converting import description_of, item_of, item_or_bad
 from harness.errors import UsageError
@@ -196,11 +197,10 @@ def prompts(
         orders: with each item in the other cyclic orders of its choices.
     """
     drawers: dict[str, Callable[[Item | None], Sequence[Item]]] = {}
-    descriptions: dict[str, str] = {}
-    prefixes: dict[str, tuple[Sequence[Item], str]] = {}
+    fronts = _Fronts(task)
     left = sum(map(len, chosen.values()))
     reading = iter(rows)
-    all_draw = bool(shots) and task.shots.draw == "random"
+    all_draw = bool(shots) and task.shots.draw == "random"  # also for rows that nobody asks for
     while left and (row := next(reading, None)) is not None:
         subject = row.subject
         is_chosen = row.index in chosen.get(subject, ())
@@ -216,20 +216,35 @@ def prompts(
         if isinstance(item, BadItem):
             yield item
             continue
-        if subject not in descriptions:
-            descriptions[subject] = description_of(task, subject)
-        if subject not in prefixes or prefixes[subject][0] is not drawn:
-            prefixes[subject] = drawn, prompt_prefix(task, subject, drawn)
+        front = fronts.of(subject, drawn)
         others = other_orders(task, row, item) if orders else ()
-        yield Prompt(
-            item,
-            prefixes[subject][1],
-            shots,
-            description=descriptions[subject],
-            examples=drawn,
-            delimiter=task.delimiter,
-            orders=others,
-        )
+        yield Prompt(item, front.prefix, shots, front.description, drawn, task.delimiter, orders=others)
+
+
+class _Front(NamedTuple):
+    """What stands before the questions of a subject."""
+
+    description: str
+    shots: Sequence[Item]
+    prefix: str
+    """Both, as text."""
+
+
+class _Fronts:
+    """Makes what stands before questions, anew only where it is not that of the subject's question before."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._last: dict[str, _Front] = {}
+
+    def of(self, subject: str, shots: Sequence[Item]) -> _Front:
+        """Before a question of this subject, with these shots."""
+        last = self._last.get(subject)
+        if last is None or last.shots is not shots:
+            description = last.description if last else description_of(self._task, subject)
+            last = _Front(description, shots, prompt_prefix(self._task, subject, shots))
+            self._last[subject] = last
+        return last
 
 
 def prompt_prefix(task: Task, subject: str, shots: Sequence[Item]) -> str:

@@ -60,6 +60,7 @@ def returning(change: Any) -> Any:
             returning(lambda item: replace(item, pairs=(replace(item.pairs[0], choice="\ud800"),))),
             "half a char",
         ),
+        (returning(lambda item: replace(item, id="\ud800")), "half a char"),
         (returning(lambda item: replace(item, gold=(5,))), r"right choices are \(5,\), of 2"),
         (returning(lambda item: replace(item, gold=())), r"right choices are \(\), of 2"),
         (returning(lambda item: replace(item, index=5)), "the Item of another row"),

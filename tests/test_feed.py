@@ -138,3 +138,14 @@ async def test_a_worker_that_is_cancelled_takes_nothing_with_it() -> None:
     await workers.back(0)
     async with asyncio.timeout(5):
         await workers.tasks[1]
+
+
+async def test_what_was_offered_when_the_feed_closed_is_not_waited_for() -> None:
+    """A request that somebody was told of and did not take any more keeps nobody waiting."""
+    feed = Feed(2)
+    await feed.put([request(0), request(1)])
+    assert await feed.wait(2)
+    feed.close()
+    assert feed.next() is None
+    async with asyncio.timeout(5):
+        assert not await feed.wait(2)

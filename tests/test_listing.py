@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.data import listing
 from harness.data.listing import CHUNK, Listing
 from harness.plan import listed
 from harness.prompts import Selection
@@ -68,9 +69,16 @@ def test_the_temporary_file_ends_with_the_list() -> None:
     assert not folder.exists()
 
 
-@given(st.lists(st.booleans(), max_size=40), st.integers(0, 5))
-def test_only_chosen_items_are_kept(chosen: list[bool], before: int) -> None:
-    """Of the last task only what was drawn stays, numbered on; tasks before it stay as they are."""
+@given(st.lists(st.booleans(), max_size=40), st.integers(0, 5), st.integers(1, 7))
+def test_only_chosen_items_are_kept(chosen: list[bool], before: int, chunk: int) -> None:
+    """Of the last task only what was drawn stays, numbered on, however many are looked at together; tasks
+    before it stay as they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listing, "CHUNK", chunk)
+        _keep_chosen(chosen, before)
+
+
+def _keep_chosen(chosen: list[bool], before: int) -> None:
     found = Listing()
     earlier = [replace(record(at), task="earlier") for at in range(before)]
     later = [replace(record(at), ordinal=before + at) for at in range(len(chosen))]

@@ -154,6 +154,26 @@ def test_a_bad_row_keeps_its_place() -> None:
     assert [isinstance(each, Prompt) for each in found] == [True, False, True]
 
 
+@pytest.mark.parametrize(
+    ("draw", "shots", "looked_at"), [("first_n", 2, 2), ("random", 2, 7), ("random", 0, 2)]
+)
+def test_rows_that_are_not_asked_are_looked_at_only_where_all_draw_shots(
+    draw: str, shots: int, looked_at: int
+) -> None:
+    """A row becomes an item where it is asked, or where one generator is consumed row after row."""
+    seen: list[int] = []
+
+    def item(row: Row) -> Item:
+        seen.append(row.index)
+        return item_of(row)
+
+    task = make_task(item=item, shots=Shots(split="dev", draw=draw))  # type: ignore[arg-type]
+    pools = {"": [item_of(row) for row in make_rows(3, name="dev")]}
+    found = list(prompts(task, make_rows(9), shots=shots, pools=pools, chosen={"": frozenset({3, 6})}))
+    assert [each.item.index for each in found if isinstance(each, Prompt)] == [3, 6]
+    assert len(seen) == looked_at
+
+
 @pytest.mark.parametrize("draw", ["first_n", "random"])
 def test_no_row_is_read_beyond_the_last_chosen_one(draw: str) -> None:
     """Of a long file only what is needed is read: all up to the last chosen row of any subject."""

@@ -9,11 +9,14 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from harness.errors import StoreError
@@ -141,6 +144,25 @@ def test_both_item_tables_say_the_same(frame: pd.DataFrame, tmp_path: Path) -> N
     assert len(rows) == 20
     assert rows[0]["sums"] == [-2.0, -2.5]
     assert [each["unscored"] for each in rows[-4:]] == [None, None, "500: busy", "not tried"]
+
+
+SUMS = st.floats(max_value=0, allow_nan=False, allow_infinity=False)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(SUMS, st.sampled_from([None, True, False])), min_size=1, max_size=5))
+def test_lists_in_the_csv_are_json(choices: list[tuple[float, bool | None]]) -> None:
+    """Whatever numbers and nulls a list has, its cell is what the standard library writes."""
+    sums, greedy = zip(*choices, strict=True)
+    record = replace(item("hellaswag", 0).record, n_chars=(1,) * len(sums), n_bytes=(2,) * len(sums))
+    score = ItemScore(record, sums, greedy=greedy)
+    with TemporaryDirectory() as folder:
+        write_results(Path(folder), {"one": [score]}, [TaskTable("hellaswag", 0, ("nll",))])
+        with (Path(folder) / "items.csv").open(newline="") as file:
+            (row,) = csv.DictReader(file)
+    assert row["sums"] == json.dumps(sums)
+    assert row["greedy"] == json.dumps([None if each is None else int(each) for each in greedy])
+    assert row["context_sha256"] == json.dumps(record.context_sha256)
 
 
 def test_the_same_scores_give_the_same_bytes(tmp_path: Path) -> None:

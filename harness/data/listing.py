@@ -11,6 +11,7 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Collection, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -65,16 +66,20 @@ class Listing:
             first: the ordinal that the first of them gets; the others follow.
         """
         self.flush()
+        numbers = count(first)
+        last = -1
+        query = """SELECT ordinal, subject, "index" FROM items WHERE task = ? AND ordinal > ?
+            ORDER BY ordinal LIMIT ?"""
         with self._lock:
-            query = 'SELECT ordinal, subject, "index" FROM items WHERE task = ? ORDER BY ordinal'
-            rows = self._file.execute(query, (task,)).fetchall()
-            kept = [ordinal for ordinal, subject, index in rows if index in chosen[subject]]
-            dropped = {ordinal for ordinal, _, _ in rows}.difference(kept)
             self._file.execute("BEGIN")
-            self._file.executemany("DELETE FROM items WHERE ordinal = ?", ((each,) for each in dropped))
-            # Ordinals only become smaller, in order: none meets another.
-            moved = ((first + at, ordinal) for at, ordinal in enumerate(kept))
-            self._file.executemany("UPDATE items SET ordinal = ? WHERE ordinal = ?", moved)
+            while rows := self._file.execute(query, (task, last, CHUNK)).fetchall():
+                kept = [ordinal for ordinal, subject, index in rows if index in chosen[subject]]
+                dropped = {ordinal for ordinal, _, _ in rows}.difference(kept)
+                self._file.executemany("DELETE FROM items WHERE ordinal = ?", ((each,) for each in dropped))
+                # Ordinals only become smaller, in order: none meets another, nor is read again.
+                moved = ((next(numbers), ordinal) for ordinal in kept)
+                self._file.executemany("UPDATE items SET ordinal = ? WHERE ordinal = ?", moved)
+                last = rows[-1][0]
             self._file.execute("COMMIT")
 
     def __iter__(self) -> Iterator[ItemRecord]:

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -89,7 +90,7 @@ class Instant:
             pass
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Bench:
     """What all measurements share."""
 
@@ -98,8 +99,7 @@ class Bench:
     scratch: Path
     repeat: int = 5
     lm_eval_repeat: int = 5
-    say: Callable[[str], None] = field(default=lambda text: print(text, file=sys.stderr, flush=True))
-    _runs: int = 0
+    _numbers: Iterator[int] = field(default_factory=count)
 
     @property
     def tokenizer(self) -> Path:
@@ -121,10 +121,13 @@ class Bench:
                 (folder / name).symlink_to(found)
         return folder
 
+    def say(self, text: str) -> None:
+        """Tell whoever waits how far it is; the tables alone go to standard output."""
+        print(text, file=sys.stderr, flush=True)
+
     def run(self, url: str, tasks: str, *more: str, out: Path | None = None) -> list[str]:
         """The command of a run, into a folder of its own."""
-        self._runs += 1
-        out = out or self.scratch / f"run{self._runs}"
+        out = out or self.scratch / f"run{next(self._numbers)}"
         command = [*PROGRAM, "run", "--endpoint", f"bench={url}", "--tasks", tasks, "--out", str(out)]
         return [*command, "--tokenizer", str(self.tokenizer), "--data-dir", str(self.data), *more]
 
@@ -213,17 +216,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
-        first, *rest = (
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in _numbered(cells, widths)
-        )
-        return f"| {' | '.join([first, *rest])} |"
+        others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        return f"| {' | '.join([cells[0].ljust(widths[0]), *others])} |"
 
-    rule = [("-" * (w - 1) + ":" if i else "-" * w) for i, w in enumerate(widths)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join([line(head), line(rule), *map(line, rows)])
-
-
-def _numbered(cells: Sequence[str], widths: Sequence[int]) -> list[tuple[int, tuple[str, int]]]:
-    return list(enumerate(zip(cells, widths, strict=True)))
 
 
 def machine() -> str:
