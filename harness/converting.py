@@ -70,15 +70,15 @@ def _no_item(found: object, row: Row) -> str:
     if (found.task, found.subject, found.index) != (row.task, row.subject, row.index):
         return "returned the Item of another row; make it with row.item()"
     texts = [text for pair in found.pairs for text in (pair.context, pair.continuation, pair.choice)]
+    texts += found.id, found.cluster
+    if not found.pairs or not all([isinstance(text, str) for text in texts]):
+        return "returned an Item without choices, or with some that are no texts"
     try:
-        "".join([*texts, found.id, found.cluster]).encode()
-    except TypeError:
-        texts = []
+        for text in texts:
+            if not text.isascii():  # which is known without a look at the text
+                text.encode()
     except UnicodeEncodeError:
         return "returned an Item that holds half a character (a lone surrogate)"
-    if not texts:
-        return "returned an Item without choices, or with some that are no texts"
-    there = range(len(found.pairs))
-    if not found.gold or not all(each in there for each in found.gold):
+    if not found.gold or not set(found.gold).issubset(range(len(found.pairs))):
         return f"returned an Item whose right choices are {found.gold!r}, of {len(found.pairs)}"
     return ""

@@ -10,8 +10,9 @@ import json
 import sys
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b, sha256
+from typing import Any
 
 from harness.encoding import EncodedItem
 from harness.exchange import ScoreRequest
@@ -106,30 +107,26 @@ def plan_item(
         asides: what is asked beside, by name.
         top_of: how many alternatives to ask for; 0: each choice is forced in a request of its own.
     """
-    record = listed(encoded.prompt, ordinal)
-    hashes = {context: sha256(context.encode()).hexdigest() for context in dict.fromkeys(encoded.contexts)}
-    top = 0 if encoded.problem else top_of(encoded)
-    requests = () if encoded.problem else tuple(_requests(encoded, maker, top))
-    beside = (
-        {}
-        if encoded.problem
-        else {name: _requests(each, maker, top_of(each)) for name, each in asides.items()}
-    )
-    planned = replace(
-        record,
-        prompt_hash=sha256(encoded.prompt.first_context.encode()).hexdigest(),
-        context_sha256=tuple(hashes[context] for context in encoded.contexts),
-        keys=tuple(request.key for request in requests),
-        n_tokens=tuple(len(request.forced_ids) for request in requests),
-        mode="" if encoded.problem else SINGLE if top else FORCED,
-        problem=encoded.problem,
+    if encoded.problem:
+        problem = _record(encoded.prompt, ordinal, problem=encoded.problem, **_hashes(encoded))
+        return PlannedItem(encoded, problem, ())
+    top = top_of(encoded)
+    requests = _requests(encoded, maker, top)
+    beside = {name: _requests(each, maker, top_of(each)) for name, each in asides.items()}
+    record = _record(
+        encoded.prompt,
+        ordinal,
+        keys=tuple([request.key for request in requests]),
+        n_tokens=tuple([len(request.forced_ids) for request in requests]),
+        mode=SINGLE if top else FORCED,
         asides=tuple(
-            AsideRecord(name, tuple(request.key for request in each), asides[name].problem)
+            AsideRecord(name, tuple([request.key for request in each]), asides[name].problem)
             for name, each in beside.items()
         ),
+        **_hashes(encoded),
     )
     every = (*requests, *(request for each in beside.values() for request in each))
-    return PlannedItem(encoded, planned, every)
+    return PlannedItem(encoded, record, every)
 
 
 def listed(prompt: Prompt | BadItem, ordinal: int, shots: int = 0) -> ItemRecord:
@@ -148,6 +145,11 @@ def listed(prompt: Prompt | BadItem, ordinal: int, shots: int = 0) -> ItemRecord
             n_bytes=(),
             problem=prompt.problem,
         )
+    return _record(prompt, ordinal)
+
+
+def _record(prompt: Prompt, ordinal: int, **planned: Any) -> ItemRecord:
+    """What is known of an item by itself, and what planning adds."""
     item = prompt.item
     measured = _measured(item)
     return ItemRecord(
@@ -160,9 +162,17 @@ def listed(prompt: Prompt | BadItem, ordinal: int, shots: int = 0) -> ItemRecord
         gold=item.gold,
         cluster=item.cluster,
         n_chars=tuple(map(len, measured)),
-        n_bytes=tuple(len(text.encode()) for text in measured),
-        n_words=tuple(max(1, len(text.split())) for text in measured),
+        n_bytes=tuple([len(text) if text.isascii() else len(text.encode()) for text in measured]),
+        n_words=tuple([len(text.split()) or 1 for text in measured]),
+        **planned,
     )
+
+
+def _hashes(encoded: EncodedItem) -> dict[str, Any]:
+    """Hexadecimal SHA-256 of the contexts, each hashed once."""
+    first = encoded.prompt.first_context
+    found = {each: sha256(each.encode()).hexdigest() for each in dict.fromkeys((first, *encoded.contexts))}
+    return {"prompt_hash": found[first], "context_sha256": tuple([found[each] for each in encoded.contexts])}
 
 
 def _measured(item: Item) -> list[str]:

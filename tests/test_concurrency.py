@@ -128,8 +128,8 @@ def test_less_than_was_clean(refused: int, left: int) -> None:
 
 @pytest.mark.parametrize(("start", "step"), [(5, 1), (40, 2), (200, 10)])
 def test_a_step_is_paid_for_before(start: int, step: int) -> None:
-    """Later raises are of 5 %, one at least, and each after a hundred clean replies for every one that it may
-    cost; those that fail in a row wait longer, up to four times."""
+    """Later raises are of 5 %, one at least, after a hundred clean replies for every one that they may cost;
+    those that fail in a row wait longer, up to four times, and what held has cost nothing."""
     level = at(start)
     waits = []
     for _ in range(5):
@@ -140,7 +140,7 @@ def test_a_step_is_paid_for_before(start: int, step: int) -> None:
         assert level.number == start
     assert [each + 1 for each in waits] == [PRICE * step * times for times in (1, 1, 2, 4, 4)]
     level.until_raised()
-    assert level.until_raised() == PRICE * max(1, round((start + step) * 0.05))
+    assert level.until_raised() == (start + step) + max(FEWEST, start + step)  # that is paid for already
 
 
 def test_a_step_that_cost_more_is_paid_for_next_time() -> None:

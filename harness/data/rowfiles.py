@@ -70,7 +70,8 @@ def read_parquet(path: Path, name: str) -> RowFile:
         number = 0
         try:
             with parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
-                for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                # In one thread: of every other one some megabytes of pyarrow's memory would stay.
+                for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
                     for values in batch.to_pylist():
                         yield Record(row_place(number), values)
                         number += 1

@@ -1,9 +1,9 @@
 """How many requests an endpoint takes at once, found out from what comes back; pure, no clock.
 
 Start low and double while all goes well. At the first 429 go back to the last level that was clean; from then
-on feel upwards in steps of 5 %, and so seldom that one that fails costs less than 1 % of all replies. An
-endpoint that lets requests queue refuses none: there a level is kept only if it brought more replies a second
-than a lower one.
+on feel upwards in steps of 5 %, each of which must be paid for: since the last refusal there were so many
+clean replies that what the step costs if it fails is less than 1 % of them. An endpoint that lets requests
+queue refuses none: there a level is kept only if it brought more replies a second than a lower one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STEP = 0.05
 """Of a level, added where one has been refused before; one request at least."""
 
 PRICE = 100
-"""Clean replies before a step, for each reply that its failure would cost: less than 1 %."""
+"""Clean replies since the last refusal, for each reply that a step costs if it fails: less than 1 %."""
 
 WAITS = (1, 1, 2, 4)
 """Times that price, by the number of raises that have failed in a row."""
@@ -99,7 +99,13 @@ class Level:
         """The last epoch that a burst of refusals has ended; what was sent until then is the same burst's."""
         self._seconds = 0.0
         """Mean duration of a request, over the last whole round; 0: not known yet."""
-        self._begin(_step(self.number))
+        self._lost = 0.0
+        """Replies that the pause cost which the last failed step brought."""
+        self._paid = 0
+        """Clean replies since the last raise that did not hold."""
+        self._needed = 0
+        """Of these before the next raise."""
+        self._begin()
 
     # ---------------------------------------------------------------------------------------- what came back
 
@@ -118,10 +124,11 @@ class Level:
         if self._resting:
             self._resting -= 1
             return
+        self._paid += 1
         self._count += 1
         if self._count > self.number:  # the first ones began when fewer were in flight
             self._measure(seconds)
-        if self._count >= self._needed:
+        if self._count >= self.number + self._round and self._paid >= self._needed:
             self._held()
 
     def refused(self, sent: int, *, in_flight: int, pause: float = 0.0) -> None:
@@ -157,11 +164,7 @@ class Level:
         """Enough replies have come at this level: go on to the next, or back where it is of no use."""
         rate = self.number / self._seconds if self._seconds else 0.0  # Little's law
         if self._base is not None and self._brought_nothing(rate, *self._base):
-            self._queues, self._doubling = True, False
-            self._failed += 1
-            self._clean = self._base[0]
-            self._set(self._clean, f"{self.number} brought hardly more replies a second: they only queue")
-            self._begin(self._clean * self._patience)
+            self._return_to(self._base[0])
             return
         if self._base is None or not self._base[0] < self.number < TELLING * self._base[0]:
             self._base = self.number, rate
@@ -173,7 +176,15 @@ class Level:
         if self.number < self.most:
             step = self.number if self._doubling else _step(self.number)
             self._set(min(self.most, self.number + step), f"all went well with {self.number}")
-        self._begin(_step(self.number))
+        self._needed = 0 if self._doubling else round(PRICE * (_step(self.number) + self._lost))
+        self._begin()
+
+    def _return_to(self, level: int) -> None:
+        """A higher one was of no use: the next try is to be paid for as if all that it adds were refused."""
+        self._queues, self._doubling = True, False
+        self._clean = level
+        self._set(level, f"{self.number} brought hardly more replies a second: they only queue")
+        self._failed_at(level)
 
     def _brought_nothing(self, rate: float, lower: int, before: float) -> bool:
         """Whether a lower level brought about as many replies a second as this one does."""
@@ -182,16 +193,23 @@ class Level:
     def _settle(self, burst: _Burst) -> None:
         """What was sent after a cut comes back: the burst is over."""
         self._burst = None
-        price = _step(self.number)
+        self._clean = min(self._clean, self.number)
+        step = _step(self.number)
         if burst.clean < burst.level <= burst.clean + _step(burst.clean):  # a step, as the next one will be
-            self._failed += 1
-            lost = burst.pause * self.number / self._seconds if self._seconds else 0.0
-            price = max(price, round(burst.refused + lost))
+            self._lost = burst.pause * self.number / self._seconds if self._seconds else 0.0
+            self._failed_at(max(step, burst.refused) + self._lost)
         else:
             self._failed = 0
-        self._clean = min(self._clean, self.number)
-        self._begin(price * self._patience)
+            self._paid, self._needed = 0, PRICE * step
+            self._begin()
         self._told(f"{burst.refused} of {burst.in_flight} were refused with 429")
+
+    def _failed_at(self, price: float) -> None:
+        """A raise did not hold; `price`: replies that it costs if it fails again."""
+        self._failed += 1
+        self._paid = 0
+        self._needed = round(PRICE * price * WAITS[min(self._failed, len(WAITS) - 1)])
+        self._begin()
 
     def _set(self, number: int, reason: str) -> None:
         self.number = number
@@ -204,15 +222,10 @@ class Level:
 
     # ------------------------------------------------------------------------------------------ the evidence
 
-    def _begin(self, price: int) -> None:
-        """Count anew; `price`: replies that the next raise costs if it fails."""
+    def _begin(self) -> None:
+        """Count anew."""
         self._count = self._resting = self._measured = 0
         self._sum = 0.0
-        self._needed = self.number + self._round if self._doubling else PRICE * price
-
-    @property
-    def _patience(self) -> int:
-        return WAITS[min(self._failed, len(WAITS) - 1)]
 
     @property
     def _round(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self
 from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,8 @@ LONGEST_END = 60.0
 """Seconds that a run may take to end once it is interrupted."""
 _LOOK = 0.1
 """Seconds between two looks at a run."""
+_SHOWN = 4000
+"""Bytes of what a failed program said."""
 
 
 class Measured(NamedTuple):
@@ -155,17 +158,14 @@ def measure(
     with tempfile.TemporaryFile() as said:
         begun = time.monotonic()
         process = _started(command, said, env)
-        while watch is not None:
-            watch(process.pid)
-            if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-                break
-            time.sleep(_LOOK)
-        _, status, used = os.wait4(process.pid, 0)
+        try:
+            used = _ended(process, watch)
+        except BaseException:
+            process.kill()
+            raise
         wall = time.monotonic() - begun
-        process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            said.seek(0)
-            raise Failed(f"{' '.join(command)}\nexit {process.returncode}\n{said.read()[-4000:].decode()}")
+            raise Failed(f"{' '.join(command)}\nexit {process.returncode}\n{_end_of(said)}")
     counts = endpoint.counts() if endpoint is not None else {}
     return Measured(
         wall,
@@ -192,8 +192,7 @@ def watched(command: Sequence[str], endpoint: Instant, seconds: float) -> tuple[
         try:
             while (first := endpoint.counts()["first"]) is None or time.monotonic() < first + seconds:
                 if process.poll() is not None:
-                    said.seek(0)
-                    raise Failed(f"{' '.join(command)}\nended early\n{said.read()[-4000:].decode()}")
+                    raise Failed(f"{' '.join(command)}\nended early\n{_end_of(said)}")
                 time.sleep(_LOOK)
             return first - begun, endpoint.counts()
         finally:
@@ -205,7 +204,26 @@ def watched(command: Sequence[str], endpoint: Instant, seconds: float) -> tuple[
                 process.wait()
 
 
-def _started(command: Sequence[str], said: Any, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+def _ended(process: subprocess.Popen[bytes], watch: Callable[[int], None] | None) -> resource.struct_rusage:
+    """Wait for a process, and reap it with what it has used."""
+    while watch is not None:
+        watch(process.pid)
+        if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            break
+        time.sleep(_LOOK)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return used
+
+
+def _end_of(said: IO[bytes]) -> str:
+    said.seek(0)
+    return said.read()[-_SHOWN:].decode(errors="replace")
+
+
+def _started(
+    command: Sequence[str], said: IO[bytes], env: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}
     )
