@@ -80,7 +80,9 @@ def encode_prompts(
         if one.problem:
             return EncodedItem(prompt, one.contexts, (), one.problem)
         try:
-            encoded = _bounded(EncodedItem(prompt, one.contexts, tuple(pairs.pair(*each) for each in seam)), bound)
+            encoded = _bounded(
+                EncodedItem(prompt, one.contexts, tuple(pairs.pair(*each) for each in seam)), bound
+            )
         except NoIds as error:
             return EncodedItem(prompt, one.contexts, (), str(error), passing=True)
         own_start = "" if chat is None or prompt.bare else chat.start

@@ -259,8 +259,8 @@ class EndpointTokenizer:
     def interrupt(self) -> None:
         """End what waits, and what would wait; callable from any thread."""
         self._interrupted = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        if (waiting := self._waiting) is not None:
+            waiting.cancel()
 
     def _ids(self, texts: Sequence[str]) -> dict[str, list[int] | Failure]:
         """Raw ids, kept ones first; what came is kept also where the batch ends early."""

@@ -20,7 +20,7 @@ class ScoreRequest:
     """Score one continuation after one context, both as token ids."""
 
     key: bytes
-    """16 bytes that mean exactly this question put to exactly this endpoint (see `plan.request_key`)."""
+    """16 bytes that mean exactly this question put to exactly this endpoint (see `plan.KeyMaker`)."""
     context_ids: Sequence[int]
     forced_ids: Sequence[int]
     top: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from harness.exchange import ScoreRequest
 from harness.sending import Schedule
@@ -26,11 +26,15 @@ class Feed:
 
     async def put(self, requests: Sequence[ScoreRequest]) -> None:
         """Add requests, and return when there is room for more; sooner where the feed has been closed."""
-        self._schedule.add(requests)
-        self._wake(len(requests))
+        self.add(requests)
         while self._schedule.coming > ROOM and not self._ended:
             self._room.clear()
             await self._room.wait()
+
+    def add(self, requests: Sequence[ScoreRequest]) -> None:
+        """Add requests without waiting for room."""
+        self._schedule.add(requests)
+        self._wake(len(requests))
 
     def end(self) -> None:
         """Nothing more will be put in."""
@@ -69,7 +73,7 @@ class Feed:
         return request
 
     def returned(
-        self, request: ScoreRequest, *, computed: bool = True, again: Iterable[ScoreRequest] = ()
+        self, request: ScoreRequest, *, computed: bool = True, again: Sequence[ScoreRequest] = ()
     ) -> None:
         """A request has come back.
 
@@ -79,7 +83,7 @@ class Feed:
             again: requests with the same context that have to be sent after it.
         """
         self._schedule.add_first(again)
-        self._wake(1 + self._schedule.returned(request, computed=computed))
+        self._wake(1 + len(again) + self._schedule.returned(request, computed=computed))
 
     def delayed(self, request: ScoreRequest) -> None:
         """A request takes longer than it should."""

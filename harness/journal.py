@@ -136,6 +136,13 @@ class Journal(StoredReplies):
             count: int = self._writer.execute("SELECT count(*) FROM items").fetchone()[0]
         return count
 
+    def forget(self, keys: Sequence[bytes]) -> None:
+        """Drop what is stored under these keys, as if it had never come."""
+        self.flush()
+        with self._writing, store_errors(self.path), self._writer:
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._writer.executemany("DELETE FROM replies WHERE key = ?", ((key,) for key in keys))
+
     def note_shortcut(self, evidence: str) -> None:
         """Keep what shows that choices may be read off alternatives, in place of what showed it before."""
         with self._writing, store_errors(self.path):

@@ -71,7 +71,8 @@ ITEM_COLUMNS = tuple(line.split()[0] for line in ITEMS.splitlines()[1:-1])
 """As SQL names them."""
 _Packed = TypeVar("_Packed", bytes, str)
 SHORTCUT = "shortcut"
-"""The row of `meta` that says, as JSON, what shows that choices may be read off alternatives; added later."""
+"""The row of `meta` that says, as JSON, what shows that choices may be read off alternatives: once it is
+known, while all other rows are there from the start."""
 KEY_BYTES = 16
 _HASH_BYTES = 32
 _ASIDES = msgspec.msgpack.Decoder(list[tuple[str, bytes, str]])

@@ -139,7 +139,10 @@ def _told_shortcut(part: EndpointRun) -> list[str]:
             f" {found.checked} that were forced too differ by {found.largest:.1g} nats at most"
             " (--no-shortcut forces all)"
         ]
-    return [f"{label}: no choice is read off alternatives: {lesson.why}"] if lesson.tried else []
+    if lesson.changed:
+        return [f"{label}: {lesson.why}"]
+    said = lesson.why if lesson.tried else ""
+    return [f"{label}: no choice is read off alternatives: {said}"] if said else []
 
 
 def told_greedy(accuracy: pd.DataFrame) -> list[str]:
@@ -281,7 +284,7 @@ def _counts(part: EndpointRun) -> dict[str, Any]:
 def _shortcut(part: EndpointRun) -> dict[str, Any]:
     """Whether choices are read off alternatives, in this session or an earlier one, and what shows they may."""
     noted = part.journal.meta.get(SHORTCUT)
-    return {"used": True, **json.loads(noted)} if noted else {"used": False, "why": part.lesson.why}
+    return {"used": part.lesson.changed == 0, **json.loads(noted)} if noted else {"used": False, "why": part.lesson.why}
 
 
 @cache

@@ -9,6 +9,7 @@ by in the meantime waits for it. Memory follows the feed and the concurrency, no
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from harness.learning import Learner, Lesson
 from harness.plan import PlannedItem
 from harness.planning import Asked, Batch, planned
 from harness.progress import Progress
-from harness.shortcut import Names, merged, read_off
+from harness.reading import Reading
+from harness.shortcut import Names, merged
 from harness.suite import Suite
 
 
@@ -74,8 +76,9 @@ class Pool:
         self._feed = Feed(self._gate.level)
         self._open: dict[bytes, list[_Ticket]] = {}
         self._failed: set[bytes] = set()
+        self._reading = Reading(work.lesson, work.asked.keys)
         self._read: set[bytes] = set()
-        """Read off replies that are not yet committed."""
+        """Told by the replies to others, and not yet committed."""
         self._learner: Learner | None = None
         self._learnt: set[bytes] = set()
         """Asked by the learner; their items find them answered."""
@@ -98,7 +101,7 @@ class Pool:
 
         work.journal.on_commit = committed
         if work.names is not None:
-            answered = work.journal.answered
+            answered = work.journal.answered if work.journal.stats().replies else None
             self._learner = Learner(work.names, work.asked.keys, self._ask, answered, work.lesson)
         try:
             async with asyncio.TaskGroup() as group:
@@ -157,6 +160,8 @@ class Pool:
     async def _ask(self, request: ScoreRequest) -> Outcome:
         """Send a request of the learner's; what came is on disk before anything else is planned."""
         async with self._gate:
+            if self._stop.is_set():
+                raise Stopped
             self._work.progress.sending()
             try:
                 outcome = await self._work.client.score(request)
@@ -178,7 +183,8 @@ class Pool:
         fresh = self._claim(batch.items)
         loop = asyncio.get_running_loop()
         answered = await loop.run_in_executor(self._lookups, self._work.journal.answered, list(fresh))
-        progress.requests_reused += len(answered - self._learnt)
+        reused = [request for key, request in fresh.items() if key in answered - self._learnt]
+        progress.requests_reused += len(merged(reused))
         self._resolve(answered)
         learnt = [request for key, request in fresh.items() if key in self._learnt]
         wanted = merged([request for key, request in fresh.items() if key not in answered])
@@ -235,29 +241,27 @@ class Pool:
         except Stopped:
             self._feed.returned(request, computed=False)
         else:
-            self._put(outcome)
+            await self._put(outcome)
         finally:
             progress.in_flight -= 1
 
-    def _put(self, outcome: Outcome) -> None:
-        """Keep an outcome, and what is to be read off it; what cannot be is sent on its own."""
-        request, found = outcome.request, self._work.lesson.found
-        read = read_off(outcome, found) if request.also and found else []
-        self._read.update(each.request.key for each in read)
-        again: Sequence[ScoreRequest] = ()
-        if outcome.failure is not None:
-            self._failed.add(request.key)
-            self._give_up(request.also)
-        elif request.also:
-            again = [each for each in request.also if each.key not in self._read]
-        self._work.journal.put(outcome, *read)
-        self._feed.returned(request, computed=outcome.failure is None, again=again)
+    async def _put(self, outcome: Outcome) -> None:
+        """Keep an outcome and what it tells of other choices; what it does not tell is sent on its own."""
+        taken = self._reading.take(outcome)
+        told = [outcome, *taken.read]
+        self._failed.update(each.request.key for each in told if each.failure is not None)
+        self._read.update(each.request.key for each in taken.read)
+        self._work.journal.put(*told)
+        if taken.forget:
+            await self._force(taken.forget)
+        self._feed.returned(outcome.request, computed=outcome.failure is None, again=taken.again)
 
-    def _give_up(self, requests: Sequence[ScoreRequest]) -> None:
-        """Those that were to be read off a reply that never came: their items are unscored by that one."""
-        keys = [each.key for each in requests]
-        self._failed.update(keys)
-        self._resolve(keys)
+    async def _force(self, requests: Sequence[ScoreRequest]) -> None:
+        """Forget what was read of these, and send them, each by itself."""
+        journal, lesson = self._work.journal, self._work.lesson
+        await asyncio.to_thread(journal.forget, [each.key for each in requests])
+        journal.note_shortcut(json.dumps({"largest_difference": lesson.changed, "why": lesson.why}))
+        self._feed.add(requests)
 
     # -------------------------------------------------------------------------------------------- ending
 

@@ -121,13 +121,15 @@ class StoredReplies:
         """Counts over all that is stored."""
         with self._lock, store_errors(self.path):
             replies, read, attempts, context, forced, prompt, completion, cached = self._reader.execute(
-                "SELECT count(sum) - count(read_from), count(read_from), coalesce(sum(attempts), 0),"
+                "SELECT count(sum) FILTER (WHERE read_from IS NULL),"
+                " count(sum) FILTER (WHERE read_from IS NOT NULL), coalesce(sum(attempts), 0),"
                 " coalesce(sum(attempts * n_context), 0),"
                 " coalesce(sum(attempts * length(forced_ids) / 4), 0),"
                 " sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens) FROM replies"
             ).fetchone()
             failures = self._reader.execute(
-                "SELECT reason, count(*) FROM replies WHERE sum IS NULL GROUP BY reason ORDER BY reason"
+                "SELECT reason, count(*) FROM replies WHERE sum IS NULL AND read_from IS NULL"
+                " GROUP BY reason ORDER BY reason"
             ).fetchall()
         return JournalStats(
             replies=replies,

@@ -74,7 +74,8 @@ class Seams:
     def learn(self, head: str, tail: str, same: bool) -> None:
         """Take in whether ids of head and tail, encoded alone, are those of the whole."""
         kind = self.kind(head, tail)
-        self._tried[kind] = same and self._tried.get(kind, True)
+        with self._lock:
+            self._tried[kind] = same and self._tried.get(kind, True)
 
     def alone(self, tail: str) -> str:
         """The text to encode in a tail's place."""
@@ -106,15 +107,20 @@ class Seams:
 
     def _drops(self) -> int | None:
         if not self._looked:
-            self._looked = True
-            head, tail = _PROBE
-            whole, first, *alone = self._encode([head + tail, head, tail, tail[1:]])
-            drops = [at for at, ids in enumerate(alone) if [*first, *ids] == whole]
-            if drops:
-                self._dropped = drops[0]
-                found = (each for piece in self._pieces() for each in _ACROSS.findall(piece))
-                self._joined_to_space = frozenset(found)
+            with self._lock:
+                if not self._looked:
+                    self._look()
+                    self._looked = True  # last: other threads go by it
         return self._dropped
+
+    def _look(self) -> None:
+        head, tail = _PROBE
+        whole, first, *alone = self._encode([head + tail, head, tail, tail[1:]])
+        drops = [at for at, ids in enumerate(alone) if [*first, *ids] == whole]
+        if drops:
+            found = (each for piece in self._pieces() for each in _ACROSS.findall(piece))
+            self._joined_to_space = frozenset(found)
+            self._dropped = drops[0]
 
     def _reaches(self, character: str) -> bool:
         """Whether a piece may hold this character, or the last byte of it, and a space behind it."""

@@ -94,7 +94,7 @@ class Schedule:
         self._coming.extend(requests)
 
     def add_first(self, requests: Iterable[ScoreRequest]) -> None:
-        """Put requests before all others: their context has just been computed."""
+        """Put requests before all that are ready: their context has just been computed."""
         for each in requests:
             self._ready.appendleft(each)
             self._held_tokens += len(each.context_ids)
@@ -189,5 +189,3 @@ class Schedule:
         if self._since > KEPT // 2:
             self._kept = set(), self._kept[0]
             self._since = 0
-
-

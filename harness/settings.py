@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 
 from harness.endpoint_settings import Concurrency, EndpointSettings
 from harness.errors import UsageError, check_margin
@@ -32,6 +33,16 @@ SERVED = Group("What is served", sort_key=1)
 REACHED = Group("How it is reached", sort_key=2)
 KEPT = Group("What it remembers", sort_key=3)
 FAULTS = Group("How it misbehaves", sort_key=4)
+
+
+def _auto_or_number(hint: object, tokens: Sequence[Token]) -> Concurrency:
+    """The value of a flag, or of its key in a suite file, that is the word auto or a number."""
+    if "auto" in (tokens[0].value, tokens[0].implicit_value):
+        return "auto"
+    try:
+        return int(tokens[0].value)
+    except ValueError as error:
+        raise ValueError("give auto or a whole number") from error
 
 
 @Parameter(name="*")
@@ -100,9 +111,12 @@ the alternatives that the reply names, if these are shown to be the same; --no-s
     """Bound on context plus continuation in tokens; the context loses tokens on the left."""
     on_overflow: Annotated[Overflow, Parameter(group=TEXT)] = "truncate"
     """What happens to an item longer than --max-length."""
-    concurrency: Annotated[Concurrency, Parameter(group=PACE, metavar="auto|N")] = "auto"
-    """Requests in flight at once: auto finds out how many an endpoint takes, its adapters together, starting \
-low; N: so many for each endpoint."""
+    concurrency: Annotated[
+        Concurrency,
+        Parameter(group=PACE, metavar="auto|N", show_choices=False, converter=_auto_or_number),
+    ] = "auto"
+    """Requests in flight at once: auto finds out how many an endpoint takes, its adapters together, and \
+starts low; N: so many for each endpoint."""
     rpm: Annotated[float | None, Parameter(group=PACE)] = None
     """Requests a minute that the account allows; shared by its adapters."""
     tpm: Annotated[float | None, Parameter(group=PACE)] = None

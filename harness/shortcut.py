@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Protocol
@@ -25,6 +25,10 @@ TOPS = (20, 10, 5)
 SAME = 1e-3
 """Nats by which an alternative may differ from the same token when it is forced."""
 
+NOT_NAMED = "none of the choices is among the alternatives that it names"
+SHARED = "what it calls the choices, it calls other tokens too"
+"""Why an item shows nothing, though another may."""
+
 _ANCHOR = "a"
 """Stands before a token whose text is to keep the space it begins with."""
 
@@ -33,8 +37,8 @@ class Vocabulary(Protocol):
     """What reading needs of a tokenizer."""
 
     @property
-    def vocab_size(self) -> int:
-        """How many ids there are."""
+    def id_limit(self) -> int:
+        """One more than the highest id."""
 
     def piece(self, token_id: int) -> str | None:
         """The raw vocabulary piece of an id."""
@@ -86,20 +90,30 @@ class Names:
         self.rules = tuple(rules)
         self._vocabulary = vocabulary
         self._known: dict[int, str | None] = {}
-        self._shared: dict[str, frozenset[str]] = {}
+        self._counts: dict[str, Counter[str]] = {}
 
-    def narrowed(self, seen: Mapping[int, str]) -> Names:
-        """Those by whose rules these ids are called so; there may be none left."""
+    def narrowed(self, seen: Mapping[int, str], others: Collection[str] = ()) -> Names:
+        """Those by whose rules these ids are called so, and which know most of some other names.
+
+        There may be none left. "A" alone is the text of a token, and that of " A" without spaces; that " the"
+        is a name too tells which of them is meant.
+        """
         ids = list(seen)
         texts = [seen[each] for each in ids]
-        return Names(self._vocabulary, [rule for rule in self.rules if self._texts(rule, ids) == texts])
+        rules = [rule for rule in self.rules if self._texts(rule, ids) == texts]
+        if others and len(rules) > 1:
+            known = {rule: sum(each in self._all(rule) for each in others) for rule in rules}
+            rules = [rule for rule in rules if known[rule] == max(known.values())]
+        found = Names(self._vocabulary, rules)
+        found._counts = {rule: counts for rule, counts in self._counts.items() if rule in rules}
+        return found
 
     def name(self, token_id: int) -> str | None:
         """What the id is called; None where the rules disagree, or another id is called the same."""
         if token_id not in self._known:
             texts = {self._texts(rule, [token_id])[0] for rule in self.rules}
             text = texts.pop() if len(texts) == 1 else None
-            if text is not None and any(text in self._of_several(rule) for rule in self.rules):
+            if text is not None and any(self._all(rule)[text] > 1 for rule in self.rules):
                 text = None
             self._known[token_id] = text
         return self._known[token_id]
@@ -107,12 +121,11 @@ class Names:
     def _texts(self, rule: str, ids: Sequence[int]) -> list[str]:
         return RULES[rule](self._vocabulary, ids)
 
-    def _of_several(self, rule: str) -> frozenset[str]:
-        """The texts that several ids have."""
-        if rule not in self._shared:
-            counts = Counter(self._texts(rule, range(self._vocabulary.vocab_size)))
-            self._shared[rule] = frozenset(text for text, count in counts.items() if count > 1)
-        return self._shared[rule]
+    def _all(self, rule: str) -> Counter[str]:
+        """All names there are, and how many ids have each."""
+        if rule not in self._counts:
+            self._counts[rule] = Counter(self._texts(rule, range(self._vocabulary.id_limit)))
+        return self._counts[rule]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +176,12 @@ def learn(seen: Sequence[Seen], names: Names, top: int) -> Shortcut | str:
         names: of its vocabulary.
         top: alternatives that were asked for.
     """
-    narrowed = names.narrowed({each.token_id: each.text for each in seen})
+    others = {name for each in seen for name in each.alternatives}
+    narrowed = names.narrowed({each.token_id: each.text for each in seen}, others)
     if not narrowed.rules:
         return "it calls tokens by other names than its tokenizer has for them"
+    if not any(narrowed.name(each.token_id) for each in seen):
+        return SHARED
     values = {name: each.value for each in seen if (name := narrowed.name(each.token_id)) is not None}
     differences = [
         abs(each.alternatives[name] - value)
@@ -174,7 +190,7 @@ def learn(seen: Sequence[Seen], names: Names, top: int) -> Shortcut | str:
         if name in each.alternatives and name != each.text
     ]
     if not differences:
-        return "none of the choices is among the alternatives that it names"
+        return NOT_NAMED
     if not max(differences) <= SAME:
         return f"its alternatives differ by up to {max(differences):.2g} nats from the same tokens forced"
     return Shortcut(top, narrowed, len(differences), max(differences))
@@ -219,7 +235,5 @@ def read_off(outcome: Outcome, shortcut: Shortcut) -> list[Outcome]:
         value = seen.alternatives.get(shortcut.names.name(each.forced_ids[0]) or "")
         if value is not None and math.isfinite(value) and value <= TOLERANCE:
             said = Reply(each.forced_ids, (value,), greedy=value >= highest)
-            found.append(
-                Outcome(each, said, latency=outcome.latency, attempts=0, read_from=request.key)
-            )
+            found.append(Outcome(each, said, latency=outcome.latency, attempts=0, read_from=request.key))
     return found

@@ -118,8 +118,12 @@ def _plainly(problem: str, kind: inspect.Type, path: Sequence[_Step]) -> str:
         kinds = [kind]
         for step in path:
             kinds = [inner for each in kinds for inner in _inside(each, step)]
-        literals = [each for one in kinds for each in _options(one) if isinstance(each, inspect.LiteralType)]
-        return f"expected one of {', '.join(str(value) for each in literals for value in each.values)}"
+        options = [each for one in kinds for each in _options(one)]
+        literals = [each for each in options if isinstance(each, inspect.LiteralType)]
+        words = [str(value) for each in literals for value in each.values]
+        if any(isinstance(each, inspect.IntType) for each in options):
+            return f"expected {' or '.join([*words, _word('int')])}"
+        return f"expected one of {', '.join(words)}"
     return problem
 
 

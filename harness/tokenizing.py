@@ -83,6 +83,11 @@ class Tokenizer:
         """Ids of each text, no special tokens added."""
         return [each.ids for each in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    @property
+    def id_limit(self) -> int:
+        """One more than the highest id: ids may have gaps."""
+        return max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
     def decode(self, ids: Sequence[int], *, keep_special: bool = False) -> str:
         """The text of some ids."""
         return self._backend.decode(list(ids), skip_special_tokens=not keep_special)

@@ -1,4 +1,4 @@
-"""Several choices out of one reply: what tokens are called, what is believed, and what is forced all the same."""
+"""Several choices out of one reply: what tokens are called, what is believed, what is forced all the same."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VOCABULARY = {1: "A", 2: "B", 3: "C", 4: "A", 5: " A", 6: ""}
 class Words:
     """A vocabulary of a few words; ids 1 and 4 are written alike."""
 
-    vocab_size = 7
+    id_limit = 7
 
     def piece(self, token_id: int) -> str | None:
         """The raw piece: a number before it makes all differ."""
@@ -114,7 +114,7 @@ def test_alternatives_are_learnt_where_they_are_what_forcing_gives() -> None:
         ([seen(2, "B", -1.0, B=-1.0), seen(3, "C", -2.0, C=-2.0)], "none of the choices"),
         ([seen(2, "B", -1.0, C=-2.1), seen(3, "C", -2.0)], "differ by up to 0.1 nats"),
         ([seen(2, "B", -1.0, C=math.nan), seen(3, "C", -2.0)], "differ by up to nan"),
-        ([seen(1, "A", -1.0, B=-2.0), seen(4, "A", -2.0)], "none of the choices"),
+        ([seen(1, "A", -1.0, B=-2.0), seen(4, "A", -2.0)], "calls other tokens too"),
     ],
 )
 def test_what_cannot_be_learnt(replies: Sequence[Seen], why: str) -> None:
@@ -257,7 +257,8 @@ def named(
             best = sorted(every, key=lambda each: -every[each])
             letters = [CHARACTERS.index(each) for each in "ABCD"] if body["logprobs"] > 1 else []
             kept = [*best[: body["logprobs"]], *letters]
-            shown = [each for each in kept if not letters or CHARACTERS[each] not in hidden or each == forced[0]]
+            gone = [CHARACTERS.index(each) for each in hidden if letters and CHARACTERS.index(each) != forced[0]]
+            shown = [each for each in kept if each not in gone]
             logprobs["top_logprobs"] = [{name(each): every[each] for each in shown}]
 
         return Altered(change)
@@ -311,7 +312,7 @@ def test_one_request_an_item(bench: Bench, lettered: Callable[..., Any]) -> None
     assert counts["shortcut"] == {
         "used": True,
         "logprobs": 20,
-        "names": ["piece", "text", "text without spaces"],
+        "names": ["piece", "text"],
         "checked": 12,
         "largest_difference": 0.0,
     }
@@ -352,6 +353,58 @@ def test_hidden_choices_are_forced(lettered: Callable[..., Any]) -> None:
     assert sum(each == [CHARACTERS.index("C")] for each in forced) == 11
 
 
+def ending(*numbers: int) -> Callable[[dict[str, Any]], bool]:
+    """Whether a request is about one of these items."""
+    ends = [[CHARACTERS.index(each) for each in f" {n}?|"] for n in numbers]
+    return lambda body: any(body["tokens"][-len(end) :] == end for end in ends)
+
+
+def test_failing_items_do_not_use_up_the_tries(bench: Bench, lettered: Callable[..., Any]) -> None:  # noqa: F811
+    """Items that fail by themselves say nothing about alternatives; later sessions ask for them alone."""
+    bad = ending(0, 1, 2, 3)
+
+    def script(number: int, body: dict[str, Any]) -> Any:
+        return Status(400) if bad(body) else named()(number, body)
+
+    endpoint, result = lettered(script)
+    assert result.exit is Exit.UNSCORED
+    assert [each["mode"] for each in items(result.folder)] == 4 * ["forced"] + 8 * ["single"]
+    assert len(endpoint.bodies) == 4 * (2 + 4) + 8 + 3
+    again, _ = lettered(script)
+    assert all(bad(body) for body in again.bodies)
+    final, done = lettered(named())
+    assert all(bad(body) for body in final.bodies)
+    assert done.exit is Exit.DONE
+    assert [json.loads(each["sums"]) for each in items(done.folder)] == [truth(n) for n in range(12)]
+
+
+@pytest.mark.parametrize("first", [{"shortcut": False}, {}])
+@pytest.mark.parametrize("script", [named(), named(shift=-0.5), named(hidden="ABCD")])
+def test_what_is_answered_stays_as_it_was_asked(
+    lettered: Callable[..., Any], script: Script, first: dict[str, Any]
+) -> None:
+    """A complete run given again with the shortcut sends nothing, however its choices were asked."""
+    _, before = lettered(script, **first)
+    modes = [each["mode"] for each in items(before.folder)]
+    endpoint, after = lettered(script)
+    assert endpoint.bodies == []
+    assert [each["mode"] for each in items(after.folder)] == modes
+
+
+def test_one_context_two_items_one_failure(bench: Bench, lettered: Callable[..., Any]) -> None:  # noqa: F811
+    """Choices that were to be read off a request that failed are unscored by its reason, wherever they are."""
+    rows = bench.data / "lettered/test.jsonl"
+    rows.write_text(2 * (json.dumps({"question": "Which is number 7?", "answer": 1}) + "\n") + rows.read_text())
+    bad = ending(7)
+
+    def script(number: int, body: dict[str, Any]) -> Any:
+        return Status(400) if bad(body) else named()(number, body)
+
+    _, result = lettered(script)
+    reasons = {each["unscored"].split(":")[0] for each in items(result.folder) if each["unscored"]}
+    assert reasons == {"400"}
+
+
 @pytest.mark.parametrize(
     ("script", "why"),
     [
@@ -373,6 +426,58 @@ def test_what_was_not_shown_is_not_used(lettered: Callable[..., Any], script: Sc
     assert any(why in remark for remark in result.remarks)
 
 
+def test_names_of_others_tell_which_rule_is_meant() -> None:
+    """ "B" alone could be text with or without its space; that " A" is a name too rules the latter out."""
+    assert "text without spaces" in Names(Words()).narrowed({2: "B"}).rules
+    assert set(Names(Words()).narrowed({2: "B"}, [" A", "C"]).rules) == {"text with its space", "text"}
+
+
+def test_alternatives_that_change_are_found_out(
+    bench: Bench,  # noqa: F811
+    lettered: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another engine in the middle of a run: the next check finds it, and no sum of it is left standing."""
+    monkeypatch.setattr("harness.reading.EVERY", 3)
+    endpoint, result = lettered(named(shift=-0.5, after=8), concurrency=1)
+    assert result.exit is Exit.DONE
+    assert [json.loads(each["sums"]) for each in items(result.folder)] == [truth(n) for n in range(12)]
+    assert any("no longer what forcing gives (by 0.5 nats)" in remark for remark in result.remarks)
+    shortcut = bench.manifest()["counts"]["it"]["shortcut"]
+    assert (shortcut["used"], shortcut["largest_difference"]) == (False, pytest.approx(0.5))
+    again, _ = lettered(named(shift=-0.5, after=8))
+    assert again.bodies == []
+
+
+def test_checks_that_agree_cost_one_request_each(
+    lettered: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eleven items are read; every third of them one choice is forced too, and nothing else happens."""
+    monkeypatch.setattr("harness.reading.EVERY", 3)
+    endpoint, result = lettered(named())
+    assert len(endpoint.bodies) == 12 + 3 + 3
+    assert any("33 choices were read off" in remark for remark in result.remarks)
+
+
+def test_alternatives_that_go_missing_cost_requests_only(lettered: Callable[..., Any]) -> None:
+    """Without alternatives the forced token is still believed, and the other choices are forced."""
+
+    def script(number: int, body: dict[str, Any]) -> Altered:
+        def change(reply: dict[str, Any]) -> None:
+            right = named()(number, body)
+            assert isinstance(right, Altered)
+            right.change(reply)
+            if number > 6:
+                reply["choices"][0]["logprobs"]["top_logprobs"] = None
+
+        return Altered(change)
+
+    _, result = lettered(script)
+    found = items(result.folder)
+    assert [json.loads(each["sums"]) for each in found] == [truth(n) for n in range(12)]
+    assert not any(each["unscored"] for each in found)
+
+
 def test_lies_are_seen_reply_by_reply(lettered: Callable[..., Any]) -> None:
     """Names that change in the middle of a run: from then on choices are forced; no sum is wrong."""
 
@@ -385,14 +490,14 @@ def test_lies_are_seen_reply_by_reply(lettered: Callable[..., Any]) -> None:
 
 
 def test_fewer_alternatives_are_taken(bench: Bench, lettered: Callable[..., Any]) -> None:  # noqa: F811
-    """Where 20 are refused, 10 are asked for; the refusal is no failure of the run."""
+    """Where 20 are refused, and none is not, 10 are asked for; the refusal is no failure of the run."""
 
     def script(number: int, body: dict[str, Any]) -> Any:
         return Status(422) if body["logprobs"] > 10 else named()(number, body)
 
     endpoint, result = lettered(script)
     assert result.exit is Exit.DONE
-    assert len(endpoint.bodies) == 1 + 12 + 3
+    assert len(endpoint.bodies) == 2 + 12 + 3
     assert bench.manifest()["counts"]["it"]["shortcut"]["logprobs"] == 10
     assert bench.manifest()["counts"]["it"]["journal"]["failures"] == {}
 
@@ -457,5 +562,6 @@ def test_stopping_while_learning_does_not_wait(lettered: Callable[..., Any]) -> 
         stop.set()
         return Status(429, {"Retry-After": "200"})
 
-    _, result = lettered(script, stop=stop)
+    endpoint, result = lettered(script, stop=stop)
     assert result.exit is Exit.INTERRUPTED
+    assert len(endpoint.bodies) == 1

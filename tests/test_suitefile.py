@@ -175,6 +175,7 @@ def test_ways_to_say_endpoints(said: str, tmp_path: Path) -> None:
         ("limit = '5'", "limit: expected integer, found text"),
         ("store_text = 1", "store_text: expected true or false, found integer"),
         ("bos = 'maybe'", "bos: expected one of auto, off, on"),
+        ("concurrency = 'many'", "concurrency: expected auto or integer"),
         ("tokenizer = 5", "tokenizer: expected text or list, found integer"),
         ("limit = 0", "limit 0: must be at least 1"),
         ("limit = 1\nsample = 1", "limit and sample exclude each other"),
@@ -518,6 +519,16 @@ def test_flags_win_over_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "team_env": "MY_TEAM",
         "tpm": 100_000.0,
     }
+
+
+@pytest.mark.parametrize(("said", "kept"), [('"auto"', None), ("7", 7)])
+def test_concurrency_is_a_word_or_a_number(
+    said: str, kept: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one key that is either is taken from a file as it is from a flag."""
+    file = written(tmp_path, f"tasks = 'piqa'\nendpoints = 'embedded'\nconcurrency = {said}")
+    assert main(["run", str(file), "--dump-suite"]) == 0
+    assert tomllib.loads(capsys.readouterr().out).get("concurrency") == kept
 
 
 def test_endpoints_and_tasks_of_flags_replace_those_of_the_file(

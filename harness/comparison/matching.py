@@ -97,4 +97,6 @@ def _difference(one: _Asked, other: _Asked) -> str:
     if gold != other_gold:
         return "with another gold"
     forced = prompt and other_prompt and mode != other_mode
-    return "forced on one side, read off alternatives on the other (--no-shortcut forces all)" if forced else ""
+    return (
+        "forced on one side, read off alternatives on the other (--no-shortcut forces all)" if forced else ""
+    )

@@ -39,8 +39,8 @@ class _PlainLogprobs(_Logprobs, frozen=True):
 
 
 class _TopLogprobs(_Logprobs, frozen=True):
-    top_logprobs: list[dict[str, float]]
-    tokens: list[str] = []
+    top_logprobs: list[dict[str, float]] | None = None
+    tokens: list[str] | None = None
 
 
 _L = TypeVar("_L", bound=_Logprobs)
@@ -155,10 +155,11 @@ def _read(body: bytes) -> Reply:
 def _read_with_top(body: bytes, forced: int) -> Reply:
     completion = decode(_WITH_TOP, body)
     choice, logprobs = _only_choice(completion)
-    check_top(logprobs.top_logprobs, forced)
     values, top = logprobs.token_logprobs, logprobs.top_logprobs
+    if top is not None:  # without them the value itself can still be believed
+        check_top(top, forced)
     greedy = is_greedy(values, top)
-    return Reply(choice.tokens, values, top, usage_of(completion.usage), greedy, logprobs.tokens)
+    return Reply(choice.tokens, values, top, usage_of(completion.usage), greedy, logprobs.tokens or ())
 
 
 def _greedy(values: Sequence[float], raw: msgspec.Raw) -> bool | None:
