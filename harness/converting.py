@@ -71,7 +71,7 @@ def _no_item(found: object, row: Row) -> str:
         return "returned the Item of another row; make it with row.item()"
     texts = [text for pair in found.pairs for text in (pair.context, pair.continuation, pair.choice)]
     texts += found.id, found.cluster
-    if not found.pairs or not all([isinstance(text, str) for text in texts]):
+    if not found.pairs or not all(isinstance(text, str) for text in texts):
         return "returned an Item without choices, or with some that are no texts"
     try:
         for text in texts:

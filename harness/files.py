@@ -6,7 +6,7 @@ This module does not know what the files of a run hold.
 from __future__ import annotations
 
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from itertools import accumulate, chain
@@ -49,7 +49,7 @@ def file_errors(path: Path) -> Iterator[None]:
 
 
 class ParquetFile:
-    """A Parquet file written in row groups of one size, so that the same rows give the same bytes."""
+    """A Parquet file written in row groups of one size, or weight: the same rows give the same bytes."""
 
     def __init__(
         self, path: Path, types: Mapping[str, str], group: int, *, recurring: Sequence[str] | None = None
@@ -59,7 +59,8 @@ class ParquetFile:
         Args:
             path: where it stands.
             types: of its columns.
-            group: rows of a row group.
+            group: how much goes into a row group: rows, or what they weigh. Each group costs some kilobytes of
+                memory until the file is closed.
             recurring: columns of few different values, which are stored once in a row group; None: all are
                 tried so.
         """
@@ -73,11 +74,13 @@ class ParquetFile:
         )
         self._group = group
         self._rows: defaultdict[str, list[Sequence[Any]]] = defaultdict(list)
+        self._weights: Counter[str] = Counter()
 
-    def add(self, row: Sequence[Any], *, part: str = "") -> None:
+    def add(self, row: Sequence[Any], *, part: str = "", weight: int = 1) -> None:
         """Take one row; rows of different parts never share a row group."""
         self._rows[part].append(row)
-        if len(self._rows[part]) == self._group:
+        self._weights[part] += weight
+        if self._weights[part] >= self._group:
             self._write(part)
 
     def close(self) -> None:
@@ -97,6 +100,7 @@ class ParquetFile:
             arrays = [_column(values, kind) for values, kind in columns]
             self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
         self._rows[part] = []
+        self._weights[part] = 0
 
 
 def _column(values: Sequence[Any], kind: str) -> pa.Array:

@@ -1,8 +1,8 @@
 """How an endpoint's alternatives are read is learnt from it, when the first item comes that could use it.
 
 The item's choices are forced one by one, with alternatives: what the replies call the tokens, and whether the
-alternatives are what forcing gives, is all in there. The replies are kept, so that the item is answered by them.
-An item that an earlier session has answered is left as it was asked then.
+alternatives are what forcing gives, is all in there. The replies are kept, so that the item is answered by
+them. An item that an earlier session has answered is left as it was asked then.
 """
 
 from __future__ import annotations

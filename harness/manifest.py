@@ -282,9 +282,11 @@ def _counts(part: EndpointRun) -> dict[str, Any]:
 
 
 def _shortcut(part: EndpointRun) -> dict[str, Any]:
-    """Whether choices are read off alternatives, in this session or an earlier one, and what shows they may."""
+    """Whether choices are read off alternatives, in this session or an earlier one, and what shows it."""
     noted = part.journal.meta.get(SHORTCUT)
-    return {"used": part.lesson.changed == 0, **json.loads(noted)} if noted else {"used": False, "why": part.lesson.why}
+    if noted:
+        return {"used": part.lesson.changed == 0, **json.loads(noted)}
+    return {"used": False, "why": part.lesson.why}
 
 
 @cache

@@ -80,9 +80,7 @@ class Prepared:
         return self.settings.out or Path("results") / f"{self.suite.title}-{self.identity.digest()}"
 
 
-def prepare(
-    settings: RunSettings, environ: Mapping[str, str] = os.environ, *, send: bool = True
-) -> Prepared:
+def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ, *, send: bool = True) -> Prepared:
     """Check everything a run needs without contacting an endpoint.
 
     Args:
@@ -164,7 +162,7 @@ def asked_of(prepared: Prepared, endpoint: Endpoint) -> Asked:
 
 
 def names_of(prepared: Prepared, endpoint: Endpoint, lesson: Lesson) -> Names | None:
-    """What its tokens may be called, where choices may be read off alternatives; else `lesson` says why not."""
+    """What its tokens may be called, where choices can be read off alternatives; `lesson` says why not."""
     tokenizer = prepared.tokenizers[endpoint.label]
     if not prepared.settings.shortcut:
         lesson.why = "--no-shortcut"

@@ -1,8 +1,9 @@
 """Choices read off replies while a run goes on, and held against forced ones every so often.
 
-That an endpoint's alternatives are what forcing gives was shown once (`learning`). Another engine behind the same
-address may see it otherwise, so of every few hundred items a choice that was read is forced as well. Where the
-two differ nothing is read any more, and what was read since they last agreed is forgotten and forced.
+That an endpoint's alternatives are what forcing gives was shown once (`learning`). Another engine behind the
+same address may see it otherwise, so of every few hundred items a choice that was read is forced as well.
+Where the two differ nothing is read any more, and what was read since they last agreed is forgotten, and
+forced.
 """
 
 from __future__ import annotations
@@ -92,8 +93,9 @@ class Reading:
         self._lesson.found = None
         self._lesson.changed = difference
         self._lesson.why = (
-            f"in the middle of the run its alternatives were no longer what forcing gives (by {difference:.2g}"
-            f" nats): from then on every choice was forced, and the last {len(doubted):,} that had been read too"
+            "in the middle of the run its alternatives were no longer what forcing gives (by"
+            f" {difference:.2g} nats): from then on every choice was forced, and the last {len(doubted):,}"
+            " that had been read were forced too"
         )
         return Taken(forget=doubted)
 

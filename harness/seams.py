@@ -2,9 +2,10 @@
 
 Endings after a context, and questions after the shots of their subject, make texts of which most is the same.
 A tokenizer splits before a space that follows what is no space, if nothing in its vocabulary reaches across
-(then neither merges nor a best path can), and if its rules for cutting text into words, which look at kinds of
-characters, cut there. The first is looked up in the vocabulary; the second is tried on the text in which each
-combination of kinds occurs first, and what was tried once is known. A seam that was not shown is never used.
+(then neither merges nor a best path can), and if its rules for cutting text into words, which look at kinds
+of characters, cut there. The first is looked up in the vocabulary; the second is tried on the text in which
+each combination of kinds occurs first, and what was tried once is known. A seam that was not shown is never
+used.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ class Seams:
         self._pieces = pieces
         self._encode = encode
         self._dropped: int | None = None
-        """Characters that a tail loses where it is encoded alone: the space, if one is put in front anyway."""
+        """Characters that a tail loses where it is encoded alone: the space, if one comes in front anyway."""
         self._looked = False
         self._kinds: dict[tuple[str, str], str] = {}
         """Of the characters around seams, as they were met."""
         self._tried: dict[str, bool] = {}
         """By kind."""
         self._joined_to_space: frozenset[str] = frozenset()
-        """What stands right before a space within a piece, as the vocabulary writes it: mostly white space."""
+        """What stands before a space within a piece, as the vocabulary writes it: mostly white space."""
         self._heads: dict[str, list[int] | None] = {}
         self._lock = threading.Lock()
 

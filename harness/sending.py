@@ -1,9 +1,10 @@
 """In which order requests go out, so that a server's prefix cache works; pure.
 
-A server keeps what it has computed of a prompt, in blocks of some tokens, and spares itself the same beginning
-of another one, but only once the first is done. So a request waits while one in flight is computing more of
-its own beginning than is kept already: the first of a subject goes ahead with the shots, the first choice of
-an item with its context, and the others follow. Meanwhile other beginnings keep the pool full.
+A server keeps what it has computed of a prompt, in blocks of some tokens, and spares itself the same
+beginning of another one, but only once the first is done. So a request waits while one in flight is
+computing more of its own beginning than is kept already: the first of a subject goes ahead with the shots,
+the first choice of an item with its context, and the others follow. Meanwhile other beginnings keep the pool
+full.
 
 What the server keeps is not told; it is taken to be what went out last, up to `KEPT` tokens.
 """
@@ -133,7 +134,7 @@ class Schedule:
         return self._release(cold)
 
     def delayed(self, request: ScoreRequest) -> int:
-        """A request will take longer than it should: nobody is to wait for it; how many may go because of it."""
+        """A request takes longer than it should, and nobody is to wait for it; how many may go now."""
         beginnings, cold = self._chains[request.key]
         self._chains[request.key] = beginnings, ()
         return self._release(cold)

@@ -24,8 +24,10 @@ TEXT_TYPES: Mapping[str, str] = {
     "tokenizer": "string",
 }
 """Columns of `texts.parquet` and their types."""
-_GROUP = 128
-"""Rows of a row group: with shots, tens of kilobytes each."""
+_GROUP = 1024
+"""Rows of a row group, or fewer long ones: with shots, each is tens of kilobytes."""
+_LONG = 512
+"""Characters of a context for each row that it stands for."""
 _RECURRING = ("task", "subject", "tokenizer")
 
 
@@ -55,7 +57,8 @@ class TextWriter:
             self._last[tokenizer] = item.record.ordinal
             if self._file is None:
                 self._file = ParquetFile(temporary(self._path), TEXT_TYPES, _GROUP, recurring=_RECURRING)
-            self._file.add(_text_row(item, tokenizer), part=tokenizer)
+            weight = 1 + len(item.encoded.contexts[0]) // _LONG
+            self._file.add(_text_row(item, tokenizer), part=tokenizer, weight=weight)
 
     def close(self, *, complete: bool = True) -> None:
         """Put the file in its place; an incomplete one never replaces an earlier one.

@@ -24,7 +24,6 @@ from harness import Dataset, Item, Row, Shots, Split, Task
 
 from . import _olmes
 
-
 IN_BRACKETS = re.compile(r"\[.*?\]")
 
 

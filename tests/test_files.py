@@ -65,7 +65,7 @@ def test_what_is_written_is_read(
 def test_a_number_that_does_not_fit_is_refused(value: int, tmp_path: Path) -> None:
     """A number beyond the type of its column is no other number in the file."""
     file = ParquetFile(tmp_path / "x.parquet", {"x": "int32"}, 1)
-    with pytest.raises(ValueError, match="not in range|out of bounds|too large"):
+    with pytest.raises(ValueError, match=r"not in range|out of bounds|too large"):
         file.add([value])
 
 

@@ -1,4 +1,4 @@
-"""Where tokenizers split for sure: parts encoded alone give the ids of the whole, for real tokenizers and texts."""
+"""Where tokenizers split for sure: parts encoded alone give the ids of the whole, for real ones and texts."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ def test_shots_and_contexts_are_encoded_once(shared: Path) -> None:
 
 
 words = st.text(
-    st.sampled_from("abzABZ019 .,;:'\"!?-_()[]\n\t\u00e9\u00df\u4e2d\u2581\u0120<>|/s\u00a0\u3000"), max_size=12
+    st.sampled_from("abzABZ019 .,;:'\"!?-_()[]\n\t\u00e9\u00df\u4e2d\u2581\u0120<>|/s\u00a0\u3000"),
+    max_size=12,
 )
 
 

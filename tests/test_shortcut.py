@@ -257,7 +257,7 @@ def named(
             best = sorted(every, key=lambda each: -every[each])
             letters = [CHARACTERS.index(each) for each in "ABCD"] if body["logprobs"] > 1 else []
             kept = [*best[: body["logprobs"]], *letters]
-            gone = [CHARACTERS.index(each) for each in hidden if letters and CHARACTERS.index(each) != forced[0]]
+            gone = {CHARACTERS.index(each) for each in hidden if letters}.difference(forced)
             shown = [each for each in kept if each not in gone]
             logprobs["top_logprobs"] = [{name(each): every[each] for each in shown}]
 
@@ -392,9 +392,10 @@ def test_what_is_answered_stays_as_it_was_asked(
 
 
 def test_one_context_two_items_one_failure(bench: Bench, lettered: Callable[..., Any]) -> None:  # noqa: F811
-    """Choices that were to be read off a request that failed are unscored by its reason, wherever they are."""
+    """Choices that were to be read off a request that failed are unscored by its reason, in any item."""
     rows = bench.data / "lettered/test.jsonl"
-    rows.write_text(2 * (json.dumps({"question": "Which is number 7?", "answer": 1}) + "\n") + rows.read_text())
+    row = json.dumps({"question": "Which is number 7?", "answer": 1}) + "\n"
+    rows.write_text(2 * row + rows.read_text())
     bad = ending(7)
 
     def script(number: int, body: dict[str, Any]) -> Any:
@@ -439,7 +440,7 @@ def test_alternatives_that_change_are_found_out(
 ) -> None:
     """Another engine in the middle of a run: the next check finds it, and no sum of it is left standing."""
     monkeypatch.setattr("harness.reading.EVERY", 3)
-    endpoint, result = lettered(named(shift=-0.5, after=8), concurrency=1)
+    _, result = lettered(named(shift=-0.5, after=8), concurrency=1)
     assert result.exit is Exit.DONE
     assert [json.loads(each["sums"]) for each in items(result.folder)] == [truth(n) for n in range(12)]
     assert any("no longer what forcing gives (by 0.5 nats)" in remark for remark in result.remarks)

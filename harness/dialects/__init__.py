@@ -27,8 +27,8 @@ class Dialect(Protocol):
     wants_text: bool
     """Context and continuation are sent as text: requests must bring `ScoreRequest.text`."""
     names_tokens: bool
-    """Replies call the forced token and the alternatives at its position by text, as many as `ScoreRequest.top`
-    asks for, at little cost: then other single tokens can be read off them."""
+    """Replies call the forced token and its alternatives by text, as many as `ScoreRequest.top` asks for, and
+    at little cost: then other single tokens can be read off them."""
     tokenize_route: Dialect | None
     """How the endpoint is asked to turn text into ids, where it can be: a format of its own, whose requests
     bring nothing but `text`, and whose replies hold nothing but `token_ids`, special tokens included."""
