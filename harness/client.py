@@ -160,7 +160,7 @@ class Client:
         self._outage = Outage(
             patience=settings.patience,
             first_wait=settings.probe_wait,
-            concurrency=gate.most,
+            at_once=lambda: gate.level,
             clock=clock,
             sleep=sleep,
             report=self._state_changed,
@@ -255,11 +255,13 @@ class Client:
     # ---------------------------------------------------------------------------------------- one attempt
 
     async def _passage(self, request: ScoreRequest) -> None:
-        """Wait for the budget, and while the endpoint is down."""
-        await self._paced(request)
-        while self._outage.suspected:
-            await self.gate.outside(lambda: self._outage.wait(request, self._probe))
+        """Wait while the endpoint is down, then for the budget: nobody pays for what is not sent."""
+        while True:
+            while self._outage.suspected:
+                await self.gate.outside(lambda: self._outage.wait(request, self._probe))
             await self._paced(request)
+            if not self._outage.suspected:
+                return
 
     async def _paced(self, request: ScoreRequest) -> None:
         if not self._budget.open:
@@ -301,10 +303,15 @@ class Client:
             self.gate.refused(sent, pause or 0.0)
 
     async def _probe(self, request: ScoreRequest) -> str:
-        """Send once to see whether the endpoint answers at all; what failed, or nothing."""
-        async with self.gate:
-            await self._paced(request)
-            attempt = await self._attempt(request, self._dialect.build(request, self._model))
+        """Send once to see whether the endpoint answers at all; what failed, or nothing.
+
+        Nobody else sends meanwhile. Those that wait for the budget or hold a slot have yet to find that out,
+        so a probe does not queue with them: it waits as long as the budget asks of a single request.
+        """
+        tokens = len(request.context_ids) + len(request.forced_ids)
+        if (wait := self._budget.alone(tokens, self._clock())) > 0:
+            await self._sleep(wait)
+        attempt = await self._attempt(request, self._dialect.build(request, self._model))
         return str(attempt) if attempt.retryable else ""
 
     # ------------------------------------------------------------------------------------------- telling

@@ -146,6 +146,8 @@ def _answered(outlook: Outlook) -> Iterator[str]:
 def _beyond_caps(prepared: Prepared, outlook: Outlook, spent: Earlier) -> Iterator[str]:
     """Where the run would be stopped."""
     left, before = outlook.left, spent.volume
+    if not left.requests:
+        return
     volume = before + Volume(left.requests, left.prompt_tokens, left.forced_tokens)
     cost = spent.cost(prepared.prices) + (left.cost or 0.0)
     flag = caps_of(prepared.settings).beyond(volume.requests, volume.tokens, cost)

@@ -132,15 +132,16 @@ def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) ->
 def _told_shortcut(part: EndpointRun) -> list[str]:
     """Whether choices were read off alternatives, and what shows that they may be."""
     label, lesson = part.endpoint.label, part.lesson
-    if lesson.found:
-        read, found = part.progress.choices_read, lesson.found
-        return [
-            f"{label}: {read:,} choices were read off the alternatives of other replies;"
-            f" {found.checked} that were forced too differ by {found.largest:.1g} nats at most"
-            " (--no-shortcut forces all)"
-        ]
     if lesson.changed:
         return [f"{label}: {lesson.why}"]
+    noted, read = part.journal.meta.get(SHORTCUT), part.journal.stats().read
+    if noted and read:
+        shown = json.loads(noted)
+        return [
+            f"{label}: {read:,} choices were read off the alternatives of other replies;"
+            f" {shown.get('checked', 0)} that were forced too differ by {shown['largest_difference']:.1g} nats at"
+            " most (--no-shortcut forces all)"
+        ]
     said = lesson.why if lesson.tried else ""
     return [f"{label}: no choice is read off alternatives: {said}"] if said else []
 

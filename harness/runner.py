@@ -61,6 +61,8 @@ class RunResult:
     exit: Exit
     seconds: float
     """Wall time of the whole."""
+    sending: float
+    """Of it, until all was sent."""
     remarks: Sequence[str]
     """What a reader must know beside the numbers, one sentence each."""
 
@@ -167,7 +169,8 @@ async def _concluded(
             earlier=ended.before,
         )
     )
-    return RunResult(folder.path, accuracy, parts, code, time.time() - ended.begun, remarks)
+    whole, sending = time.time() - ended.begun, sent - ended.begun
+    return RunResult(folder.path, accuracy, parts, code, whole, sending, remarks)
 
 
 def _parts(prepared: Prepared, folder: RunFolder, journals: ExitStack) -> list[EndpointRun]:

@@ -141,14 +141,14 @@ class Schedule:
 
     def _release(self, cold: Chain) -> int:
         released = 0
-        for each in reversed(cold):  # those that share most go first
+        for each in cold:  # the last come first: those that share most
             left = self._flying[each] - 1
             if left:
                 self._flying[each] = left
             else:
                 del self._flying[each]
             waiting = self._parked.pop(each, ())
-            self._ready.extend(waiting)
+            self._ready.extendleft(reversed(waiting))
             released += len(waiting)
         self._n_parked -= released
         return released

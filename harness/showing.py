@@ -111,7 +111,7 @@ def closing_lines(result: RunResult, *, program: str) -> Iterator[str]:
         yield line
         foreseen = _cost(part.meter.price, part.forecast.volume)
         yield f"{part.endpoint.label}: {compared(part.forecast, _fact(part), foreseen)}"
-    yield from _hours(result.parts, result.seconds)
+    yield from _hours(result.parts, result.sending)
     yield from result.remarks
     where = f"Files: {result.folder}/ (scores.csv, items.csv, run.json, ...)"
     if len(result.parts) > 1:

@@ -377,7 +377,7 @@ async def test_what_is_said_at_the_end(bench: Bench) -> None:
         assert "the same command tries the others again" not in said
         result = await bench.run(url, price_hour=3600.0)
         said = "\n".join(closing_lines(result, program="x"))
-        assert f" at 3600 an hour: cost {money(result.seconds)}" in said
+        assert f" at 3600 an hour: cost {money(result.sending)}" in said
         assert "forecast" in said and "(forecast" not in said
 
 

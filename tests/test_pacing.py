@@ -306,7 +306,7 @@ class Endpoint:
         self.bar = Outage(
             patience=patience,
             first_wait=1.0,
-            concurrency=concurrency,
+            at_once=lambda: concurrency,
             clock=self.clock,
             sleep=self.clock.sleep,
             report=self.told.append,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,6 +18,7 @@ from harness import Dataset, Row, Split
 from harness.choosing.registry import load_task
 from harness.data.rows import open_rows
 from harness.data.survey import BAD_ROWS_KEPT, ContentHash, bad_rows_error, differences, survey
+from harness.items import list_from_text
 from tests.making import make_rows, make_task
 
 COLUMNS = ("question", "choices", "answer")
@@ -133,6 +135,35 @@ def test_hash_by_hand() -> None:
     row = Row({"b": "ü", "a": 1}, "", subject="s")
     # printf '{"a": "1", "b": "ü"}\n' | sha256sum; printf 's\t<that>\n' | sha256sum
     assert digest([row], ["b", "a"]) == "deb617572d20c06e88a1262d8e63a662cce857561f8ad4cde9112e3cda495dd6"
+
+
+def plain(value: Any) -> Any:
+    """A value as the description of the hash has it: numbers as text, lists that are text as lists."""
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [each if isinstance(each, str) else plain(each) for each in value]
+    if isinstance(value, str):
+        listed = list_from_text(value)
+        return value if listed is None else plain(listed)
+    return None if value is None else str(value)
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.just('["a", 1]')
+VALUES = st.recursive(
+    LEAVES,
+    lambda deeper: st.lists(deeper, max_size=3) | st.dictionaries(st.text(max_size=3), deeper),
+    max_leaves=9,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["question", "choices", "answer", 'a "b"', "é"]), VALUES))
+def test_a_line_of_the_hash_is_what_json_writes(values: dict[str, Any]) -> None:
+    """Whatever a row holds, its line is that of the standard library, keys sorted."""
+    columns = [*values, "missing"]
+    line = json.dumps({name: plain(values.get(name)) for name in columns}, sort_keys=True, ensure_ascii=False)
+    lines = sha256(f"{line}\n".encode(errors="surrogatepass")).hexdigest()
+    assert digest([Row(values, "")], columns) == sha256(f"\t{lines}\n".encode()).hexdigest()
 
 
 def test_bad_rows_are_hashed_too() -> None:

@@ -23,8 +23,8 @@ BAD_ROWS_KEPT = 20
 SKIP = "Mend them, or pass --skip-bad-rows to count them as unscored."
 MEND = "Mend them or take them out: a bad shot cannot be skipped, only --shots 0 asks without any."
 """The ways out of bad rows, of questions and of shots."""
-_LINE = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
-"""What makes a row a line of the content hash; made once, not for each row."""
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
+"""A text as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +62,14 @@ class ContentHash:
 
     def __init__(self, columns: Sequence[str]) -> None:
         """Start with no rows."""
-        self._columns = columns
+        self._columns = [(column, _quoted(column)) for column in sorted(set(columns))]
         self._subjects: dict[str, Any] = {}
 
     def add(self, row: Row) -> None:
         """Take in the next row; a missing column counts as null."""
-        values = {column: _plain(row.values.get(column)) for column in self._columns}
+        values = [f"{quoted}: {_hashed(row.values.get(column))}" for column, quoted in self._columns]
         subject = self._subjects.get(row.subject) or self._subjects.setdefault(row.subject, sha256())
-        subject.update(f"{_LINE.encode(values)}\n".encode(errors="surrogatepass"))
+        subject.update(f"{{{', '.join(values)}}}\n".encode(errors="surrogatepass"))
 
     def hexdigest(self) -> str:
         """The hash of all rows so far, 64 hexadecimal digits."""
@@ -154,13 +154,17 @@ def _told(bad: BadRow) -> str:
     return f"{bad.place}: {bad.problem}"
 
 
-def _plain(value: object) -> object:
-    """A column's value in the form that is hashed."""
+def _hashed(value: object) -> str:
+    """A column's value in the form that is hashed: JSON, put together from its texts, each written by `json`.
+
+    That takes half the time of copying the row first, and having all of it written.
+    """
     if isinstance(value, str):
         listed = list_from_text(value)
-        return value if listed is None else _plain(listed)
+        return _quoted(value) if listed is None else _hashed(listed)
     if isinstance(value, list | tuple):
-        return [each if isinstance(each, str) else _plain(each) for each in value]
+        return f"[{', '.join([_quoted(each) if isinstance(each, str) else _hashed(each) for each in value])}]"
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    return None if value is None else str(value)
+        values = {str(key): each for key, each in value.items()}
+        return f"{{{', '.join([f'{_quoted(key)}: {_hashed(values[key])}' for key in sorted(values)])}}}"
+    return "null" if value is None else _quoted(str(value))

@@ -151,6 +151,12 @@ class Budget:
         if limits.wait:
             self.pause(now + limits.wait)
 
+    def alone(self, tokens: int, now: float) -> float:
+        """Seconds that a request waits which does not queue, as nobody else sends: a pause, or its own time."""
+        costs = ((self._requests, 1), (self._tokens, tokens))
+        own = max((cost / allowance.rate for allowance, cost in costs if allowance is not None), default=0.0)
+        return max(own, self._paused_until - now)
+
     # ---------------------------------------------------------------------------------------- letting through
 
     def let(self, share: Share, tokens: int, now: float, since: float) -> float:

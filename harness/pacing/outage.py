@@ -36,7 +36,7 @@ class Outage:
         *,
         patience: float,
         first_wait: float,
-        concurrency: int,
+        at_once: Callable[[], int],
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[object]],
         report: Callable[[str], None],
@@ -46,7 +46,7 @@ class Outage:
         Args:
             patience: seconds without a success after which the endpoint is given up.
             first_wait: seconds between the first two probes; doubled from probe to probe.
-            concurrency: workers; replies "too busy" count only when all of them got two in a row.
+            at_once: requests in flight; "too busy" counts only when each of them has got it twice in a row.
             clock: seconds, from any origin.
             sleep: waits so many seconds; may raise to end the waiting.
             report: told each change.
@@ -56,7 +56,7 @@ class Outage:
         self.successes = 0
         self._patience = patience
         self._first_wait = first_wait
-        self._busy_in_a_row = max(IN_A_ROW, 2 * concurrency)
+        self._at_once = at_once
         self._clock = clock
         self._sleep = sleep
         self._report = report
@@ -81,7 +81,7 @@ class Outage:
         """An attempt failed in a way that may be the endpoint's."""
         self._failures += 1
         self._broken += reason != BUSY
-        if self._broken >= IN_A_ROW or self._failures >= self._busy_in_a_row:
+        if self._broken >= IN_A_ROW or self._failures >= max(IN_A_ROW, 2 * self._at_once()):
             self._close()
 
     def doubt(self, successes: int) -> None:
