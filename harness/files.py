@@ -59,8 +59,8 @@ class ParquetFile:
         Args:
             path: where it stands.
             types: of its columns.
-            group: how much goes into a row group: rows, or what they weigh. Each group costs some kilobytes of
-                memory until the file is closed.
+            group: how much goes into a row group: rows, or what they weigh. Each group costs some kilobytes
+                of memory until the file is closed.
             recurring: columns of few different values, which are stored once in a row group; None: all are
                 tried so.
         """

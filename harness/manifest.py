@@ -137,10 +137,11 @@ def _told_shortcut(part: EndpointRun) -> list[str]:
     noted, read = part.journal.meta.get(SHORTCUT), part.journal.stats().read
     if noted and read:
         shown = json.loads(noted)
+        most = f"{shown['largest_difference']:.1g}"
         return [
             f"{label}: {read:,} choices were read off the alternatives of other replies;"
-            f" {shown.get('checked', 0)} that were forced too differ by {shown['largest_difference']:.1g} nats at"
-            " most (--no-shortcut forces all)"
+            f" {shown.get('checked', 0)} that were forced too differ by {most} nats at most"
+            " (--no-shortcut forces all)"
         ]
     said = lesson.why if lesson.tried else ""
     return [f"{label}: no choice is read off alternatives: {said}"] if said else []

@@ -152,7 +152,7 @@ class Budget:
             self.pause(now + limits.wait)
 
     def alone(self, tokens: int, now: float) -> float:
-        """Seconds that a request waits which does not queue, as nobody else sends: a pause, or its own time."""
+        """Seconds that a request waits which does not queue: its own time, or as long as a pause is on."""
         costs = ((self._requests, 1), (self._tokens, tokens))
         own = max((cost / allowance.rate for allowance, cost in costs if allowance is not None), default=0.0)
         return max(own, self._paused_until - now)
