@@ -71,7 +71,7 @@ def run(
     from the environment.
 
     Exit codes: 0 done. 2 settings or data are wrong, nothing was sent. 3 items
-    are left unscored. 4 an endpoint refused. 130 interrupted.
+    are left unscored, or a cap stopped it. 4 an endpoint refused. 130 interrupted.
 
     Args:
         suite: A suite file: tasks, endpoints with their budgets, and any flag by its name, as TOML. \
