@@ -132,11 +132,11 @@ def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) ->
 def _told_shortcut(part: EndpointRun) -> list[str]:
     """Whether choices were read off alternatives, and what shows that they may be."""
     label, lesson = part.endpoint.label, part.lesson
-    if lesson.changed:
-        return [f"{label}: {lesson.why}"]
     noted, read = part.journal.meta.get(SHORTCUT), part.journal.stats().read
     if noted and read:
         shown = json.loads(noted)
+        if "why" in shown:
+            return [f"{label}: {shown['why']}"]
         most = f"{shown['largest_difference']:.1g}"
         return [
             f"{label}: {read:,} choices were read off the alternatives of other replies;"
@@ -287,7 +287,8 @@ def _shortcut(part: EndpointRun) -> dict[str, Any]:
     """Whether choices are read off alternatives, in this session or an earlier one, and what shows it."""
     noted = part.journal.meta.get(SHORTCUT)
     if noted:
-        return {"used": part.lesson.changed == 0, **json.loads(noted)}
+        said = json.loads(noted)
+        return {"used": "why" not in said, **said}
     return {"used": False, "why": part.lesson.why}
 
 

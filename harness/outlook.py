@@ -113,7 +113,7 @@ def _top(
     if not prepared.settings.shortcut or not dialect(endpoint.dialect).names_tokens:
         return 0
     if journal is not None and SHORTCUT in journal.meta:
-        return int(json.loads(journal.meta[SHORTCUT])["logprobs"])
+        return int(json.loads(journal.meta[SHORTCUT]).get("logprobs", 0))  # none: they changed in mid-run
     learnt = earlier.get("counts", {}).get(endpoint.label, {}).get("shortcut", {})
     in_vain = learnt.get("why") and earlier["settings"].get("shortcut")
     return 0 if in_vain else TOPS[0]

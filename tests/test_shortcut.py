@@ -21,6 +21,8 @@ from harness.endpoint_settings import EndpointSettings
 from harness.errors import UsageError
 from harness.exchange import Failure, Outcome, Reply, ScoreRequest
 from harness.manifest import Exit
+from harness.outlook import foreseen
+from harness.prepare import prepare
 from harness.shortcut import Names, Seen, Shortcut, learn, merged, read_off, seen_in
 from harness.tokenizing import load_tokenizer
 from tests.fake_endpoint import Altered, FakeEndpoint, Script, Status, true_logprobs
@@ -446,8 +448,13 @@ def test_alternatives_that_change_are_found_out(
     assert any("no longer what forcing gives (by 0.5 nats)" in remark for remark in result.remarks)
     shortcut = bench.manifest()["counts"]["it"]["shortcut"]
     assert (shortcut["used"], shortcut["largest_difference"]) == (False, pytest.approx(0.5))
-    again, _ = lettered(named(shift=-0.5, after=8))
+    again, later = lettered(named(shift=-0.5, after=8))
     assert again.bodies == []
+    assert bench.manifest()["counts"]["it"]["shortcut"] == shortcut
+    assert any("no longer what forcing gives (by 0.5 nats)" in remark for remark in later.remarks)
+    one = EndpointSettings(spec="http://127.0.0.1:1/v1#m", name="it", identity="it")
+    tasks = f"{bench.folder / 'lettered.py'}:TASK"
+    foreseen(prepare(bench.settings(endpoint=(one,), tasks=tasks), {}))  # reads the same note
 
 
 def test_checks_that_agree_cost_one_request_each(
