@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from harness.caps import Volume
 from harness.exchange import ScoreRequest
+from harness.saying import money, tokens
 from harness.sending import BLOCK, Chain, chain
 
 WINDOW = 2**17
@@ -147,13 +148,3 @@ def _why_more(forecast: Forecast, fact: Fact) -> str:
 
 def _amount(volume: Volume) -> str:
     return f"{volume.requests:,} requests, {tokens(volume.prompt_tokens)} prompt tokens"
-
-
-def tokens(count: int) -> str:
-    """A number of tokens as people say it: "9.86 M"."""
-    return f"{count:,}" if count < 1_000_000 else f"{count / 1_000_000:,.2f} M"
-
-
-def money(amount: float) -> str:
-    """An amount of any currency: cents where it is large, three digits where it is small."""
-    return f"{amount:,.2f}" if amount >= 10 or amount == 0 else f"{amount:.3g}"

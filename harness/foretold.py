@@ -11,13 +11,12 @@ from rich.text import Text
 from harness.caps import Volume
 from harness.earlier import Earlier
 from harness.endpoints import OPENAI
-from harness.forecast import money, tokens
 from harness.outlook import Outlook, Part
 from harness.pacing import AIM
 from harness.prepare import Prepared
 from harness.prices import WAY_OUT, caps_of
-from harness.progress import duration
 from harness.reckoning import Figures
+from harness.saying import duration, money, tokens
 from harness.sending import BLOCK
 
 COLUMNS = ("endpoint", "items", "requests", "prompt tokens", "shared", "forced", "time", "cost")

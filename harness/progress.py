@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from harness.saying import duration
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -99,14 +101,6 @@ class Progress:
 def retries_text(retries: Counter[str]) -> str:
     """Retries by reason, in stable order."""
     return " ".join(f"{reason}×{count:,}" for reason, count in sorted(retries.items()))
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: "45 s", "12 min", "3 h 05 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 @asynccontextmanager

@@ -15,9 +15,10 @@ from rich.text import Text
 from harness.caps import FREE, HOUR, Price, Volume
 from harness.comparison.findings import Findings
 from harness.exports import cells
-from harness.forecast import Fact, compared, money
+from harness.forecast import Fact, compared
 from harness.manifest import EndpointRun, Exit
-from harness.progress import duration, retries_text
+from harness.progress import retries_text
+from harness.saying import duration, money
 from harness.tables import pivot
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from harness.earlier import earlier
 from harness.endpoint_settings import EndpointSettings
 from harness.endpoints import parse_endpoints
 from harness.errors import StoreError
-from harness.forecast import money
 from harness.manifest import Exit
 from harness.outlook import foreseen
 from harness.prepare import prepare
 from harness.prices import Prices, prices_of
+from harness.saying import money
 from harness.settings import RunSettings
 from harness.showing import closing_lines
 from harness.suitefile import beneath, read_suite

@@ -22,7 +22,7 @@ from harness.earlier import Earlier, earlier
 from harness.endpoint_settings import EndpointSettings
 from harness.endpoints import parse_endpoints
 from harness.exchange import ScoreRequest
-from harness.forecast import Fact, Forecast, Fresh, Prefixes, compared, money, tokens
+from harness.forecast import Fact, Forecast, Fresh, Prefixes, compared
 from harness.foretold import outlook_table, remarks
 from harness.outlook import Outlook, foreseen
 from harness.pacing import Budget
@@ -30,6 +30,7 @@ from harness.planning import Batch, planned
 from harness.prepare import prepare
 from harness.prices import prices_of
 from harness.reckoning import Counted, figures, in_all, seconds_at
+from harness.saying import money, tokens
 from harness.sending import BLOCK
 from harness.settings import RunSettings
 from harness.showing import closing_lines

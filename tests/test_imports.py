@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 CORE = (
     "errors",
+    "saying",
     "modes",
     "secrets",
     "items",

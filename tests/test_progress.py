@@ -7,7 +7,8 @@ from collections import Counter
 
 from rich.console import Console
 
-from harness.progress import Progress, duration, shown
+from harness.progress import Progress, shown
+from harness.saying import duration
 
 
 def halfway() -> Progress:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from harness.errors import EndpointRefused
 from harness.exchange import ScoreRequest
+from harness.saying import duration
 
 IN_A_ROW = 20
 """Failures without a success between that make an endpoint suspect."""
@@ -136,17 +137,13 @@ class Outage:
         now = self._clock()
         left = self._since + self._patience - now
         if left <= 0:
-            self._refusal = f"no success for {_duration(now - self._since)} (--patience): {failure}"
+            self._refusal = f"no success for {duration(now - self._since)} (--patience): {failure}"
             return
         pause = min(self._first_wait * 2.0**self._probes, LONGEST_PROBE_WAIT, left)
         self._probes += 1
         self._failures += 1
         self._next_probe = now + pause
         self._report(
-            f"{self._failures} failures in a row ({failure}); waiting, next try in {_duration(pause)},"
-            f" giving up in {_duration(left)} (--patience)"
+            f"{self._failures} failures in a row ({failure}); waiting, next try in {duration(pause)},"
+            f" giving up in {duration(left)} (--patience)"
         )
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
