@@ -28,6 +28,9 @@ MINUTE = 60.4
 GRAIN = 0.1
 """Seconds; what goes out within is kept as one sum."""
 
+SAME_PAUSE = 1.0
+"""Seconds."""
+
 ROUNDING = 1e-9
 """Seconds; a clock that was slept on need not show the very number."""
 
@@ -133,23 +136,41 @@ class Budget:
         self._shares.append(share)
         return share
 
-    def pause(self, until: float) -> None:
-        """Let nothing out before `until`, on the clock that shares are asked with."""
+    @property
+    def allowed(self) -> tuple[float | None, float | None]:
+        """Requests and tokens a minute by now; None: no limit."""
+        both = (self._requests, self._tokens)
+        requests, tokens = (None if each is None else each.a_minute for each in both)
+        return requests, tokens
+
+    def fastest(self, tokens: float) -> float | None:
+        """Requests a second of so many tokens that may go out at most, of all shares; None: no limit."""
+        rates = [self._requests.rate] if self._requests is not None else []
+        rates += [self._tokens.rate / tokens] if self._tokens is not None and tokens > 0 else []
+        return min(rates, default=None)
+
+    def pause(self, until: float) -> bool:
+        """Let nothing out before `until`, on the clock that shares are asked with; whether that is news.
+
+        What was sent at once is refused at once: a second more or less is the same pause.
+        """
+        news = until > self._paused_until + SAME_PAUSE
         self._paused_until = max(self._paused_until, until)
         self.open = False
+        return news
 
     def paused(self, now: float) -> bool:
         """Whether a pause is on."""
         return now < self._paused_until
 
-    def follow(self, limits: Limits, now: float) -> None:
-        """Take the endpoint's word where it allows less than was said here; a pause where nothing is left."""
+    def follow(self, limits: Limits, now: float) -> bool:
+        """Take the endpoint's word where it allows less than was said here; a pause where nothing is left, as
+        `pause` has it."""
         self._requests = _brought_down(self._requests, self._said[0], limits.requests.allowed, smallest=1)
         self._tokens = _brought_down(self._tokens, self._said[1], limits.tokens.allowed, smallest=0)
         if self._requests is not None or self._tokens is not None:
             self.open = False
-        if limits.wait:
-            self.pause(now + limits.wait)
+        return limits.wait > 0 and self.pause(now + limits.wait)
 
     def alone(self, tokens: int, now: float) -> float:
         """Seconds that a request waits which does not queue: its own time, or as long as a pause is on."""

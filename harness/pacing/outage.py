@@ -15,6 +15,12 @@ IN_A_ROW = 20
 LONGEST_PROBE_WAIT = 60.0
 """Seconds between two probes of an endpoint that is down."""
 
+SLEPT = 10.0
+"""Seconds by which no wait is late unless nobody was there to end it."""
+
+AWAY = frozenset({"connection", "502", "503", "504"})
+"""Reasons that speak of the endpoint rather than of a request: believed even before anything succeeded."""
+
 BUSY = "429"
 """The one reason that alone says nothing about an endpoint's health until all workers met it twice."""
 
@@ -85,15 +91,17 @@ class Outage:
         if self._broken >= IN_A_ROW or self._failures >= max(IN_A_ROW, 2 * self._at_once()):
             self._close()
 
-    def doubt(self, successes: int) -> None:
+    def doubt(self, successes: int, reason: str) -> None:
         """A request used up its attempts; suspicious where nothing else succeeded meanwhile either.
 
         Few workers use up the attempts of several requests before as many as `IN_A_ROW` have failed.
 
         Args:
             successes: how many requests had succeeded when this one failed first.
+            reason: of its last failure. Where nothing ever succeeded there is only this request to probe
+                with, which must not be to blame itself.
         """
-        if successes == self.successes and self._good is not None:
+        if successes == self.successes and (self._good is not None or reason in AWAY):
             self._close()
 
     async def wait(self, own: ScoreRequest, probe: Callable[[ScoreRequest], Awaitable[str]]) -> None:
@@ -112,6 +120,7 @@ class Outage:
                     raise EndpointRefused(self._refusal)
                 if (pause := self._next_probe - self._clock()) > 0:
                     await self._sleep(pause)
+                    self._excuse(self._clock() - self._next_probe)
                     continue
                 failure = await probe(self._good if self._good is not None else own)
                 if failure:
@@ -132,6 +141,11 @@ class Outage:
         if self._probes:
             self.ended += 1
             self._report("")
+
+    def _excuse(self, late: float) -> None:
+        """A wait took longer than it should: the machine itself slept, which is no matter of patience."""
+        if late > SLEPT:
+            self._since += late
 
     def _probe_failed(self, failure: str) -> None:
         now = self._clock()

@@ -8,7 +8,7 @@ hand, with nothing but what clients here send: bodies of a known length, connect
 may come one behind the other. GET /counts says what it saw since DELETE /counts.
 
 `--rpm` refuses with 429 what a sliding window of a minute does not allow. `--capacity` takes so many at once,
-each for `--latency` seconds, and refuses the others.
+each for `--latency` seconds, and refuses the others. With `--faulty N` every N-th completion goes wrong.
 """
 
 from __future__ import annotations
@@ -28,8 +28,18 @@ import msgspec
 
 from tests.bench.answers import Answers, Asked, texts_of
 
+TROUBLES = ("busy", "reset", "cut", "broken")
+"""What goes wrong, in turn: 429; the connection dropped; half of a reply, then the connection closed; 500."""
+
 _DECODE = msgspec.json.Decoder(Asked).decode
-_REASONS = {200: b"OK", 404: b"Not Found", 411: b"Length Required", 422: b"Unprocessable", 429: b"Too Many"}
+_REASONS = {
+    200: b"OK",
+    404: b"Not Found",
+    411: b"Length Required",
+    422: b"Unprocessable",
+    429: b"Too Many",
+    500: b"Broken",
+}
 
 
 class Counts(msgspec.Struct):
@@ -43,7 +53,7 @@ class Counts(msgspec.Struct):
     refused: int = 0
     """With 429."""
     faulty: int = 0
-    """With any other status but 200."""
+    """With any other status but 200, or not wholly."""
     at_once: int = 0
     """Most requests in work at one time."""
     first: float | None = None
@@ -102,9 +112,12 @@ class Endpoint:
         limits: Limits,
         *,
         latency: float = 0.0,
+        faulty: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing is counted yet; `latency` is in seconds."""
+        """Nothing is counted yet; `latency` is in seconds; every `faulty`-th goes wrong, 0: none."""
+        self._faulty = faulty
+        self._came = 0
         self.limits = limits
         self.latency = latency
         self._answers = answers
@@ -123,6 +136,17 @@ class Endpoint:
             self._counts, self._worked = Counts(), time.process_time()
             return 200, b"{}"
         return 404, _error("there is POST .../completions, GET /counts and DELETE /counts")
+
+    def trouble(self, path: bytes) -> str:
+        """What goes wrong with a request that has just come; empty: nothing."""
+        if not self._faulty or not path.endswith(b"/completions"):
+            return ""
+        self._came += 1
+        number, left = divmod(self._came, self._faulty)
+        if left:
+            return ""
+        self._counts.faulty += 1
+        return TROUBLES[number % len(TROUBLES)]
 
     def _completion(self, body: bytes) -> tuple[int, bytes]:
         counts, now = self._counts, self._clock()
@@ -184,6 +208,12 @@ class Connection(asyncio.Protocol):
             if body is None:
                 written.append(_reply(411, _error("a body must have a Content-Length")))
                 continue
+            if trouble := self._endpoint.trouble(path):
+                if status := {"busy": 429, "broken": 500}.get(trouble):
+                    written.append(_reply(status, _error(trouble)))
+                    continue
+                self._break_off(written, trouble)
+                return
             status, said = self._endpoint.reply(method, path, body)
             if status != 200 or not path.endswith(b"/completions"):
                 written.append(_reply(status, said))
@@ -196,6 +226,14 @@ class Connection(asyncio.Protocol):
                 written.append(_reply(status, said))
         if written:
             self._transport.write(b"".join(written))
+
+    def _break_off(self, written: list[bytes], trouble: str) -> None:
+        """End the connection after what is written already; a cut reply promises more than comes."""
+        if trouble == "reset":
+            self._transport.abort()
+            return
+        self._transport.write(b"".join([*written, _reply(200, b" " * 400)[:-300]]))
+        self._transport.close()
 
     def _answered(self, reply: bytes) -> None:
         self._endpoint.limits.done()
@@ -255,11 +293,13 @@ def main() -> None:
     parser.add_argument("--whole-context", action="store_true", help="values depend on all ids before")
     parser.add_argument("--rpm", type=int, default=0, help="requests in any minute; more get 429")
     parser.add_argument("--capacity", type=int, default=0, help="requests at once; more get 429")
+    parser.add_argument("--faulty", type=int, default=0, metavar="N", help="every N-th goes wrong")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds that each takes")
     given = parser.parse_args()
     answers = Answers(texts_of(given.tokenizer), whole_context=given.whole_context)
     gc.disable()  # what is remembered has no cycles, and is long to walk through
-    endpoint = Endpoint(answers, Limits(rpm=given.rpm, capacity=given.capacity), latency=given.latency)
+    limits = Limits(rpm=given.rpm, capacity=given.capacity)
+    endpoint = Endpoint(answers, limits, latency=given.latency, faulty=given.faulty)
     run = asyncio.run
     with contextlib.suppress(ImportError):
         import uvloop

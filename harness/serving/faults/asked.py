@@ -120,6 +120,12 @@ def with_id_in_front(asked: Asked, token_id: int) -> dict[str, Any] | None:
     return None if changed == asked.fields else changed
 
 
+def shortened(asked: Asked, most: int) -> dict[str, Any] | None:
+    """The fields with the last `most` ids of a completion's `tokens`; None where there are no more."""
+    given = _some((asked.fields or {}).get("tokens")) if asked.route == "completions" else []
+    return {**(asked.fields or {}), "tokens": given[-most:]} if len(given) > most else None
+
+
 def texts_of(asked: Asked) -> list[str]:
     """The texts of a completion's `prompt`, of which there are none where it is ids."""
     prompt = None if asked.fields is None or asked.route != "completions" else asked.fields.get("prompt")

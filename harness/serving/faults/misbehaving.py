@@ -1,8 +1,8 @@
 """A middleware that makes an endpoint misbehave as `Faults` says, and counts what it did.
 
 On a request's way in: what depends on time or count turns it away (`limits`), else one fault may take the
-place of the whole reply (`wholes`), else the request may be changed (`asked`). On the way out the reply's
-values may be (`values`). Only completions, tokenize and detokenize are touched.
+place of the whole reply (`wholes`), else the request may be refused (`refusing`) or changed (`asked`). On the
+way out the reply's values may be (`values`). Only completions, tokenize and detokenize are touched.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from harness.serving.faults.asked import ROUTES, Asked, Encode, Vocabulary
 from harness.serving.faults.draws import Draws
 from harness.serving.faults.limits import Limits
 from harness.serving.faults.plan import Faults
+from harness.serving.faults.refusing import refused
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -139,6 +140,9 @@ class Misbehaving:
         """What the endpoint itself answers, to what a fault may have made of the request."""
         before = self._completions
         self._completions += asked.route == "completions"
+        if (why := refused(asked, self._faults)) is not None:
+            self.note(why.name)
+            return wholes.refusal(why)
         changed = await self._changed(asked)
         if changed is not asked:
             _put_in_place(request, asking.written(changed.fields))
@@ -159,6 +163,8 @@ class Misbehaving:
             asked = self._struck("ignore_adapter", asked, asking.without_adapter(asked, self._routes))
         if faults.bos is not None:
             asked = self._struck("bos", asked, asking.with_id_in_front(asked, faults.bos))
+        if faults.shortened is not None:
+            asked = self._struck("shortened", asked, asking.shortened(asked, faults.shortened))
         if self._vocabulary is not None and self._encode is not None:
             texts = asking.texts_of(asked)
             changed = asking.with_other_tokens(asked, self._vocabulary)
@@ -182,7 +188,7 @@ class Misbehaving:
         if asked.route != "completions" or not self._values:
             return body
         reply = asking.parsed(body) or {}
-        struck = values.alter(reply, self._faults, asked.draw, before)
+        struck = values.alter(reply, self._faults, asked.draw, before, crowded=self.in_flight > 1)
         self._counts.update(struck)
         return asking.written(reply) if struck else body
 

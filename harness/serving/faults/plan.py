@@ -3,13 +3,13 @@
 Short forms are separated by commas (`429=0.1,reset=0.02,outage=5@20,seed=7`). In TOML the same names are
 keys, and `5@20` is a string. A name alone means a share of 1, or true.
 
-    SHARE           429 429_date 429_bare 500 502 503 504 leak not_json hang reset reset_midway cut slow
-                    ignore_adapter zero count positive null nan other_ids
-    N               rpm tpm capacity queue context seed
+    SHARE           429 429_date 429_bare 500 502 503 504 401 403 leak not_json hang reset reset_midway
+                    cut slow ignore_adapter zero flat count positive null nan other_ids
+    N               rpm tpm capacity queue shortened top context seed
     SECONDS@START   blackout outage
-    D, D@N          order; drift
+    D, D@N          order crowded chain; drift
     ID              bos
-    true or false   tokenizer moved_by_sampling
+    true or false   tokenizer no_tokenize no_prompt moved_by_sampling
     SECONDS         retry_after slow_seconds
 
 What each does stands beside its field in `Faults`; `rows` is the table that `harness/serving/README.md` has.
@@ -79,6 +79,8 @@ class Faults:
     status_502: Annotated[float, SHARE, "502 with a gateway's HTML"] = 0.0
     status_503: Annotated[float, SHARE, "503 with a JSON body"] = 0.0
     status_504: Annotated[float, SHARE, "504 with a gateway's HTML"] = 0.0
+    status_401: Annotated[float, SHARE, "401, as to a wrong token"] = 0.0
+    status_403: Annotated[float, SHARE, "403, as to a wrong team"] = 0.0
     leak: Annotated[float, SHARE, "500 whose body and headers repeat the request's `Authorization`"] = 0.0
     not_json: Annotated[float, SHARE, "200 with an HTML page, or with the first half of the JSON"] = 0.0
     hang: Annotated[float, SHARE, "no answer, until the client leaves or the endpoint stops"] = 0.0
@@ -89,12 +91,18 @@ class Faults:
     queue: Annotated[int | None, COUNT, "N are answered at a time, the others wait for their turn"] = None
     ignore_adapter: Annotated[float, SHARE, "the adapter is ignored: the base model answers"] = 0.0
     bos: Annotated[int | None, TOKEN, "ID is put in front of `tokens`, and of a `prompt` of ids"] = None
+    shortened: Annotated[
+        int | None, COUNT, "of `tokens` beyond N only the last N are read, without a word"
+    ] = None
     tokenizer: Annotated[
         bool,
         SWITCH,
         "another tokenizer than stated: ids of tokenize, of detokenize and of a `prompt` of text are those "
         "of another vocabulary of the same size",
     ] = False
+    no_tokenize: Annotated[bool, SWITCH, "tokenize and detokenize are not there: 404"] = False
+    no_prompt: Annotated[bool, SWITCH, "a `prompt` of text is refused: 422"] = False
+    top: Annotated[int | None, COUNT, "`logprobs` beyond N is refused: 422"] = None
     context: Annotated[int | None, COUNT, "the model's length is N tokens, whatever is stated"] = None
     moved_by_sampling: Annotated[
         bool, SWITCH, "log-probabilities are those after temperature, top-k, top-p and min-p"
@@ -110,7 +118,18 @@ class Faults:
         NATS,
         "log-probabilities are up to D nats a token lower, depending on how many completions came before",
     ] = None
+    crowded: Annotated[
+        float | None,
+        NATS,
+        "log-probabilities are D nats lower in a reply that is made while other requests are in flight",
+    ] = None
+    chain: Annotated[
+        float | None,
+        NATS,
+        "of every output the log-probabilities of all tokens but the first are D nats lower",
+    ] = None
     zero: Annotated[float, SHARE, "all log-probabilities are 0"] = 0.0
+    flat: Annotated[float, SHARE, "all log-probabilities of an output are that of its first token"] = 0.0
     count: Annotated[float, SHARE, "there is one log-probability less than tokens, or one more"] = 0.0
     positive: Annotated[float, SHARE, "a log-probability is above 0"] = 0.0
     null: Annotated[float, SHARE, "a log-probability is null"] = 0.0

@@ -23,7 +23,7 @@ _TURN = (math.sqrt(5) - 1) / 2
 """Multiples of it are spread evenly over 0 to 1: `order` shifts each completion unlike its neighbours."""
 
 
-def alter(reply: Any, faults: Faults, draw: Draw, before: int) -> list[str]:
+def alter(reply: Any, faults: Faults, draw: Draw, before: int, *, crowded: bool = False) -> list[str]:
     """Change a completion's reply.
 
     Args:
@@ -31,16 +31,21 @@ def alter(reply: Any, faults: Faults, draw: Draw, before: int) -> list[str]:
         faults: what can go wrong.
         draw: of the request.
         before: completions that came before it.
+        crowded: others are in flight.
 
     Returns:
         The names of the faults that changed it.
     """
     choices = [each for each in _list(reply, "choices") if isinstance(each, dict)]
     scored = [each["logprobs"] for each in choices if _places(each.get("logprobs"))]
-    struck = [name for name in _SHIFTS if scored and _shifts(name, faults, before)]
+    struck = [name for name in _SHIFTS if scored and _shifts(name, faults, before, crowded)]
     shift = math.fsum(_shift(name, faults, before) for name in struck)
     for logprobs in scored if struck else ():
         _each(logprobs, lambda value: min(0.0, value + shift))
+    if faults.chain is not None and any(len(_places(each)) > 1 for each in scored):
+        for logprobs in scored:
+            _lower(logprobs, faults.chain)
+        struck.append("chain")
     for name, change in _CHANGES.items():
         possible = [each for each in scored if _places(each)]
         if possible and draw.strikes(name, faults.value(name)):
@@ -54,10 +59,12 @@ def alter(reply: Any, faults: Faults, draw: Draw, before: int) -> list[str]:
 
 # ---------------------------------------------------------------------------------------------- by count
 
-_SHIFTS = ("drift", "order")
+_SHIFTS = ("drift", "order", "crowded")
 
 
-def _shifts(name: str, faults: Faults, before: int) -> bool:
+def _shifts(name: str, faults: Faults, before: int, crowded: bool) -> bool:
+    if name == "crowded":
+        return faults.crowded is not None and crowded
     if name == "drift":
         return faults.drift is not None and before + 1 >= faults.drift.first
     return faults.order is not None
@@ -67,6 +74,8 @@ def _shift(name: str, faults: Faults, before: int) -> float:
     """Nats that a fault adds to every log-probability."""
     if name == "drift":
         return 0.0 if faults.drift is None else faults.drift.shift
+    if name == "crowded":
+        return -(faults.crowded or 0.0)
     return 0.0 if faults.order is None else -faults.order * math.modf((before + 1) * _TURN)[0]
 
 
@@ -75,6 +84,22 @@ def _shift(name: str, faults: Faults, before: int) -> float:
 
 def _zero(logprobs: Logprobs, draw: Draw) -> None:
     _each(logprobs, lambda value: 0.0)
+
+
+def _flat(logprobs: Logprobs, draw: Draw) -> None:
+    first = logprobs["token_logprobs"][_places(logprobs)[0]]
+    _each(logprobs, lambda value: first)
+
+
+def _lower(logprobs: Logprobs, by: float) -> None:
+    """Lower all but the first values, their alternatives with them."""
+    values, top = logprobs["token_logprobs"], _list(logprobs, "top_logprobs")
+    later = _places(logprobs)[1:]
+    rest = {"token_logprobs": [values[place] for place in later]}
+    rest["top_logprobs"] = [top[place] for place in later if place < len(top)]
+    _each(rest, lambda value: value - by)
+    for place, value in zip(later, rest["token_logprobs"], strict=True):
+        values[place] = value
 
 
 def _count(logprobs: Logprobs, draw: Draw) -> None:
@@ -103,6 +128,7 @@ def _nan(logprobs: Logprobs, draw: Draw) -> None:
 
 _CHANGES: dict[str, Callable[[Logprobs, Draw], None]] = {
     "zero": _zero,
+    "flat": _flat,
     "count": _count,
     "positive": _positive,
     "null": _null,
@@ -111,7 +137,7 @@ _CHANGES: dict[str, Callable[[Logprobs, Draw], None]] = {
 """In the order in which they change a reply that several of them strike: none undoes one before it."""
 
 
-NAMES = frozenset((*_SHIFTS, *_CHANGES, "other_ids"))
+NAMES = frozenset((*_SHIFTS, *_CHANGES, "chain", "other_ids"))
 """Of the faults in this module."""
 
 

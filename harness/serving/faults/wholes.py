@@ -17,11 +17,12 @@ from aiohttp import web
 from harness.serving.faults.asked import Asked
 from harness.serving.faults.limits import TurnedAway
 from harness.serving.faults.plan import Faults
+from harness.serving.faults.refusing import Refusal
 
 Sleep = Callable[[float], Awaitable[object]]
 
 WHOLE = (
-    *("429", "429_date", "429_bare", "500", "502", "503", "504", "leak"),
+    *("429", "429_date", "429_bare", "500", "502", "503", "504", "401", "403", "leak"),
     *("not_json", "hang", "reset", "reset_midway", "cut", "slow"),
 )
 """Drawn in this order; the first that strikes is the only one."""
@@ -32,6 +33,8 @@ _STATUS = {
     "429_bare": (429, "too many requests"),
     "500": (500, "internal error"),
     "503": (503, "the service is unavailable"),
+    "401": (401, "the bearer token is wrong"),
+    "403": (403, "the team has no access"),
 }
 """Errors with a JSON body."""
 _GATEWAY = {"502": (502, "502 Bad Gateway"), "504": (504, "504 Gateway Time-out")}
@@ -140,6 +143,15 @@ def turned_away(why: TurnedAway, request: web.Request) -> web.StreamResponse:
     reply = _json_error(status, message)
     reply.headers["Retry-After"] = str(math.ceil(why.wait))
     return reply
+
+
+def refusal(why: Refusal) -> web.Response:
+    """The error of an endpoint that lacks what was asked for."""
+    if why.status != 422:
+        return _json_error(why.status, why.message)
+    field, _, problem = why.message.partition(": ")
+    said = {"loc": ["body", field], "msg": problem, "type": "value_error"}
+    return web.json_response({"detail": [said]}, status=422)
 
 
 def reset(request: web.Request) -> web.StreamResponse:

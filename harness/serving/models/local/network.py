@@ -113,6 +113,7 @@ def load(folder: Path, device: str, dtype: str) -> Network:
                 device_map=None if place.type == "cpu" else {"": place},
                 local_files_only=True,
                 trust_remote_code=False,
+                use_safetensors=True,  # other files are pickles
                 output_loading_info=True,
             )
     except Exception as error:  # whatever a file, a configuration or a missing library leads to

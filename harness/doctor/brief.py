@@ -1,0 +1,258 @@
+"""The brief probe of a run: before an endpoint is sent anything, it shows that it can be scored on.
+
+It fails an endpoint only on what makes every score wrong: credentials, ids or count of what is forced, values
+that are none, all equal, or that do not chain. All else is said, and the run goes on. What may be chance is
+asked again: only what persists counts. It does not hold a run up for long: an endpoint that is slow to answer
+is scored meanwhile, and given up later if it must be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from harness.caps import Meter, Volume
+from harness.doctor.asking import Asking
+from harness.doctor.findings import Finding, not_checked
+from harness.doctor.judging import Chain, chain_holds, judged_chain, judged_flat
+from harness.doctor.sound import chain_of, link
+from harness.doctor.waking import Awake, awake
+from harness.doctor.wire import TEXTS, compared_tokenizers, reads_prompts
+from harness.errors import EndpointRefused, Stopped
+from harness.events import event
+
+ROUNDS = 8
+"""How often the chain is asked for before what is amiss with it counts."""
+HOLD = 10.0
+"""Seconds that a run waits for its probe; then it begins, and hears of it later."""
+RESERVE = 10
+"""Caps must leave so many times what the probe takes, or it is not made."""
+Wakings = dict[str, "asyncio.Task[Awake]"]
+"""By URL of the management API."""
+MIXED = (("words, digits, accents and emoji", "".join(text for _, text in TEXTS[:-1])),)
+
+MEANING = {
+    "count": ("count", "it does not say one log-probability for each forced token"),
+    "ids": ("forced ids", "it puts out other tokens than are forced"),
+}
+"""Name of the probe, and what a reply lacks, by what its error is about."""
+
+
+class Brief:
+    """Probes one endpoint once, when something is about to be sent to it.
+
+    Attributes:
+        findings: what was found so far.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        asking: Callable[[], Awaitable[Asking | None]],
+        meter: Meter,
+        wakings: Wakings,
+        *,
+        probing: bool = True,
+    ) -> None:
+        """Nothing is asked before `before`.
+
+        Args:
+            label: of the endpoint.
+            asking: how to ask; None: nothing of this run can be asked.
+            meter: of the endpoint.
+            wakings: of all endpoints of the run.
+            probing: it is probed too, and not only woken.
+        """
+        self.findings: list[Finding] = []
+        self._label = label
+        self._asking = asking
+        self._meter = meter
+        self._wakings = wakings
+        self._probes = probing
+        self._probing: asyncio.Task[None] | None = None
+        self._woken: asyncio.Task[Asking | None] | None = None
+        self._until = 0.0
+        """On the event loop's clock: so long the run waits."""
+        self._over = False
+
+    async def before(self) -> None:
+        """See to it that the endpoint is awake and has been probed; soon over, where it is slow.
+
+        Raises:
+            EndpointRefused: it must not be asked any more, or fails its probe.
+        """
+        if self._over:
+            return
+        if self._woken is None:
+            self._woken = asyncio.create_task(self._wake())
+        asking = await asyncio.shield(self._woken)
+        if self._over:
+            return
+        loop = asyncio.get_running_loop()
+        if self._probing is None:
+            self._probing, self._until = asyncio.create_task(self._probe(asking)), loop.time() + HOLD
+        if (left := self._until - loop.time()) > 0:
+            await asyncio.wait([self._probing], timeout=left)
+        self._heard()
+
+    async def end(self) -> None:
+        """The run has sent everything: what is not known by now is not waited for.
+
+        Raises:
+            EndpointRefused: as `before`.
+        """
+        self._heard()
+        if self._probing is not None and not self._over:
+            self._found(not_checked("probe", "it was not answered while the run went on"))
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop whatever is still asked."""
+        tasks = [each for each in (self._woken, self._probing) if each is not None]
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _heard(self) -> None:
+        if self._probing is not None and self._probing.done() and not self._over:
+            self._over = True
+            self._probing.result()
+
+    async def _wake(self) -> Asking | None:
+        try:
+            asking = await self._asking()
+            if asking is not None and asking.management is not None:
+                found = await self._shared(asking.management, asking)
+                if found.state == "unknown":
+                    self._found(not_checked("awake", found.told))
+        except Stopped:  # so will whoever sends next
+            self._over = True
+            return None
+        return asking
+
+    async def _shared(self, url: str, asking: Asking) -> Awake:
+        """Wake an endpoint once for all its adapters."""
+        if url not in self._wakings:
+            self._wakings[url] = asyncio.create_task(woken(asking))
+        return await asyncio.shield(self._wakings[url])
+
+    async def _probe(self, asking: Asking | None) -> None:
+        if not self._probes:
+            return
+        if asking is None:
+            self._found(not_checked("probe", "none of the first items can be asked"))
+            return
+        taken = _taken(asking)
+        times = (RESERVE * each for each in (taken.requests, taken.prompt_tokens, taken.forced_tokens))
+        reserve = Volume(*times)
+        if not self._meter.leaves(reserve):
+            self._found(not_checked("probe", f"its {taken.requests} requests are too many for the caps"))
+            return
+        asked = [_unless_down("probe", _sound(asking)), *_beside(asking)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        if any(isinstance(each, Stopped) for each in found):  # so will whoever sends next
+            return
+        for each in found:
+            if isinstance(each, BaseException):
+                raise each
+            self._found(each)
+        if isinstance(sound := found[0], Finding) and sound.verdict == "wrong":
+            raise EndpointRefused(f"it failed its probe: {sound.line()}. --no-probe runs without it")
+
+    def _found(self, finding: Finding) -> None:
+        self.findings.append(finding)
+        said = {"name": finding.name, "verdict": finding.verdict, "measured": finding.measured}
+        level = logging.INFO if finding.verdict == "ok" else logging.WARNING
+        event("probe", said, endpoint=self._label, level=level)
+
+
+async def _unless_down(name: str, asked: Awaitable[Finding]) -> Finding:
+    """What is found; nothing of an endpoint that stays down, which the run itself may want to sit out."""
+    try:
+        return await asked
+    except EndpointRefused as error:
+        if error.reason:
+            raise
+        return not_checked(name, str(error))
+
+
+async def woken(asking: Asking) -> Awake:
+    """See to it that a dedicated endpoint is awake.
+
+    Raises:
+        EndpointRefused: it will not be.
+    """
+    assert asking.management is not None
+    found = await awake(
+        asking.management,
+        asking.client.call,
+        asking.say,
+        patience=asking.waking,
+        clock=asking.clock,
+        sleep=asking.sleep,
+    )
+    if found.state == "down":
+        raise EndpointRefused(f"it does not run: its status is {found.told}")
+    return found
+
+
+def _taken(asking: Asking) -> Volume:
+    """What a probe takes that goes well."""
+    requests = chain_of(asking)
+    prompt = sum(len(each.context_ids) for each in requests) + 2 * 64
+    forced = sum(len(each.forced_ids) for each in requests)
+    return Volume(len(requests) + 3, prompt, forced)
+
+
+def _beside(asking: Asking) -> list[Awaitable[Finding]]:
+    """What is looked at and fails nothing; not where it could show nothing."""
+    if asking.tokenizer is None:
+        return []
+    beside: list[Awaitable[Finding]] = [
+        _unless_down("tokenizer", compared_tokenizers("tokenizer", asking, MIXED))
+    ]
+    if asking.takes_ids:
+        beside.append(_unless_down("prompt and tokens", reads_prompts("prompt and tokens", asking)))
+    return beside
+
+
+async def _sound(asking: Asking) -> Finding:
+    """What all scores rest on, in one finding."""
+    if not asking.takes_ids:
+        return await _whole_alone(asking)
+    chain, why = Chain(), ""
+    for _ in range(ROUNDS):
+        why = await link(asking, chain)
+        if chain_holds(chain) and judged_flat("", chain.whole).verdict != "wrong":
+            return judged_chain("chain rule", chain)
+        if why and not why.startswith("protocol"):
+            return not_checked("probe", why)
+    if not (chain.whole and chain.first and chain.rest):
+        return _unbelievable(asking, why)
+    flat = judged_flat("not all equal", chain.whole)
+    return flat if flat.verdict == "wrong" else judged_chain("chain rule", chain)
+
+
+async def _whole_alone(asking: Asking) -> Finding:
+    """Of an endpoint that takes texts: whether a question is answered in a way that can be believed."""
+    why = ""
+    for _ in range(ROUNDS):
+        outcome = await asking.score(asking.request(asking.questions[0]))
+        if outcome.reply is not None:
+            return Finding("log-probabilities", "ok", "a question is answered")
+        why = f"{outcome.failure.reason}: {outcome.failure.detail}" if outcome.failure else ""
+        if not why.startswith("protocol"):
+            return not_checked("probe", why)
+    return _unbelievable(asking, why)
+
+
+def _unbelievable(asking: Asking, why: str) -> Finding:
+    """Replies came, and none of them could be believed."""
+    about = next((each.about for each in reversed(list(asking.varied.problems.values()))), "")
+    if not asking.takes_ids and not about:  # texts may be split otherwise there in this item alone
+        return not_checked("probe", why)
+    name, what = MEANING.get(
+        about, ("log-probabilities", "these are no log-probabilities of what was forced")
+    )
+    return Finding(name, "wrong", f"{why.removeprefix('protocol: ')}, {ROUNDS} times", what)

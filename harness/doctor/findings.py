@@ -1,0 +1,65 @@
+"""What a probe found, in one line; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Verdict = Literal["ok", "note", "warning", "wrong", "not checked"]
+"""wrong: scores would be wrong, or there would be none; warning: they may be worse, or cost more; note: worth
+knowing; not checked: it could not be asked, which says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one probe found of one endpoint."""
+
+    name: str
+    """Of the probe."""
+    verdict: Verdict
+    measured: str
+    """What was seen, with its unit; of what was not checked, why."""
+    consequence: str = ""
+    """What that does to scores; empty where it does nothing."""
+    advice: str = ""
+    """What to do about it; likewise."""
+    value: float | None = None
+    """The measured number, where it is one."""
+
+    def line(self) -> str:
+        """All of it but the verdict."""
+        parts = [f"{self.name}: {self.measured}", self.consequence, self.advice]
+        return ". ".join(part.rstrip(".") for part in parts if part)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "probe": self.name,
+            "verdict": self.verdict,
+            "measured": self.measured,
+            "value": self.value,
+            "consequence": self.consequence,
+            "advice": self.advice,
+        }
+
+
+def not_checked(name: str, why: str) -> Finding:
+    """Nothing is known of this."""
+    return Finding(name, "not checked", why)
+
+
+def any_wrong(findings: Iterable[Finding]) -> bool:
+    """Whether scores of this endpoint would be wrong."""
+    return any(each.verdict == "wrong" for each in findings)
+
+
+def told(label: str, findings: Iterable[Finding]) -> list[str]:
+    """What people must know of a brief probe: a sentence for each thing amiss, one for what is not known."""
+    found = list(findings)
+    amiss = [each.line() for each in found if each.verdict in ("warning", "wrong")]
+    unknown = [
+        f"{each.name} ({each.measured.rstrip('.')})" for each in found if each.verdict == "not checked"
+    ]
+    lines = [f"{label}: probed before the run: {each}" for each in amiss]
+    return lines + ([f"{label}: not checked before the run: {'; '.join(unknown)}"] if unknown else [])
