@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,16 @@ class Tokens:
     """A fingerprint of the forced ids of each choice: only equal ones are compared token by token."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Of a run that was asked in a random order, until a comparison was decided."""
+
+    seed: int
+    """Of the order."""
+    asked: NDArray[np.bool_]
+    """Which items were, shape (items,)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
     """What came of all items on one endpoint."""
@@ -70,11 +80,15 @@ class Columns:
     values: Mapping[str, NDArray[np.float64]]
     """By metric that endpoints are compared by, from 0 to 1: of right and wrong 1 or 0; NaN where the item
     has none."""
+    divisors: Mapping[str, Ragged[np.int64]] = field(default_factory=dict)
+    """By metric: what it divides each choice's sum by, where that is known; of unscored items too."""
     tokens: Tokens | None = None
     """None where only sums are known."""
     modes: Sequence[str] | None = None
     """How each item was asked, as `plan` has it, where that may make a difference; None: all were forced, or
     what was not was shown to be the same."""
+    stopped: Stop | None = None
+    """Where items were left out because a comparison was decided without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +135,11 @@ def columns_of_scores(
         choice_bytes=ragged((each.n_bytes for each in records), np.int64),
         scored=np.array([bool(each.sums) for each in scores], np.bool_),
         sums=ragged((each.sums for each in scores), np.float64),
+        divisors={
+            "acc_norm": ragged((each.n_chars for each in records), np.int64),
+            "acc_bytes": ragged((each.n_bytes for each in records), np.int64),
+            "acc_token": ragged((each.n_tokens for each in records), np.int64),
+        },
         predictions={
             name: np.array([-1 if each is None else each.prediction for each in found], np.int64)
             for name, found in judged.items()

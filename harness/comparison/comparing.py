@@ -19,6 +19,7 @@ from harness.comparison.paired import Floats, Integers
 from harness.comparison.parts import Part, cluster_codes, parts
 from harness.comparison.ranking import rankings
 from harness.comparison.resampling import bootstrap
+from harness.comparison.stopped import Stopped, remark
 from harness.comparison.verdicts import judged, suite_drafts
 from harness.errors import UsageError
 
@@ -43,6 +44,7 @@ def compare_columns(
     margin: float,
     common_only: bool = True,
     remarks: Iterable[str] = (),
+    repeats: Sequence[Columns] = (),
 ) -> Findings:
     """Compare the first endpoint with each of the others.
 
@@ -52,18 +54,19 @@ def compare_columns(
         margin: a difference of a metric below this does not matter in practice (a fraction).
         common_only: leave out items that cannot be joined.
         remarks: what is already known to be worth saying.
+        repeats: items that were scored a second time, under the label and identity of their endpoint.
 
     Raises:
         UsageError: items cannot be joined, and are not to be left out.
     """
-    baseline = columns[0]
+    baseline, stopped = columns[0], [each for each in columns if each.stopped is not None]
     matched = [match(baseline, other) for other in columns[1:]]
     mismatches = tuple(mismatch for each in matched for mismatch in each.mismatches)
     if mismatches and not common_only:
         told = "; ".join(mismatch_summary(mismatches)[:3])
         raise UsageError(f"compare: items do not match: {told}. --common-only compares the others")
     all_parts, codes = list(parts(baseline, tasks)), cluster_codes(baseline)
-    noise = noise_floor(columns, all_parts, codes)
+    noise = noise_floor(columns, all_parts, codes, repeats)
     pairs = [pair_up(each) for each in matched]
     compared = [
         _Compared(number, pair, list(sections(pair, all_parts, codes)), statistics(pair))
@@ -78,14 +81,15 @@ def compare_columns(
         rows=tuple(judged([draft.row for draft in drafted])),
         flips=tuple(flip for pair in pairs for flip in flips(pair, all_parts)),
         mismatches=mismatches,
-        rankings=tuple(rankings(pairs, all_parts, codes)),
-        remarks=(*remarks, *noise.remarks),
+        rankings=() if stopped else tuple(rankings(pairs, all_parts, codes)),
+        remarks=(*remarks, *noise.remarks, *([remark(stopped)] if stopped else [])),
     )
 
 
 def _drafts(compared: _Compared, noise: NoiseFloor, resampled: Resampled, margin: float) -> Iterator[Draft]:
     """The suite's rows, where there are several tasks, then those of its parts."""
     pair = compared.pair
+    stopped = Stopped(pair, margin) if _is_stopped(pair) else None
     found: list[Draft] = []
     for section in compared.sections:
         noise_here = noise.of_difference(pair, section)
@@ -94,8 +98,26 @@ def _drafts(compared: _Compared, noise: NoiseFloor, resampled: Resampled, margin
             low, high = resampled.get(key, (math.nan, math.nan))
             row = replace(draft.row, bootstrap_low=low, bootstrap_high=high)
             found.append(replace(draft, row=row))
-    yield from suite_drafts(found, margin)
+    whole = suite_drafts(found, margin)
+    if stopped:
+        tasks = [each for each in compared.sections if each.part.level == "task" and len(each.scored)]
+        whole = (stopped.suite(each, tasks) for each in list(whole))
+        parts = [(section, _of(found, section)) for section in compared.sections]
+        found = [each for section, own in parts for each in stopped.drafts(own, section)]
+    yield from whole
     yield from found
+
+
+def _of(found: Sequence[Draft], section: Section) -> list[Draft]:
+    """The drafts of a section."""
+    part = section.part
+    place = part.level, part.name, part.subject, part.shots
+    rows = ((draft, draft.row) for draft in found)
+    return [draft for draft, row in rows if (row.level, row.task, row.subject, row.shots) == place]
+
+
+def _is_stopped(pair: Pair) -> bool:
+    return any(side.columns.stopped is not None for side in (pair.baseline, pair.other))
 
 
 def _resampled(compared: Sequence[_Compared], all_parts: Sequence[Part], codes: Integers) -> Resampled:

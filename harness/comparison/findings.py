@@ -16,6 +16,8 @@ FlipKind = Literal["wrong to right", "right to wrong", "wrong to other wrong"]
 
 HEADLINE = "headline"
 """The statistic of a suite's row: each task's own first metric."""
+SEQUENCE = "sequence"
+"""The test of a row whose items were asked until a comparison was decided (`stopped`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

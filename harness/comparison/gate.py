@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.comparison.findings import Findings, Row
+from harness.comparison.findings import SEQUENCE, Findings, Row
 from harness.comparison.verdicts import projection
 from harness.comparison.words import points, size
 from harness.errors import UsageError, check_margin, did_you_mean
@@ -133,7 +133,7 @@ def _covered(row: Row, wanted: float, lost: int) -> Check:
 
 def _would_show(row: Row, margin: float) -> str:
     """How many items would show it, if the measured difference is the true one."""
-    needed = projection(row).to_exceed(-margin)
+    needed = math.inf if row.test == SEQUENCE else projection(row).to_exceed(-margin)
     if not math.isfinite(needed):
         return ""
     return f"; about {max(row.n + 1, round(needed)):,} items would show it"

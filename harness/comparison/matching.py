@@ -37,13 +37,18 @@ class Matched:
 
 
 def match(baseline: Columns, other: Columns) -> Matched:
-    """Join on task, shots, subject, index and prompt hash; choices and gold must agree too."""
+    """Join on task, shots, subject, index and prompt hash; choices and gold must agree too.
+
+    Items that either was not asked, because a comparison was decided without them, are passed over.
+    """
     there = {place: position for position, place in enumerate(other.places)}
     asked, other_asked = _asked(baseline), _asked(other)
     pairs: list[tuple[int, int]] = []
     mismatches: list[Mismatch] = []
     for position, place in enumerate(baseline.places):
         found = there.pop(place, None)
+        if not (_is_asked(baseline, position) and (found is None or _is_asked(other, found))):
+            continue
         if found is None:
             why = f"only in {baseline.label}"
         else:
@@ -52,7 +57,11 @@ def match(baseline: Columns, other: Columns) -> Matched:
             mismatches.append(Mismatch(baseline.label, other.label, place, why))
         else:
             pairs.append((position, found))
-    mismatches += [Mismatch(baseline.label, other.label, place, f"only in {other.label}") for place in there]
+    mismatches += [
+        Mismatch(baseline.label, other.label, place, f"only in {other.label}")
+        for place, position in there.items()
+        if _is_asked(other, position)
+    ]
     at = np.array(pairs, np.int64).reshape(-1, 2)
     return Matched(baseline, other, at[:, 0], at[:, 1], tuple(mismatches))
 
@@ -79,6 +88,10 @@ def _asked(columns: Columns) -> list[_Asked]:
     return list(
         zip(columns.prompt_hash, columns.choice_bytes.lists(), columns.gold.lists(), modes, strict=True)
     )
+
+
+def _is_asked(columns: Columns, position: int) -> bool:
+    return columns.stopped is None or bool(columns.stopped.asked[position])
 
 
 def _difference(one: _Asked, other: _Asked) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +75,8 @@ def pair_up(matched: Matched) -> Pair:
     return Pair(
         matched,
         scored,
-        _side(matched.baseline, matched.at[scored]),
-        _side(matched.other, matched.other_at[scored]),
+        side_of(matched.baseline, matched.at[scored]),
+        side_of(matched.other, matched.other_at[scored]),
     )
 
 
@@ -97,9 +98,20 @@ def margin(pair: Pair) -> Values:
 
 def margins(side: Side) -> Floats:
     """Of each item, on one side (nats); NaN where every choice is right."""
-    right = side.sums.within(np.maximum, np.where(side.is_gold, side.sums.values, -np.inf))
-    wrong = side.sums.within(np.maximum, np.where(side.is_gold, -np.inf, side.sums.values))
+    return ahead(side.sums, side.is_gold)
+
+
+def ahead(sums: Ragged[np.float64], is_gold: NDArray[np.bool_]) -> Floats:
+    """By how much the likeliest right choice of each item is ahead of the likeliest wrong one (nats); NaN where
+    every choice is right. No item may be without choices."""
+    right = sums.within(np.maximum, np.where(is_gold, sums.values, -np.inf))
+    wrong = sums.within(np.maximum, np.where(is_gold, -np.inf, sums.values))
     return np.where(np.isfinite(wrong), right - wrong, np.nan)
+
+
+def confidences(side: Side) -> Floats:
+    """The probability, among an item's choices, of the likeliest of them: from 1 over their number to 1."""
+    return np.asarray(np.exp(side.sums.within(np.maximum, _log_softmax(side.sums))))
 
 
 def divergence(pair: Pair) -> Values:
@@ -153,11 +165,17 @@ MEASURES: Sequence[Measure] = (
 """All that is compared beside the metrics, in the order in which files list it."""
 
 
-def _side(columns: Columns, at: NDArray[np.int64]) -> Side:
-    sums, gold = columns.sums.take(at), columns.gold.take(at)
-    is_gold = np.zeros(len(sums.values), np.bool_)
-    is_gold[gold.spread(sums.starts) + gold.values] = True
-    return Side(columns, at, sums, is_gold)
+def side_of(columns: Columns, at: NDArray[np.int64]) -> Side:
+    """One endpoint's part of a pair: some of its items, all of them scored."""
+    sums = columns.sums.take(at)
+    return Side(columns, at, sums, golds_among(sums, columns.gold.take(at)))
+
+
+def golds_among(sums: Ragged[np.float64], gold: Ragged[Any]) -> NDArray[np.bool_]:
+    """Whether each choice is right; stands as the values of the sums do."""
+    found = np.zeros(len(sums.values), np.bool_)
+    found[gold.spread(sums.starts) + gold.values] = True
+    return found
 
 
 def _both(pair: Pair, value: Callable[[Side], Floats]) -> Values:

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.comparison.estimating import Draft, Test, with_test
 from harness.comparison.families import benjamini_hochberg, holm
-from harness.comparison.findings import HEADLINE, Row, Verdict
+from harness.comparison.findings import HEADLINE, SEQUENCE, Row, Verdict
 from harness.comparison.paired import LEVEL, MeanError, Projection
 
 HOLM = ("suite", "task")
@@ -124,7 +124,7 @@ def _with_verdict(row: Row) -> Row:
         verdict = "better" if row.difference > 0 else "worse"
     elif row.p_equivalent < LEVEL:
         verdict = "equivalent"
-    needed = _items_that_decide(row)
+    needed = None if row.test == SEQUENCE else _items_that_decide(row)
     if verdict == "undecided" and needed is not None:
         needed = max(needed, row.n + 1)  # power is reckoned with z; the test itself may ask for a few more
     return replace(row, verdict=verdict, items_needed=needed)
