@@ -1,11 +1,14 @@
 # make eval    the main job: samples on the reference model and its adapters; needs no account
 # make test    installs into .venv and runs the tests
+# make ledger  runs the tests and renews the table in tests/README.md
 # make check   formatting, lint, types
 # make real    serves a real tiny model and runs every task of the shared data; FULL=1: long tasks whole too
+# make browser installs Chromium where there is none (Debian, as root), and looks at reports in it
 # make local   installs the extra `local` and tests models through transformers
 # make bench   how fast the program is beside a bare loop and lm-evaluation-harness, and how kind to the endpoint
 # make bench-compare  how long a comparison of 60,000 items on four endpoints takes, and how much memory
-# make soak    64 clients on the embedded endpoint for two minutes
+# make soak    64 clients on the embedded endpoint for two minutes; a run of REQUESTS (a million) requests;
+#              MIXES (1000) runs among mixed faults
 # make school  writes the samples anew and trains the reference model and its adapters (an hour, torch)
 # make lock    renews the tested versions in requirements.lock
 
@@ -15,7 +18,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHARED ?= ../shared
 
-.PHONY: eval test check real local bench bench-compare soak school lock install clean
+.PHONY: eval test ledger check real browser chromium local bench bench-compare soak school lock install clean
 
 eval: install
 	$(BIN)/forced-choice run --tasks sample_mmlu:cloze,sample_hellaswag \
@@ -24,6 +27,9 @@ eval: install
 test: install
 	$(BIN)/python -m pytest
 
+ledger: install
+	$(BIN)/python -m pytest --ledger
+
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -31,6 +37,14 @@ check: install
 
 real: install
 	$(BIN)/python -m tests.real --shared $(SHARED) $(if $(FULL),--full)
+
+browser: install chromium
+	CI=true $(BIN)/python -m pytest tests/browser
+
+# Fonts too: without any there is nothing to read on a page.
+chromium:
+	command -v chromium > /dev/null || (apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium fonts-liberation > /dev/null)
 
 local: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,local,reference]'
@@ -44,6 +58,8 @@ bench-compare: install
 
 soak: install
 	$(BIN)/python -m tests.bench.serving
+	$(BIN)/python -m tests.bench.flat $(if $(REQUESTS),--requests $(REQUESTS))
+	$(BIN)/python -m tests.bench.mixed $(if $(MIXES),--mixes $(MIXES)) --ledger
 
 school: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train]'

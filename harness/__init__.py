@@ -2,11 +2,14 @@
 
 This is the public face. Task files need nothing but the records named here; from a script or a notebook:
 
-    from harness import compare, evaluate, load_run
+    from harness import charts, compare, evaluate, load_run
 
     run = evaluate("embedded", "embedded:geography", tasks="sample_mmlu:cloze")
     run.scores                                     # a pandas frame; also run.items, run.texts
     print(*compare(run).verdicts, sep="\\n")
+    charts(run)["accuracy"]                        # a chart of altair, as a report has it
+
+A notebook shows runs and comparisons as tables (`example.ipynb`).
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import FieldError, HarnessError, StoreError, UsageError
 
 if TYPE_CHECKING:
+    from harness.charting import charts
     from harness.compared import compare
     from harness.evaluating import evaluate
     from harness.items import Item, Pair, Row
@@ -34,6 +38,7 @@ __all__ = [
     "StoreError",
     "Task",
     "UsageError",
+    "charts",
     "compare",
     "evaluate",
     "load_run",
@@ -44,6 +49,7 @@ __version__ = "0.1.0"
 _LATER = {
     **dict.fromkeys(("Item", "Pair", "Row"), "harness.items"),
     **dict.fromkeys(("Dataset", "Shots", "Split", "Task"), "harness.task"),
+    "charts": "harness.charting",
     "compare": "harness.compared",
     "evaluate": "harness.evaluating",
     "load_run": "harness.stored",

@@ -6,19 +6,17 @@ the same machines.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.endpoint_settings import Concurrency
 from harness.endpoints import Account, Endpoint
 from harness.errors import UsageError
+from harness.events import event
 from harness.pacing import Budget, Capacity, Gate, Level
 
 EMBEDDED_AT_ONCE = 32
 """Requests in flight on each embedded endpoint: our own server takes all, and batches as many as come."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +89,12 @@ class Paces:
         if at_once != "auto":
             return Capacity(at_once).gate()
         if endpoint.account not in self._capacities:
-            self._capacities[endpoint.account] = Capacity(Level(on_change=_logged(endpoint.label)))
+            self._capacities[endpoint.account] = Capacity(Level(on_change=_told(endpoint.label)))
         return self._capacities[endpoint.account].gate()
 
 
-def _logged(label: str) -> Callable[[int, str], None]:
+def _told(label: str) -> Callable[[int, str], None]:
     def changed(level: int, reason: str) -> None:
-        logger.info("%s: %d requests at once from now on: %s", label, level, reason)
+        event("pace", endpoint=label, at_once=level, reason=reason)
 
     return changed

@@ -35,4 +35,6 @@ async def to_its_end(work: Coroutine[Any, Any, _Given]) -> _Given:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # seen: what ended the waiting is what is raised
         raise

@@ -158,6 +158,13 @@ class Spending:
         self._count(1, tokens, money)
         return True
 
+    def leaves(self, sent: Volume, money: float) -> bool:
+        """Whether the caps leave so much; nothing is counted."""
+        if self.reason:
+            return False
+        cost = self._money + money + (self._hours() if self._hourly else 0.0)
+        return not self._caps.beyond(self._requests + sent.requests, self._tokens + sent.tokens, cost)
+
     def _count(self, requests: int, tokens: int, money: float) -> None:
         self._requests += requests
         self._tokens += tokens
@@ -186,6 +193,10 @@ class Meter:
     def reason(self) -> str:
         """The cap that was reached; empty: none yet."""
         return self._spending.reason
+
+    def leaves(self, sent: Volume) -> bool:
+        """Whether the caps leave so much; nothing is counted."""
+        return self._spending.leaves(sent, self.price.of(sent))
 
     def allows(self, prompt_tokens: int, forced_tokens: int) -> bool:
         """Ask right before each attempt, and send nothing at a no; a yes counts as sent."""

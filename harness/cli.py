@@ -16,10 +16,20 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from harness import __version__, examples
+from harness.doctor.settings import DoctorSettings
 from harness.errors import EndpointRefused, HarnessError, StoreError, UsageError
-from harness.printing import NAME, print_accuracy, print_compared, print_outlook, print_result
-from harness.settings import FILES, CompareSettings, RunSettings, ServeSettings
+from harness.printing import (
+    NAME,
+    print_accuracy,
+    print_compared,
+    print_examined,
+    print_outlook,
+    print_result,
+)
+from harness.redacting import install
+from harness.settings import FILES, CompareSettings, ReportSettings, RunSettings, ServeSettings
 from harness.terminal import pairs_table, print_table, reader_may_leave, say, show_other_signs
+from harness.viewing.settings import ViewSettings
 
 if TYPE_CHECKING:
     from cyclopts.argument import ArgumentCollection
@@ -32,7 +42,10 @@ NEW_OBJECTS = 50_000
 """After so many Python looks for cycles among them. Hardly any are made here, and to look after every 700, as
 it does by itself, takes a tenth of a run's processor time."""
 _COMPARE_DEFAULTS = CompareSettings()
+_REPORT_DEFAULTS = ReportSettings()
 _SERVE_DEFAULTS = ServeSettings()
+_DOCTOR_DEFAULTS = DoctorSettings()
+_VIEW_DEFAULTS = ViewSettings()
 
 app = App(
     name=NAME,
@@ -71,7 +84,8 @@ def run(
     from the environment.
 
     Exit codes: 0 done. 2 settings or data are wrong, nothing was sent. 3 items
-    are left unscored, or a cap stopped it. 4 an endpoint refused. 130 interrupted.
+    are left unscored, or a cap stopped it. 4 an endpoint refused, or failed its
+    probe. 130 interrupted.
 
     Args:
         suite: A suite file: tasks, endpoints with their budgets, and any flag by its name, as TOML. \
@@ -171,6 +185,53 @@ def rescore(
     return int(Exit.UNSCORED if found.unscored else Exit.DONE)
 
 
+@app.command(help_epilogue=examples.REPORT)
+def report(
+    *run: Annotated[str, Parameter(metavar="RUN", show_default=False)],
+    settings: ReportSettings = _REPORT_DEFAULTS,
+) -> int:
+    """Write one page to show and to look into: plots, tables, and every item with its prompt.
+
+    report.html needs nothing else and asks no host: send it, print it, read it on a
+    phone. Several endpoints are compared as compare does it. Each plot stands in
+    plots/ too, as SVG and PNG.
+
+    Exit codes: 0 done. 2 there is no such run, or the page cannot be written.
+
+    Args:
+        run: A run's folder, several, or FOLDER#LABEL for one endpoint of it. The first \
+endpoint is the baseline.
+    """
+    from harness.printing import print_report
+
+    print_report(run, settings)
+    return 0
+
+
+@app.command(help_epilogue=examples.VIEW)
+def view(
+    folder: Annotated[Path, Parameter(metavar="DIR")] = Path("results"),
+    /,
+    *,
+    settings: ViewSettings = _VIEW_DEFAULTS,
+) -> int:
+    """Look at runs in a browser: all there are, their reports, every item, one in progress.
+
+    Line 1 of the output is the address. It answers on this machine alone, and
+    changes nothing. Ctrl-C or SIGTERM ends it.
+
+    Exit codes: 0 it was ended. 2 there is no such folder, or the port is taken.
+
+    Args:
+        folder: Where runs are, or one run; folders in it are looked into as well.
+    """
+    from harness.foreground import run_async
+    from harness.viewing.local import view as serve_pages
+
+    run_async(serve_pages(folder, settings))
+    return 0
+
+
 @app.command(help_epilogue=examples.TASKS)
 def tasks(
     name: Annotated[str | None, Parameter(metavar="NAME", show_default=False)] = None,
@@ -203,6 +264,28 @@ checked.
         else:
             print_one(name, shots=shots, data_dir=data_dir, as_json=json)
     return 0
+
+
+@app.command(help_epilogue=examples.DOCTOR)
+def doctor(
+    *spec: Annotated[str, Parameter(metavar="SPEC", show_default=False)],
+    settings: DoctorSettings = _DOCTOR_DEFAULTS,
+) -> int:
+    """Examine endpoints before money is spent: would scores be right, and how fast would they come?
+
+    Sends about 120 requests to each, one finding a line: what was seen, what
+    follows, what to do. A sleeping dedicated endpoint is woken. Secrets are those
+    of run.
+
+    Exit codes: 0 fit to be scored on. 2 settings are wrong, nothing was sent. 4 an
+    endpoint refuses, or scores would be wrong.
+
+    Args:
+        spec: An endpoint, as run --endpoint takes it: [NAME=]SPEC.
+    """
+    from harness.manifest import Exit
+
+    return int(Exit.DONE if print_examined(spec, settings) else Exit.REFUSED)
 
 
 @app.command(help_epilogue=examples.SERVE)
@@ -271,6 +354,7 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Errors are one line on stderr, never a traceback."""
     gc.set_threshold(NEW_OBJECTS)
+    install()
     show_other_signs()
     console = Console(stderr=True)
     try:

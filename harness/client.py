@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -19,81 +20,29 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 from harness.caps import Caps, Meter, Price, Spending
 from harness.dialects import Dialect
 from harness.errors import EndpointRefused, Stopped
+from harness.events import Field
 from harness.exchange import Failure, Outcome, ScoreRequest
-from harness.pacing import BUSY, Budget, Gate, Outage
+from harness.pacing import BUSY, Budget, Gate, Limits, Outage
+from harness.patience import MOST_REFILLS, Case, ClientSettings
 from harness.secrets import Secret
-from harness.transport import Attempt, Transport, Wire
-
-MOST_REFILLS = 3
-"""How often a request gets fresh attempts because an outage used up its own."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientSettings:
-    """How long and how often one endpoint is asked; seconds throughout."""
-
-    timeout: float = 120.0
-    """For one attempt, until the last byte."""
-    connect_timeout: float = 10.0
-    attempts: int = 8
-    deadline: float = 900.0
-    """For one request: attempts and the waits between them, not waits for the budget or an outage."""
-    backoff_base: float = 0.5
-    backoff_cap: float = 30.0
-    probe_wait: float = 1.0
-    """Between the first two probes of an endpoint that is down; doubled from probe to probe."""
-    patience: float = 1800.0
-    """Without a success, until the endpoint is given up."""
+from harness.transport import Attempt, Called, Transport, Wire
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that people watching want to know."""
 
-    retry: str = ""
-    """Why a request is sent again; empty where none is."""
+    name: str
+    """As the log file calls it."""
     message: str = ""
     """The state of the endpoint, empty where it simply goes on."""
+    fields: Mapping[str, Field] = field(default_factory=dict)
+    """What the log file says of it."""
 
-
-@dataclass(slots=True)
-class _Case:
-    """A request that failed at least once, and what has been spent on it."""
-
-    request: ScoreRequest
-    body: bytes
-    last: Attempt
-    successes: int
-    """Of the endpoint, when this request had failed first, or was refilled."""
-    seen: bool = False
-    """Tenacity has been shown the attempt that opened the case."""
-    sent: int = 0
-    """Attempts in all; those below count since the last refill."""
-    attempts: int = 0
-    spent: float = 0.0
-    """Seconds."""
-    wait: float = 0.0
-    """Seconds before the next attempt."""
-    refills: int = 0
-
-    def add(self, attempt: Attempt, wait: float) -> None:
-        """Count an attempt, and set the wait before the next."""
-        self.last = attempt
-        self.sent += 1
-        self.attempts += 1
-        self.spent += attempt.seconds
-        self.wait = wait
-
-    def refill(self, successes: int) -> None:
-        """The attempts so far fell into an outage: begin anew, so many times."""
-        if self.refills < MOST_REFILLS:
-            self.refills += 1
-            self.successes = successes
-            self.attempts, self.spent, self.wait = 0, 0.0, 0.0
-
-    def exhausted(self, settings: ClientSettings) -> bool:
-        """Whether no further attempt is left to it."""
-        return self.attempts >= settings.attempts or self.spent + self.wait > settings.deadline
+    @property
+    def retry(self) -> str:
+        """Why a request is sent again; empty where none is."""
+        return str(self.fields["reason"]) if self.name == "retry" else ""
 
 
 class Client:
@@ -108,6 +57,7 @@ class Client:
         headers: Mapping[str, str],
         secrets: Sequence[Secret],
         variables: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
         settings: ClientSettings,
         budget: Budget | None,
         gate: Gate,
@@ -126,6 +76,7 @@ class Client:
             headers: sent with every request, credentials among them.
             secrets: removed from everything the endpoint says.
             variables: that token and team came from; empty: the usual ones of the wire format.
+            tls: whose certificates are believed; None: those that the system knows.
             settings: patience with attempts, requests, and the endpoint.
             budget: of the account, shared with its other endpoints; None: no limits.
             gate: entered by whoever calls `score`; left while a request waits to be tried again.
@@ -147,6 +98,8 @@ class Client:
         self._jitter = jitter
         self._on_event = on_event
         self._message = ""
+        self._resting = 0
+        self._down_since = 0.0
         wire = Wire(
             url=f"{base_url.rstrip('/')}/{dialect.path}",
             headers=headers,
@@ -155,6 +108,7 @@ class Client:
             timeout=settings.timeout,
             connect_timeout=settings.connect_timeout,
             connections=gate.most,
+            tls=tls,
         )
         self._transport = Transport(wire, dialect, clock)
         self._outage = Outage(
@@ -175,6 +129,11 @@ class Client:
     ) -> None:
         await self._transport.close()
 
+    @property
+    def waiting(self) -> int:
+        """How many requests are not on their way: they wait for the budget, another try, an outage's end."""
+        return len(self._share.queue) + self._resting
+
     async def score(self, request: ScoreRequest, delayed: Callable[[], object] | None = None) -> Outcome:
         """Send a request until it is answered or has failed for good; the caller is inside the gate.
 
@@ -192,15 +151,19 @@ class Client:
         attempt = await self._attempt(request, body)
         if attempt.reply is not None:
             return Outcome(request, attempt.reply, latency=attempt.seconds)
-        case = _Case(request, body, attempt, self._outage.successes)
-        case.add(attempt, self._backoff(attempt, 0))
+        case = Case(request, body, attempt, self._outage.successes)
+        case.add(attempt, self._backoff(attempt, 0), self._settings.timeout)
         if delayed is not None and attempt.retryable:
             delayed()
         return await self._persist(case)
 
+    async def call(self, method: str, url: str) -> Called:
+        """Call a management route of the endpoint once; it scores nothing, and counts nowhere."""
+        return await self._transport.call(method, url)
+
     # ------------------------------------------------------------------------------------- trying again
 
-    async def _persist(self, case: _Case) -> Outcome:
+    async def _persist(self, case: Case) -> Outcome:
         """Let tenacity send again what failed once."""
         retrying = AsyncRetrying(
             sleep=self._rest,
@@ -214,9 +177,10 @@ class Client:
         failure = None
         if attempt.reply is None:
             failure = Failure(attempt.reason, attempt.detail, attempt.status)
+            self._tell_of(case, "failed", detail=attempt.detail)
         return Outcome(case.request, attempt.reply, failure, attempt.seconds, case.sent)
 
-    async def _next_attempt(self, case: _Case) -> Attempt:
+    async def _next_attempt(self, case: Case) -> Attempt:
         if not case.seen:
             case.seen = True
             return case.last
@@ -226,16 +190,16 @@ class Client:
             case.refill(self._outage.successes)
         if not case.exhausted(self._settings):  # it still is, where there was no outage after all
             attempt = await self._attempt(case.request, case.body)
-            case.add(attempt, self._backoff(attempt, case.attempts))
+            case.add(attempt, self._backoff(attempt, case.attempts), self._settings.timeout)
         return case.last
 
-    def _given_up(self, case: _Case) -> bool:
+    def _given_up(self, case: Case) -> bool:
         """Whether a failed request is left at that: not while an outage may be what failed it."""
         if not case.exhausted(self._settings):
             return False
         if case.refills >= MOST_REFILLS:
             return True
-        self._outage.doubt(case.successes)
+        self._outage.doubt(case.successes, case.last.reason)
         return not self._outage.suspected
 
     def _backoff(self, attempt: Attempt, before: int) -> float:
@@ -247,10 +211,10 @@ class Client:
         doubled = self._settings.backoff_base * 2.0 ** min(before, 60)
         return self._jitter(0.0, min(doubled, self._settings.backoff_cap))
 
-    def _before_sleep(self, case: _Case) -> None:
+    def _before_sleep(self, case: Case) -> None:
         if not case.exhausted(self._settings):
+            self._tell_of(case, "retry", wait=round(case.wait, 3))
             case.spent, case.wait = case.spent + case.wait, 0.0
-            self._tell(case.last.reason)
 
     # ---------------------------------------------------------------------------------------- one attempt
 
@@ -258,7 +222,7 @@ class Client:
         """Wait while the endpoint is down, then for the budget: nobody pays for what is not sent."""
         while True:
             while self._outage.suspected:
-                await self.gate.outside(lambda: self._outage.wait(request, self._probe))
+                await self._outside(lambda: self._outage.wait(request, self._probe))
             await self._paced(request)
             if not self._outage.suspected:
                 return
@@ -270,7 +234,14 @@ class Client:
 
     async def _rest(self, seconds: float) -> None:
         """Wait before the next attempt; others are let in meanwhile."""
-        await self.gate.outside(lambda: self._sleep(seconds))
+        await self._outside(lambda: self._sleep(seconds))
+
+    async def _outside(self, waiting: Callable[[], Awaitable[None]]) -> None:
+        self._resting += 1
+        try:
+            await self.gate.outside(waiting)
+        finally:
+            self._resting -= 1
 
     async def _attempt(self, request: ScoreRequest, body: bytes) -> Attempt:
         """Send once, if a cap allows it, and let all workers know what that says about the endpoint."""
@@ -279,16 +250,25 @@ class Client:
         sent = self.gate.epoch
         attempt = await self._transport.send(request, body)
         if attempt.limits is not None:
-            self._budget.follow(attempt.limits, self._clock())
+            self._follow(attempt.limits)
         decision = attempt.decision
         if decision is None:
             self._outage.succeeded(request)
             self.gate.answered(sent, attempt.seconds, limited=self._budget.waiting > 0)
         elif decision.action == "stop":
-            raise EndpointRefused(self._transport.refusal(attempt))
+            raise EndpointRefused(self._transport.refusal(attempt), attempt.reason)
         elif decision.action == "retry":
             self._failed(attempt, sent)
         return attempt
+
+    def _follow(self, limits: Limits) -> None:
+        """The endpoint has told what its account allows."""
+        budget, before = self._budget, self._budget.allowed
+        if budget.follow(limits, self._clock()):
+            self._tell("paused", seconds=round(limits.wait, 3), reason="X-RateLimit-Remaining is 0")
+        if budget.allowed != before:
+            rpm, tpm = budget.allowed
+            self._tell("limits", requests_a_minute=rpm, tokens_a_minute=tpm, reason="X-RateLimit-Limit")
 
     def _failed(self, attempt: Attempt, sent: int) -> None:
         """An attempt failed by the endpoint's fault."""
@@ -297,8 +277,8 @@ class Client:
             self.gate.troubled()
             return
         pause = attempt.retry_after
-        if pause is not None:
-            self._budget.pause(self._clock() + pause)
+        if pause is not None and self._budget.pause(self._clock() + pause):
+            self._tell("paused", seconds=round(pause, 3), reason="Retry-After")
         if attempt.limits is None or not attempt.limits.exhausted:  # else it is the rate, not the number
             self.gate.refused(sent, pause or 0.0)
 
@@ -317,12 +297,24 @@ class Client:
     # ------------------------------------------------------------------------------------------- telling
 
     def _state_changed(self, message: str) -> None:
-        self._message = message
-        self._tell()
+        before, self._message = self._message, message
+        if not message:
+            self._tell("outage_ended", seconds=round(self._clock() - self._down_since, 3))
+        elif not before:
+            self._down_since = self._clock()
+            self._tell("outage_begun", said=message)
+        else:
+            self._tell("outage_probe", said=message)
 
-    def _tell(self, retry: str = "") -> None:
+    def _tell_of(self, case: Case, name: str, **fields: Field) -> None:
+        """Something happened to a request."""
+        last = case.last
+        key = case.request.key.hex()
+        self._tell(name, key=key, reason=last.reason, status=last.status, attempt=case.sent, **fields)
+
+    def _tell(self, name: str, **fields: Field) -> None:
         if self._on_event is not None:
-            self._on_event(Event(retry, self._message))
+            self._on_event(Event(name, self._message, fields))
 
 
 def _last_result(state: RetryCallState) -> Attempt:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.comparison.columns import Columns, Place, TaskFacts, Tokens, compared_metrics
+from harness.comparison.columns import Columns, Place, Stop, TaskFacts, Tokens, compared_metrics
 from harness.comparison.ragged import Ragged
 from harness.errors import StoreError
 from harness.layout import KEY_BYTES, SHORTCUT
-from harness.replies import StoredReplies
+from harness.replies import StoredReplies, begun
 from harness.scoring.metrics import METRICS
-from harness.scoring.scores import ItemRecord
+from harness.scoring.scores import NOT_ASKED, NOT_TRIED, ItemRecord
 from harness.shortcut import SAME
 from harness.stored import WAY_OUT, Run
 
@@ -27,9 +27,11 @@ _Number = TypeVar("_Number", bound=np.generic)
 
 _COLUMNS = (
     *("task", "shots", "subject", "index", "id", "gold", "cluster"),
-    *("prompt_hash", "sums", "n_bytes", "mode"),
+    *("prompt_hash", "sums", "n_chars", "n_bytes", "n_tokens", "mode", "unscored"),
 )
 """Columns of the item table that a comparison needs, beside those of metrics."""
+_DIVISORS = {"acc_norm": "n_chars", "acc_bytes": "n_bytes", "acc_token": "n_tokens"}
+"""What metrics divide a sum by."""
 _RECORD = (
     *("task", "subject", "shots", "index", "id", "gold", "cluster"),
     *("prompt_hash", "context_sha256", "n_tokens", "n_chars", "n_bytes", "n_words"),
@@ -49,13 +51,15 @@ def task_facts(run: Run) -> tuple[TaskFacts, ...]:
     return tuple(TaskFacts(name, task.metrics, task.groups) for name, task in run.stored.tasks.items())
 
 
-def columns_of(run: Run, label: str, *, called: str = "") -> Columns:
+def columns_of(run: Run, label: str, *, called: str = "", repeated: bool = False) -> Columns:
     """One endpoint's scores, with token log-probabilities where the journal has them.
 
     Args:
         run: the run.
         label: the endpoint's, in the run.
         called: what it is called in the comparison; by default its label.
+        repeated: of the items that were scored a second time, what came then; without tokens, and without
+            metrics that the run has since then only.
 
     Raises:
         UsageError: the run has no such endpoint.
@@ -63,10 +67,14 @@ def columns_of(run: Run, label: str, *, called: str = "") -> Columns:
     """
     endpoint = run.endpoint(label)
     metrics = compared_metrics({name for task in task_facts(run) for name in task.metrics})
+    if repeated:
+        there = run.repeated_columns
+        metrics = [name for name in metrics if there & {f"correct_{name}", f"value_{name}"}]
     predicting = [name for name in metrics if METRICS[name].predicts]
     values = {name: f"{'correct' if METRICS[name].predicts else 'value'}_{name}" for name in metrics}
     predictions = {name: f"prediction_{name}" for name in predicting}
-    table = run.item_table(label, (*_COLUMNS, *values.values(), *predictions.values()))
+    wanted = (*_COLUMNS, *values.values(), *predictions.values())
+    table = run.item_table(label, wanted, repeated=repeated)
     named = (table[name].to_pylist() for name in ("task", "shots", "subject", "index"))
     places = [Place(*each) for each in zip(*named, strict=True)]
     sums = _lists(table["sums"], np.float64)
@@ -84,9 +92,20 @@ def columns_of(run: Run, label: str, *, called: str = "") -> Columns:
         sums=sums,
         predictions={name: _numbers(table[each], -1).astype(np.int64) for name, each in predictions.items()},
         values={name: _numbers(table[each], np.nan) for name, each in values.items()},
-        tokens=_tokens(run, label, places, sums),
+        divisors={name: _lists(table[column], np.int64) for name, column in _DIVISORS.items()},
+        tokens=None if repeated else _tokens(run, label, places, sums),
+        stopped=_stopped(run, table),
         modes=None if _shown_equal(run, label) else [each or "" for each in table["mode"].to_pylist()],
     )
+
+
+def _stopped(run: Run, table: pa.Table) -> Stop | None:
+    """Which items were asked, where a run that was to stop once decided left out some."""
+    settings = run.manifest.get("settings", {})
+    asked = np.array([each not in (NOT_ASKED, NOT_TRIED) for each in table["unscored"].to_pylist()], np.bool_)
+    if asked.all() or not settings.get("compare_until_decided"):
+        return None
+    return Stop(settings["seed"], asked)
 
 
 def records_of(run: Run, label: str) -> Iterator[ItemRecord]:
@@ -150,7 +169,7 @@ def journal_of(run: Run, label: str) -> Iterator[StoredReplies | None]:
     """The endpoint's journal, or None where the run's folder has none of it any more."""
     endpoint = run.endpoint(label)
     wanted = {"identity": endpoint.identity, "replicate": str(endpoint.replicate)}
-    for file in sorted((run.folder / "journal").glob("*.sqlite")):
+    for file in filter(begun, sorted((run.folder / "journal").glob("*.sqlite"))):
         with closing(StoredReplies(file)) as journal:
             if wanted.items() <= journal.meta.items():
                 yield journal

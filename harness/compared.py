@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 
 from harness.comparison.columns import Place
 from harness.comparison.comparing import compare_columns
+from harness.comparison.drifting import Drifts, drift_columns
+from harness.comparison.drifting import sentences as drift_sentences
 from harness.comparison.findings import Findings
 from harness.comparison.gate import Check, Policy, check
 from harness.comparison.matching import mismatch_summary
-from harness.comparison.words import sentences
+from harness.comparison.words import families, sentences
+from harness.enginefiles import write_drifts
 from harness.errors import UsageError, check_margin, did_you_mean
 from harness.exports import (
     Text,
+    cells,
     comparison_frame,
     flip_frame,
     latex,
@@ -25,11 +29,15 @@ from harness.exports import (
     write_comparison,
 )
 from harness.policy import read_policy
+from harness.richly import note, notes, panel, table
 from harness.settings import MARGIN
 from harness.sources import Source, resolve
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_SENTENCES = 12
+"""That a notebook shows."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,15 +49,30 @@ class Comparison:
     """Where `write` puts its files unless it is told otherwise."""
     texts: Mapping[Place, Text] = field(default_factory=dict)
     """What flipped items ask, as far as it was stored."""
+    drifts: Drifts | None = None
+    """What serving the model otherwise changes, where that was asked for."""
 
     def __repr__(self) -> str:
         """Short: a notebook shows it."""
         return f"<Comparison of {' and '.join(self.findings.labels)}: {len(self.findings.rows):,} rows>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the table with its verdicts, in numbers and in words."""
+        shown = cells(self.findings)
+        told = [each for each in (*sentences(self.findings), families(self.findings)) if each]
+        flips = note(
+            f"{len(self.findings.flips):,} items flipped: .flips lists them, .frame has every number"
+        )
+        parts = (table(shown.header, shown.rows, shown.numeric), notes(told, most=_SENTENCES), flips)
+        return panel(
+            f"Compared with {self.findings.labels[0]}", (*parts, notes(self.remarks, most=_SENTENCES))
+        )
+
     @property
     def verdicts(self) -> list[str]:
         """One sentence a pair and task, for readers without statistics."""
-        return list(sentences(self.findings))
+        drifts = drift_sentences(self.drifts) if self.drifts else ()
+        return [*sentences(self.findings), *drifts]
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -82,11 +105,15 @@ class Comparison:
     def write(self, folder: str | Path | None = None) -> Path:
         """Write `comparison.csv`, `flips.csv`, and `mismatches.csv` where there are any; the folder.
 
+        Where engines were compared, `drift.csv`, `shifts.csv` and `worst.csv` too.
+
         Raises:
             StoreError: a file cannot be written.
         """
         where = self.folder if folder is None else Path(folder)
         write_comparison(where, self.findings, self.texts)
+        if self.drifts:
+            write_drifts(where, self.drifts)
         return where
 
     def gate(self, policy: Policy | float | str | Path) -> Sequence[Check]:
@@ -110,7 +137,11 @@ class Comparison:
 
 
 def compare(
-    *sources: Source, margin: float = MARGIN, common_only: bool = False, baseline: str | None = None
+    *sources: Source,
+    margin: float = MARGIN,
+    common_only: bool = False,
+    baseline: str | None = None,
+    engines: bool = False,
 ) -> Comparison:
     """Compare endpoints item by item: those of one run, or of several.
 
@@ -120,18 +151,26 @@ def compare(
         margin: a difference of a metric below this does not matter in practice (0.01 is one point).
         common_only: leave out items that cannot be joined, instead of refusing.
         baseline: the label of the endpoint that the others are compared with; by default the first.
+        engines: the endpoints serve one model in different ways; compare them token by token too.
 
     Raises:
-        UsageError: a source is no run, or items do not match.
+        UsageError: a source is no run, items do not match, or engines have no tokens in common.
         StoreError: a run's files cannot be read.
     """
     check_margin("margin", margin)
     found = resolve(sources, baseline=baseline)
+    columns = found.columns()
     findings = compare_columns(
-        found.columns(), found.tasks, margin=margin, common_only=common_only, remarks=found.remarks()
+        columns,
+        found.tasks,
+        margin=margin,
+        common_only=common_only,
+        remarks=found.remarks(),
+        repeats=found.repeats(),
     )
     if not any(row.n for row in findings.rows):
         told = "; ".join(mismatch_summary(findings.mismatches)[:3])
         why = f": {told}" if told else ""
         raise UsageError(f"compare: {', '.join(found.labels)} have no scored item in common{why}")
-    return Comparison(findings, found.folder, found.texts(findings.flips))
+    drifts = drift_columns(columns, found.tasks) if engines else None
+    return Comparison(findings, found.folder, found.texts(findings.flips), drifts)

@@ -18,7 +18,7 @@ import msgspec
 
 from harness.caps import Price, Spending, Volume
 from harness.prices import Prices
-from harness.replies import JournalStats, StoredReplies
+from harness.replies import JournalStats, StoredReplies, begun
 from harness.runs import Whose
 
 
@@ -83,7 +83,7 @@ def journals_in(folder: Path) -> Iterator[dict[Whose, StoredReplies]]:
     """The journals of a run's folder, by endpoint; raises `StoreError` where one cannot be read."""
     with ExitStack() as opened:
         found = {}
-        for file in sorted((folder / "journal").glob("*.sqlite")):
+        for file in filter(begun, sorted((folder / "journal").glob("*.sqlite"))):
             journal = opened.enter_context(closing(StoredReplies(file)))
             found[journal.meta.get("identity", ""), journal.meta.get("replicate", "0")] = journal
         yield found

@@ -42,6 +42,8 @@ class EndpointSettings:
     """Routes of adapters: each is an endpoint more."""
     tokenizer: str = ""
     """As `--tokenizer` takes it."""
+    ca_file: str = ""
+    """As `--ca-file` takes it."""
     identity: str = ""
     """Stands for the URL in what identifies the endpoint: its replies are found again at another address."""
     token_env: str = ""
@@ -83,8 +85,8 @@ class EndpointSettings:
         if like_a_secret(self.name):
             raise UsageError(f"[[endpoints]] {public(self.spec)}, name: {WRITTEN}")
         for at, adapter in enumerate(self.adapters, 1):
-            if not adapter.strip() or ":" in adapter:
-                raise self.error(f"adapters {at}", "must be one route, and without a colon")
+            if not adapter.strip() or ":" in adapter or not adapter.isprintable():
+                raise self.error(f"adapters {at}", "must be one route, in one line and without a colon")
         if len({*self.adapters}) < len(self.adapters):
             raise self.error("adapters", "one is given twice; to ask it twice, give it in a table of its own")
         if not self.base and not self.adapters:

@@ -99,7 +99,7 @@ class Credentials:
     """Secrets an endpoint may be sent; from the environment only."""
 
     token: Secret | None = None
-    team: str = ""
+    team: Secret | None = None
     variables: tuple[str, ...] = ()
     """Where the token is looked for, and the team if the endpoint may have one."""
 
@@ -108,9 +108,14 @@ class Credentials:
         headers = {}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token.reveal()}"
-        if self.team:
-            headers["X-Friendli-Team"] = self.team
+        if self.team is not None:
+            headers["X-Friendli-Team"] = self.team.reveal()
         return headers
+
+    @property
+    def secrets(self) -> list[Secret]:
+        """What must not come back in what the endpoint says."""
+        return [each for each in (self.token, self.team) if each is not None]
 
 
 def parse_endpoints(given: Sequence[str | EndpointSettings]) -> tuple[Endpoint, ...]:
@@ -171,7 +176,7 @@ def credentials(endpoint: Endpoint, environ: Mapping[str, str]) -> Credentials:
         if not value.isascii() or not value.isprintable():
             raise UsageError(f"{name} holds characters that no header can carry")
     team = "".join(found[name] for name in of_team)
-    return Credentials(Secret(token) if token else None, team, (variable, *of_team))
+    return Credentials(Secret(token) if token else None, Secret(team) if team else None, (variable, *of_team))
 
 
 def refuse_secrets(endpoints: Sequence[Endpoint], found: Iterable[Credentials]) -> None:
@@ -232,6 +237,8 @@ def _is_serverless(endpoint: Endpoint) -> bool:
 def _parse(text: str) -> tuple[str, Endpoint]:
     """Label (or empty) and endpoint of one SPEC."""
     said = public(text)
+    if not text.isprintable():
+        raise UsageError(f"--endpoint {said}: holds characters that cannot be shown; a SPEC has none")
     labelled = _LABELLED.fullmatch(text)
     label, spec = (labelled["label"], labelled["spec"]) if labelled else ("", text)
     kind, colon, rest = spec.partition(":")

@@ -54,11 +54,27 @@ class FieldError(RowError):
 
 
 class EndpointRefused(HarnessError):
-    """The endpoint refuses every request (401, 403, 404) or stayed down beyond our patience."""
+    """The endpoint refuses every request (401, 403, 404) or stayed down beyond our patience.
+
+    Attributes:
+        reason: the status or fault that every request would meet; empty where it stayed down.
+    """
+
+    def __init__(self, said: str = "", reason: str = "") -> None:
+        super().__init__(said)
+        self.reason = reason
 
 
 class ReplyError(HarnessError):
-    """A reply that must not be believed: wrong shape, wrong ids, wrong count, impossible values."""
+    """A reply that must not be believed: wrong shape, wrong ids, wrong count, impossible values.
+
+    Attributes:
+        about: "ids", "count" or "values"; empty where it is about anything else.
+    """
+
+    def __init__(self, said: str = "", about: str = "") -> None:
+        super().__init__(said)
+        self.about = about
 
 
 class TruncatedReply(ReplyError):

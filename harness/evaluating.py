@@ -23,6 +23,7 @@ from harness.settings import RunSettings
 from harness.stored import Run, load_run
 from harness.strict import strict
 from harness.suitefile import beneath, read_suite
+from harness.terminal import say
 
 
 def evaluate(
@@ -61,7 +62,7 @@ def evaluate(
     prepared = prepare(_settings(given, suite))
     console = Console(stderr=True, quiet=not progress)
     for remark in prepared.chat_remarks:
-        console.out(remark, highlight=False)
+        say(console, remark)
     result = _in_a_thread(prepared, console)
     return load_run(result.folder)
 
@@ -132,7 +133,7 @@ def _in_a_thread(prepared: Prepared, console: Console) -> RunResult:
         loop, stop, running = begun.result()
         try:
             _call(loop, stop.set)
-            console.out("Stopping: requests in flight are finished and kept. Interrupt again to drop them.")
+            say(console, "Stopping: requests in flight are finished and kept. Interrupt again to drop them.")
             wait([done])
         except KeyboardInterrupt:
             _call(loop, running.cancel)

@@ -16,6 +16,11 @@ Your endpoint and an adapter of it, side by side, first on 200 items:
       --endpoint base=dedicated:ENDPOINT_ID \\
       --endpoint tuned=dedicated:ENDPOINT_ID:ADAPTER
 
+Which of them is better, with no more requests than that takes:
+  forced-choice run --tasks hellaswag --compare-until-decided --margin 0.01 \\
+      --tokenizer MODEL_HUB_ID --endpoint base=dedicated:ENDPOINT_ID \\
+      --endpoint tuned=dedicated:ENDPOINT_ID:ADAPTER
+
 How much of it is the order of the choices, and the letters' own likelihood:
   forced-choice run --tasks mmlu --permute-choices cyclic \\
       --metrics acc_pmi,letter_mass,position_bias --tokenizer MODEL_DIR \\
@@ -58,6 +63,10 @@ a point:
   forced-choice compare results/mmlu-1a2b3c4d --fail-if-worse-than 0.01 \\
       --junit gate.xml --summary "$GITHUB_STEP_SUMMARY"
 
+One model served in two ways: how its log-probabilities shift, and whether
+near-ties explain what they answer differently:
+  forced-choice compare results/hellaswag-1a2b3c4d --engines
+
 A run against samples that lm-evaluation-harness logged:
   forced-choice compare results/hellaswag-1a2b3c4d \\
       lm-eval:samples_hellaswag.jsonl"""
@@ -72,6 +81,24 @@ Is it calibrated, and does it prefer long choices or early ones?
   forced-choice rescore results/mmlu-1a2b3c4d \\
       --metrics ece,brier_score,length_bias,position_bias"""
 
+REPORT = """\
+Examples
+
+A page on a run, beside its other files:
+  forced-choice report results/hellaswag-1a2b3c4d
+
+Before and after, on one page:
+  forced-choice report results/monday results/tuesday --out change.html"""
+
+VIEW = """\
+Examples
+
+All runs in results/, in a browser:
+  forced-choice view
+
+On another machine, through a tunnel (ssh -L 8050:127.0.0.1:8050 HOST):
+  forced-choice view /data/results --port 8050 --no-open"""
+
 TASKS = """\
 Examples
 
@@ -83,6 +110,21 @@ What the five-shot prompt of MMLU looks like, from local files:
 
 Are the rows of a file of your own right, and what is asked?
   forced-choice tasks file:questions.csv:cloze"""
+
+DOCTOR = """\
+Examples
+
+Your endpoint and an adapter of it, with the tokenizer that a run would have:
+  export FRIENDLI_TOKEN=flp_...
+  forced-choice doctor dedicated:ENDPOINT_ID dedicated:ENDPOINT_ID:ADAPTER \\
+      --tokenizer meta-llama/Llama-3.1-8B
+
+A server of your own, for a program, with as much in flight as a run would have:
+  forced-choice doctor http://127.0.0.1:8000/v1#MODEL --tokenizer MODEL_DIR \\
+      --concurrency 64 --json
+
+What all is looked at, on the reference model:
+  forced-choice doctor embedded"""
 
 SERVE = """\
 Examples

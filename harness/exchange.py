@@ -13,6 +13,10 @@ from harness.errors import ReplyError
 
 TOLERANCE = 1e-4
 """Nats a log-probability may lie above 0: rounding in the server's float32 softmax."""
+MOST_SHARE = 1.1
+"""What probabilities of alternatives may add up to where one is certain: 1, and half precision's rounding."""
+ALIKE = 6
+"""So many tokens are not equally likely to the last bit by chance, not even in half precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +92,20 @@ def check_reply(request: ScoreRequest, reply: Reply) -> None:
     """Raise `ReplyError` unless the reply answers exactly the request with possible values."""
     forced, values = request.forced_ids, reply.token_logprobs
     if len(values) != len(forced):
-        raise ReplyError(f"{len(values)} log-probabilities for {len(forced)} forced tokens")
+        raise ReplyError(f"{len(values)} log-probabilities for {len(forced)} forced tokens", "count")
     if list(reply.token_ids) != list(forced):
-        raise ReplyError(f"the endpoint put out {_some(reply.token_ids)} where {_some(forced)} was forced")
-    if all(map(math.isfinite, values)) and max(values, default=0.0) <= TOLERANCE:
+        raise ReplyError(
+            f"the endpoint put out {_some(reply.token_ids)} where {_some(forced)} was forced", "ids"
+        )
+    if all(map(math.isfinite, values)) and (most := max(values, default=0.0)) <= TOLERANCE:
+        if len(values) >= ALIKE and most < -TOLERANCE and min(values) == most:
+            raise ReplyError(f"all {len(values)} log-probabilities are {most}")
         return
     for position, value in enumerate(values):
         if not math.isfinite(value):
-            raise ReplyError(f"log-probability {value} at position {position} is not finite")
+            raise ReplyError(f"log-probability {value} at position {position} is not finite", "values")
         if value > TOLERANCE:
-            raise ReplyError(f"log-probability {value} at position {position} is above 0")
+            raise ReplyError(f"log-probability {value} at position {position} is above 0", "values")
 
 
 def is_greedy(values: Sequence[float], top: Sequence[Mapping[str, float] | None] | None) -> bool | None:
@@ -110,10 +118,27 @@ def is_greedy(values: Sequence[float], top: Sequence[Mapping[str, float] | None]
 
     Returns:
         None where a position has none. Of level ones each counts as the likeliest.
+
+    Raises:
+        ReplyError: as `likeliest`, up to the first token that is not.
     """
     if top is None or len(top) != len(values) or not all(top):
         return None
-    return all(value >= max(each.values()) for value, each in zip(values, top, strict=True) if each)
+    for position, (value, each) in enumerate(zip(values, top, strict=True)):
+        if each and not likeliest(value, each, position):
+            return False
+    return True
+
+
+def likeliest(value: float, alternatives: Mapping[str, float], position: int) -> bool:
+    """Whether a token is as likely as the likeliest alternative at its position.
+
+    Raises:
+        ReplyError: it is certain, and others are likely as well: neither is believed.
+    """
+    if value >= -TOLERANCE and sum(math.exp(min(each, 0.0)) for each in alternatives.values()) > MOST_SHARE:
+        raise ReplyError(f"the token at position {position} is certain, and alternatives to it are likely")
+    return value >= max(alternatives.values())
 
 
 def _some(ids: Sequence[int]) -> str:

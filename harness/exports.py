@@ -19,7 +19,8 @@ from harness.comparison.findings import Findings, Flip, Row
 from harness.comparison.matching import Mismatch
 from harness.comparison.verdicts import decisive_p
 from harness.comparison.words import families, headlines, p_number, points, sentences
-from harness.files import file_errors, replacing
+from harness.files import file_errors, json_cell, replacing, write_csv
+from harness.inert import inert, inert_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +94,7 @@ def write_comparison(folder: Path, findings: Findings, texts: Mapping[Place, Tex
                 (folder / name).unlink(missing_ok=True)  # of an earlier comparison
                 continue
             with replacing(folder / name) as path:
-                frame.to_csv(path, index=False, float_format="%.10g", lineterminator="\n", encoding="utf-8")
+                write_csv(frame, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +151,18 @@ def latex(findings: Findings, *, subjects: bool = False) -> str:
     )
     told = (*sentences(findings), families(findings))
     verdicts = "\n".join(f"% {' '.join(line.split())}" for line in told if line)
-    return f"{verdicts}\n{lines}\n".replace("\N{MINUS SIGN}", "$-$")  # pdflatex does not know the sign
+    return inert(f"{verdicts}\n{lines}\n").replace("\N{MINUS SIGN}", "$-$")  # pdflatex does not know the sign
 
 
 def as_json(findings: Findings, *, subjects: bool = False) -> str:
     """All rows of `comparison.csv` as JSON, whatever `subjects` says; null where a cell is empty."""
     rows = [{name: _json_value(getattr(row, name)) for name in COMPARISON_COLUMNS} for row in findings.rows]
-    return json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return inert_json(json.dumps(rows, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def markdown_safe(text: str) -> str:
     """Text that stays in its table cell and is no markup: names may hold anything."""
-    return " ".join(re.sub(r"([\\`*|<&~\[\]])", r"\\\1", text).split())
+    return " ".join(re.sub(r"([\\`*|<&~\[\]])", r"\\\1", inert(text)).split())
 
 
 FORMATS: Mapping[str, Callable[..., str]] = {"markdown": markdown, "latex": latex, "json": as_json}
@@ -184,7 +185,7 @@ def _flip_row(flip: Flip, texts: Mapping[Place, Text]) -> Sequence[Any]:
         flip.margin,
         flip.gold_logprob_change,
         text.question,
-        json.dumps(text.choices, ensure_ascii=False) if text.choices else "",
+        json_cell(text.choices) if text.choices else "",
     )
 
 

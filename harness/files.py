@@ -1,25 +1,101 @@
-"""Files that are whole or not there: written under another name, renamed at the end.
+"""Files that are whole or not there: written under another name, renamed at the end; and cells of CSV files.
 
-This module does not know what the files of a run hold.
+A spreadsheet runs a text that looks like a formula, whoever wrote it. In CSV files such texts have an
+apostrophe in front, which spreadsheets take for "this is text"; Parquet files have every text as it is. This
+module does not know what the files of a run hold.
 """
 
 from __future__ import annotations
 
+import csv
+import errno
+import json
+import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.errors import StoreError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _NUMBERS = {"int8": "b", "int32": "i", "uint32": "I", "int64": "q", "double": "d"}
 """Types of numbers, as `array` calls them."""
+
+_TRIGGER = "=+@\uff1d\uff0b\uff0d\uff20\\-"
+"""What a formula may begin with, in either width."""
+_AHEAD = r"(?:[^\S\t\r\n]|[\"'])*"
+"""What spreadsheets may pass over before it."""
+_BREAKS = r"(?<=[;\t\r\n])"
+"""A reader that takes another sign than the comma for the end of a cell begins a new one after these."""
+_RUNS = re.compile(rf"\A(?={_AHEAD}[{_TRIGGER}\t\r\n])|{_BREAKS}(?={_AHEAD}[{_TRIGGER}])")
+_DONE = re.compile(rf"\A'(?={_AHEAD}[{_TRIGGER}\t\r\n])|{_BREAKS}'(?={_AHEAD}[{_TRIGGER}])")
+_RUNS_IN_JSON = re.compile(rf"(;(?:[^\S\t\r\n]|\\*[\"'])*)([{_TRIGGER}])")
+
+
+def safe_cell(text: str) -> str:
+    """A text as it stands in a CSV file: with an apostrophe wherever a spreadsheet would see a formula."""
+    return text if text.isalnum() else _RUNS.sub("'", text)  # as hashes are, and most names
+
+
+def text_of_cell(cell: str) -> str:
+    """The text that `safe_cell` was given."""
+    return _DONE.sub("", cell)
+
+
+def json_cell(values: Sequence[str]) -> str:
+    """A list of texts as JSON in a CSV file: what would begin a formula is escaped.
+
+    Any reader of JSON gets the texts as they are.
+    """
+    return _RUNS_IN_JSON.sub(_escaped, json.dumps(values, ensure_ascii=False))
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV with safe texts; numbers stay as they are, with ten significant digits."""
+    texts = frame.select_dtypes(exclude=["number", "bool"]).columns
+    safe = frame.assign(**{name: frame[name].map(_safe, na_action="ignore") for name in texts})
+    with path.open("w", newline="", encoding="utf-8", errors="replace") as text:
+        lines: Any = _Lines(text)  # pandas asks for no more than `write`, its stubs do
+        safe.to_csv(lines, index=False, float_format="%.10g", lineterminator=_Lines.WRITTEN)
+
+
+def csv_lines(text: TextIO) -> Callable[[Iterable[Any]], object]:
+    """What writes rows of cells as CSV into a file; cells are written as they are."""
+    return csv.writer(_Lines(text), lineterminator=_Lines.WRITTEN).writerow
+
+
+class _Lines:
+    """Ends lines with a line feed alone, where a writer of CSV was told to put a carriage return before it.
+
+    That is so told, because else Python 3.11 quotes no cell for a carriage return in it: to most readers such
+    a cell would end the row.
+    """
+
+    WRITTEN = "\r\n"
+
+    def __init__(self, text: TextIO) -> None:
+        self._text = text
+
+    def write(self, line: str) -> int:
+        """Write one line, as the writer gives them."""
+        return self._text.write(line.removesuffix(self.WRITTEN) + "\n")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"{found[1]}\\u{ord(found[2]):04x}"
+
+
+def _safe(value: Any) -> Any:
+    return safe_cell(value) if isinstance(value, str) else value
 
 
 def temporary(path: Path) -> Path:
@@ -45,7 +121,9 @@ def file_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}") from error
+        said = error.strerror or str(error)  # pyarrow raises its own, with a text alone
+        full = error.errno in _FULL or "No space left" in said
+        raise StoreError(f"{path}: {'the disk is full; make room' if full else said}") from error
 
 
 class ParquetFile:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 
+from harness.events import event
 from harness.terminal import say
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ async def evaluated(prepared: Prepared) -> RunResult:
             evaluating.cancel()
             return
         stop.set()
+        event("stopping", reason="Ctrl-C or SIGTERM")
         say(console, "Stopping: requests in flight are finished and kept. Ctrl-C again drops them.")
 
     for each in (signal.SIGINT, signal.SIGTERM):

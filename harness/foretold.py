@@ -26,7 +26,7 @@ UNKNOWN = "?"
 def outlook_table(outlook: Outlook) -> Table:
     """An endpoint a row, and all of them together."""
     table = Table(
-        title=f"What the run takes, into {outlook.folder}",
+        title=Text(f"What the run takes, into {outlook.folder}"),
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
@@ -70,6 +70,9 @@ def remarks(prepared: Prepared, outlook: Outlook, spent: Earlier) -> Iterator[st
         if part.unscorable:
             yield f"{part.endpoint.label}: of {part.unscorable:,} items nothing can be asked"
     yield from _about_choices(outlook.parts)
+    yield from _about_looks(outlook.parts)
+    if prepared.settings.compare_until_decided:
+        yield "--compare-until-decided: that is the most it may take; it stops as soon as all is decided."
     yield (
         "Each request is taken to be answered the first time; a few more are sent to learn how an endpoint"
         " answers."
@@ -89,13 +92,26 @@ def _about_choices(parts: Sequence[Part]) -> Iterator[str]:
     """Where one request is to tell of several choices."""
     said: dict[tuple[int, int], list[str]] = {}
     for part in parts:
-        if part.choices > part.whole.requests:
+        if part.choices > part.whole.requests - part.beside:
             said.setdefault((part.top, part.choices), []).append(part.endpoint.label)
     for (top, choices), labels in said.items():
         yield (
             f"{', '.join(labels)}: taken to name all choices of an item among the {top} likeliest tokens,"
             f" where each is one token; with --no-shortcut {choices:,} requests."
         )
+
+
+def _about_looks(parts: Sequence[Part]) -> Iterator[str]:
+    """What is asked beside the items."""
+    said: dict[int, list[str]] = {}
+    for part in parts:
+        said.setdefault(part.beside, []).append(part.endpoint.label)
+    for count, labels in said.items():
+        if count:
+            yield (
+                f"{', '.join(labels)}: {count:,} of these requests are asked beside the items, to watch the"
+                " endpoint (--no-probe and --repeat-sample say how many)."
+            )
 
 
 def _about_time(prepared: Prepared, outlook: Outlook) -> Iterator[str]:

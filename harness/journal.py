@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.data.listing import Listing
 from harness.errors import StoreError
 from harness.exchange import Outcome
-from harness.layout import ITEM_COLUMNS, NO_ASIDES, SCHEMA, SHORTCUT, TABLES, item_row, reply_row
+from harness.layout import ITEM_COLUMNS, NO_ASIDES, SCHEMA, SHORTCUT, TABLES, WATCHED, item_row, reply_row
 from harness.replies import StoredReplies, read_meta, store_errors
 from harness.scoring.scores import ItemRecord
 
@@ -145,9 +145,16 @@ class Journal(StoredReplies):
 
     def note_shortcut(self, evidence: str) -> None:
         """Keep what shows that choices may be read off alternatives, in place of what showed it before."""
+        self._note(SHORTCUT, evidence)
+
+    def note_watched(self, noted: str) -> None:
+        """Keep when the endpoint was asked beside its items, in place of what was kept before."""
+        self._note(WATCHED, noted)
+
+    def _note(self, name: str, text: str) -> None:
         with self._writing, store_errors(self.path):
-            self._writer.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (SHORTCUT, evidence))
-        self.meta[SHORTCUT] = evidence
+            self._writer.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, text))
+        self.meta[name] = text
 
     def flush(self) -> None:
         """Return when all that was handed over so far is committed; raises `StoreError` if it cannot be."""
@@ -190,7 +197,7 @@ class Journal(StoredReplies):
                     writer.execute(table)
                 writer.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
         stored = read_meta(writer, path)
-        for name in sorted((stored.keys() | meta.keys()) - {SHORTCUT}):
+        for name in sorted((stored.keys() | meta.keys()) - {SHORTCUT, WATCHED}):
             there, now = stored.get(name, "nothing"), meta.get(name, "nothing")
             if there != now:
                 raise StoreError(f"{path}: {name} is {there} there and {now} now; choose another --out")

@@ -73,6 +73,8 @@ _Packed = TypeVar("_Packed", bytes, str)
 SHORTCUT = "shortcut"
 """The row of `meta` that says, as JSON, what shows that choices may be read off alternatives: once it is
 known, while all other rows are there from the start."""
+WATCHED = "watched"
+"""The row that says, as JSON, when the endpoint was asked beside its items, and what came of it."""
 KEY_BYTES = 16
 _HASH_BYTES = 32
 _ASIDES = msgspec.msgpack.Decoder(list[tuple[str, bytes, str]])
@@ -179,6 +181,11 @@ def _packed(kind: Literal["I", "d"], numbers: Sequence[float]) -> bytearray:
 
 def _integers(packed: bytes) -> tuple[int, ...]:
     return struct.unpack(f"<{len(packed) // 4}I", packed)
+
+
+def numbers(packed: bytes) -> tuple[float, ...]:
+    """Packed float64."""
+    return struct.unpack(f"<{len(packed) // 8}d", packed)
 
 
 def pieces(packed: _Packed, size: int) -> tuple[_Packed, ...]:

@@ -118,7 +118,7 @@ def _lines(file: Path) -> Iterator[tuple[int, Sample]]:
                     yield number, _DECODER.decode(line)
     except OSError as error:
         raise UsageError(f"{PREFIX}{file}: {error.strerror or error}") from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(
             f"{PREFIX}{file} line {number}: is no sample of a multiple-choice task ({error})"
         ) from error

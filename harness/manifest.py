@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from functools import cache
@@ -16,6 +16,8 @@ from harness import __version__, reference
 from harness.caps import Caps, Meter, Price, Spending, Volume
 from harness.choosing.catalogue import task_hash
 from harness.dialects import dialect
+from harness.doctor.findings import Finding as Probed
+from harness.doctor.findings import told as told_probed
 from harness.earlier import Earlier, sent_of
 from harness.endpoints import Endpoint
 from harness.forecast import Forecast
@@ -26,6 +28,8 @@ from harness.prepare import Prepared
 from harness.progress import Progress
 from harness.replies import JournalStats
 from harness.suite import PreparedTask
+from harness.watching.findings import documented, told_findings
+from harness.watching.judging import Finding, wrong
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +65,8 @@ class Exit(IntEnum):
 
 
 NOTHING_EARLIER = Earlier()
+PACE = ("requests_a_second", "in_flight", "waiting", "seconds_left", "state")
+"""What of an endpoint's progress holds for a moment only."""
 
 
 @dataclass(slots=True)
@@ -74,6 +80,8 @@ class EndpointRun:
     """Why the endpoint was given up, or empty."""
     lesson: Lesson = field(default_factory=Lesson)
     """Whether choices are read off alternatives."""
+    probed: list[Probed] = field(default_factory=list)
+    """What the brief probe found."""
     meter: Meter = field(default_factory=lambda: Spending(Caps()).meter(Price()))
     """Counts what is sent."""
     forecast: Forecast = field(default_factory=Forecast)
@@ -82,6 +90,9 @@ class EndpointRun:
     """What the journal held when the session began."""
     after: JournalStats = field(default_factory=JournalStats)
     """And when it ended."""
+    ended: bool = False
+    findings: Sequence[Finding] = ()
+    """What was found beside the items (`watching`)."""
 
 
 def exit_code(
@@ -91,7 +102,7 @@ def exit_code(
     that was reached."""
     if interrupted:
         return Exit.INTERRUPTED
-    if any(part.refused for part in parts):
+    if any(part.refused or wrong(part.findings) for part in parts):
         return Exit.REFUSED
     return Exit.UNSCORED if unscored or capped else Exit.DONE
 
@@ -121,7 +132,8 @@ def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) ->
                 f"{label}: {progress.truncated:,} items lost context on the left to --max-length"
                 f" {prepared.settings.max_length}"
             )
-        remarks += _told_shortcut(part)
+        remarks += [*_told_shortcut(part), *_told_counted(part)]
+        remarks += [*told_probed(label, part.probed), *told_findings(label, part.findings)]
         if part.refused:
             remarks.append(f"{label}: stopped, {part.refused}")
     if any(endpoint.embedded for endpoint in prepared.endpoints):
@@ -145,6 +157,20 @@ def _told_shortcut(part: EndpointRun) -> list[str]:
         ]
     said = lesson.why if lesson.tried else ""
     return [f"{label}: no choice is read off alternatives: {said}"] if said else []
+
+
+def _told_counted(part: EndpointRun) -> list[str]:
+    """Whether the endpoint counted other prompts than it was sent; formats that echo refuse such replies."""
+    if not dialect(part.endpoint.dialect).names_tokens:
+        return []
+    count, least, most = part.journal.counted_apart()
+    if not count:
+        return []
+    apart = f"{least:+,}" if least == most else f"{least:+,} to {most:+,}"
+    return [
+        f"{part.endpoint.label}: {count:,} replies count other prompts than were sent ({apart} tokens): the"
+        " endpoint adds tokens or drops some, and scores another text; `doctor` says more"
+    ]
 
 
 def told_greedy(accuracy: pd.DataFrame) -> list[str]:
@@ -191,16 +217,19 @@ def manifest(
     status: str,
     begun: float,
     *,
-    sent: float | None = None,
+    took: Mapping[str, float] | None = None,
     parts: Sequence[EndpointRun] = (),
     remarks: Sequence[str] = (),
     earlier: Earlier = NOTHING_EARLIER,
+    sequence: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of `run.json`; times in seconds, `begun` and `sent` since the epoch."""
+    """The content of `run.json`; `begun` in seconds since the epoch, `took` in seconds by name.
+
+    What took how long is no difference of times of day: these are set while a run goes on. `sequence` says
+    how far a comparison has come that stops once it is decided.
+    """
     timings = {"begun": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun))}
-    seconds = {"earlier_s": earlier.seconds}
-    if sent is not None:
-        seconds |= {"sending_s": sent - begun, "whole_s": time.time() - begun}
+    seconds = {"earlier_s": earlier.seconds, **(took or {})}
     return {
         "program": f"forced-choice {__version__}",
         "status": status,
@@ -208,8 +237,10 @@ def manifest(
         "suite": prepared.identity.digest(),
         "tasks": {task.task.name: _task(task) for task in prepared.suite.tasks},
         "endpoints": [_endpoint(prepared, endpoint) for endpoint in prepared.endpoints],
-        "counts": {part.endpoint.label: _counts(part) for part in parts},
+        "counts": {part.endpoint.label: counts_of(part) for part in parts},
         "beside_journal": {label: asdict(volume) for label, volume in _beside(parts, earlier).items()},
+        "checks": {part.endpoint.label: documented(part.findings) for part in parts},
+        "sequence": sequence,
         "remarks": list(remarks),
         "timings": {**timings, **{name: round(value, 3) for name, value in seconds.items()}},
         "versions": {"python": platform.python_version(), **_versions()},
@@ -263,15 +294,21 @@ def _beside(parts: Sequence[EndpointRun], earlier: Earlier) -> dict[str, Volume]
     return beside
 
 
-def _counts(part: EndpointRun) -> dict[str, Any]:
-    """What happened on one endpoint in this session, and what its journal holds in all."""
+def counts_of(part: EndpointRun) -> dict[str, Any]:
+    """What happened on one endpoint in this session, so far, and what its journal holds in all (while the run
+    goes on, what it held when the session began)."""
     progress = part.progress
+    said = progress.so_far()
     return {
         "items": progress.items_total,
+        "items_done": progress.items_done,
+        "items_unscored": progress.items_unscored,
+        "pace": {name: said[name] for name in PACE},
         "requests_sent": progress.requests_done,
         "requests_from_journal": progress.requests_reused,
         "choices_read": progress.choices_read,
         "shortcut": _shortcut(part),
+        "probe": [each.document() for each in part.probed],
         "retries": dict(sorted(progress.retries.items())),
         "forecast": {**asdict(part.forecast.volume), "whole": part.forecast.whole},
         "sent": asdict(part.meter.sent),
@@ -279,7 +316,7 @@ def _counts(part: EndpointRun) -> dict[str, Any]:
         "boundary_shifted_items": progress.shifted,
         "truncated_items": progress.truncated,
         "refused": part.refused,
-        "journal": asdict(part.after),
+        "journal": asdict(part.after if part.ended else part.before),
     }
 
 

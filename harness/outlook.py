@@ -26,6 +26,7 @@ from harness.reckoning import Counted, Figures, figures, in_all
 from harness.replies import StoredReplies
 from harness.runs import earlier_manifest, whose
 from harness.shortcut import TOPS, is_single, merged
+from harness.watching.foreseen import requests_of_looks, requests_of_sample, still_to_repeat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class Part:
     """Requests there would be if each choice were forced on its own."""
     top: int
     """Alternatives that it is taken to name."""
+    beside: int
+    """Requests, of those of the whole, that are asked beside the items: looks, and what is repeated."""
     whole: Figures
     """The run from its begin."""
     left: Figures
@@ -103,7 +106,11 @@ def foreseen(prepared: Prepared) -> Outlook:
             tallies |= dict.fromkeys(
                 (each.label for each in alike), _tally(prepared, alike, tops[alike[0].label], journals)
             )
-    return _outlook(prepared, tallies, tops)
+        beside = {
+            each.label: _beside(prepared, each, tops[each.label], journals[each.label], tallies[each.label])
+            for each in prepared.endpoints
+        }
+    return _outlook(prepared, tallies, tops, beside)
 
 
 def _top(
@@ -191,15 +198,47 @@ def _unanswered(
     return [each for each, key in zip(requests, keys, strict=True) if key not in answered]
 
 
-def _outlook(prepared: Prepared, tallies: Mapping[str, _Tally], tops: Mapping[str, int]) -> Outlook:
+@dataclass(slots=True)
+class _Beside:
+    """What one endpoint is asked beside the items."""
+
+    whole: _Count = field(default_factory=_Count)
+    left: _Count = field(default_factory=_Count)
+
+
+def _beside(
+    prepared: Prepared, endpoint: Endpoint, top: int, journal: StoredReplies | None, tally: _Tally
+) -> _Beside:
+    """Count it; looks are anew in each session that sends anything."""
+    found = _Beside()
+    for requests in requests_of_sample(prepared, endpoint, top):
+        found.whole.add(merged(requests))
+        found.left.add(still_to_repeat(requests, endpoint, journal))
+    looks = requests_of_looks(prepared, endpoint)
+    found.whole.add(looks)
+    if tally.left_of(endpoint.label).volume.requests or found.left.forecast.volume.requests:
+        found.left.add(looks)
+    return found
+
+
+def _with(one: Counted, more: _Count) -> Counted:
+    return Counted(volume=one.volume + more.forecast.volume, shared=one.shared + more.shared)
+
+
+def _outlook(
+    prepared: Prepared,
+    tallies: Mapping[str, _Tally],
+    tops: Mapping[str, int],
+    beside: Mapping[str, _Beside],
+) -> Outlook:
     """Turn counts into figures."""
     endpoints = prepared.endpoints
 
     def of(counted: Mapping[str, Counted]) -> dict[str, Figures]:
         return figures(endpoints, counted, prepared.allowances, prepared.prices)
 
-    whole = of({label: tally.whole.counted for label, tally in tallies.items()})
-    left = of({label: tally.left_of(label) for label, tally in tallies.items()})
+    whole = of({label: _with(each.whole.counted, beside[label].whole) for label, each in tallies.items()})
+    left = of({label: _with(each.left_of(label), beside[label].left) for label, each in tallies.items()})
     parts = [
         Part(
             endpoint=each,
@@ -207,6 +246,7 @@ def _outlook(prepared: Prepared, tallies: Mapping[str, _Tally], tops: Mapping[st
             unscorable=tallies[each.label].unscorable,
             choices=tallies[each.label].choices,
             top=tops[each.label],
+            beside=beside[each.label].whole.forecast.volume.requests,
             whole=whole[each.label],
             left=left[each.label],
         )

@@ -62,10 +62,17 @@ class PlannedItem:
 class KeyMaker:
     """Keys of one endpoint: BLAKE2b of version, mode, endpoint, replicate, `top`, context, forced ids."""
 
-    def __init__(self, identity: EndpointIdentity) -> None:
-        """Fix what all keys of this endpoint share."""
+    def __init__(self, identity: EndpointIdentity, again: str = "") -> None:
+        """Fix what all keys of this endpoint share.
+
+        Args:
+            identity: of the endpoint.
+            again: names what is asked beside the run and answers none of it: "sample 1", the first time that
+                items are repeated; "seen 3", the third time that the model is looked at.
+        """
+        beside = [again] if again else []
         shared = {
-            mode: json.dumps([KEY_VERSION, mode, identity.text(), identity.replicate])
+            mode: json.dumps([KEY_VERSION, mode, identity.text(), identity.replicate, *beside])
             for mode in (FORCED, SINGLE)
         }
         self._shared = {mode: blake2b(text.encode(), digest_size=16) for mode, text in shared.items()}

@@ -11,6 +11,7 @@ from itertools import islice
 
 from harness.chatting.chat import Chat
 from harness.encoding import Bound, EncodedItem, encode_prompts
+from harness.exchange import ScoreRequest
 from harness.items import BadItem
 from harness.pairs import Tokenizes
 from harness.plan import KeyMaker, PlannedItem, plan_item
@@ -54,8 +55,7 @@ def planned(suite: Suite, asked: Asked, top_of: TopOf) -> Iterator[Batch]:
         UsageError: `--on-overflow fail` met an item that is too long.
     """
     needs = suite.needs
-    prompts = suite.prompts()
-    while batch := list(islice(prompts, BATCH)):
+    for batch in suite.batches(BATCH):
         numbered = [(ordinal, prompt) for ordinal, prompt in batch if isinstance(prompt, Prompt)]
         bad = sum(isinstance(prompt, BadItem) for _, prompt in batch)
         beside = [asides(prompt, needs[prompt.item.task]) for _, prompt in numbered]
@@ -71,3 +71,15 @@ def planned(suite: Suite, asked: Asked, top_of: TopOf) -> Iterator[Batch]:
             ],
             bad,
         )
+
+
+def first_questions(suite: Suite, asked: Asked, items: int) -> list[ScoreRequest]:
+    """What the first items ask, each choice on its own, equal ones once.
+
+    Raises:
+        UsageError, EndpointRefused, CancelledError: as planning does.
+    """
+    prompts = [prompt for _, prompt in islice(suite.prompts(), items) if isinstance(prompt, Prompt)]
+    encoded = encode_prompts(prompts, asked.tokenizer, asked.bound, chat=asked.chat, as_text=asked.as_text)
+    found = [each for at, item in enumerate(encoded) for each in plan_item(item, at, asked.keys).requests]
+    return list({each.key: each for each in found}.values())

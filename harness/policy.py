@@ -44,7 +44,7 @@ def read_policy(path: Path) -> Policy:
         found = msgspec.toml.decode(path.read_bytes(), type=_File)
     except OSError as error:
         raise UsageError(f"--gate {path}: {error.strerror or error}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         first = EXAMPLE.splitlines()[0].partition("#")[0].strip()
         raise UsageError(f"--gate {path}: {error}. The least that a policy says is: {first}") from error
     tasks = {name: TaskPolicy(each.margin, each.coverage, each.metric) for name, each in found.tasks.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,6 +26,7 @@ from harness.plan import PlannedItem
 from harness.planning import Asked, Batch, planned
 from harness.progress import Progress
 from harness.reading import Reading
+from harness.scoring.scores import ItemRecord
 from harness.shortcut import Names, merged
 from harness.suite import Suite
 
@@ -42,6 +43,7 @@ class _Ticket:
     """An item some of whose requests are open."""
 
     open: int
+    ordinal: int
     failed: bool = False
 
 
@@ -63,6 +65,16 @@ class Work:
     forecast: Forecast
     """Filled with what is going to be sent."""
     texts: TakesTexts | None = None
+    keep: Callable[[Sequence[ItemRecord]], object] | None = None
+    """Takes the items as they are planned; None: the journal does."""
+    before: Callable[[], Awaitable[object]] | None = None
+    """Awaited before anything is sent, each time; what it raises ends the pool."""
+    moved: Callable[[], object] | None = None
+    """Called when items are done."""
+    finished: Callable[[int], object] | None = None
+    """Called with the ordinal of each item that is done, once what came of it is on disk."""
+    enough: asyncio.Event | None = None
+    """Once set, this endpoint alone need not be asked any more: what is in flight ends."""
 
 
 class Pool:
@@ -71,7 +83,7 @@ class Pool:
     def __init__(self, work: Work, stop: asyncio.Event) -> None:
         """Nothing is done before `run`; setting `stop` lets requests in flight end and sends no more."""
         self._work = work
-        self._stop = stop
+        self._stop = stop if work.enough is None else _Either(stop, work.enough)
         self._gate = work.client.gate
         self._feed = Feed(self._gate.level)
         self._open: dict[bytes, list[_Ticket]] = {}
@@ -149,7 +161,7 @@ class Pool:
                 if work.lesson.found is not None and work.lesson.found is not noted:
                     noted = work.lesson.found
                     work.journal.note_shortcut(noted.evidence())
-                work.journal.plan([item.record for item in batch.items])
+                (work.keep or work.journal.plan)([item.record for item in batch.items])
                 yield batch
                 if work.texts is not None:  # only now: the first requests need not wait for it
                     for item in batch.items:
@@ -159,6 +171,8 @@ class Pool:
 
     async def _ask(self, request: ScoreRequest) -> Outcome:
         """Send a request of the learner's; what came is on disk before anything else is planned."""
+        if self._work.before is not None:
+            await self._work.before()
         async with self._gate:
             if self._stop.is_set():
                 raise Stopped
@@ -189,6 +203,8 @@ class Pool:
         learnt = [request for key, request in fresh.items() if key in self._learnt]
         wanted = merged([request for key, request in fresh.items() if key not in answered])
         self._work.forecast.add([*learnt, *wanted])
+        if wanted and self._work.before is not None:
+            await self._work.before()
         if not self._stop.is_set():
             await self._feed.put(wanted)
 
@@ -209,8 +225,9 @@ class Pool:
                 progress.items_unscored += 1
                 if not item.encoded.passing:
                     progress.unscorable[item.encoded.problem] += 1
+                self._tell_finished(item.record.ordinal)
                 continue
-            ticket = _Ticket(len(keys))
+            ticket = _Ticket(len(keys), item.record.ordinal)
             for request in item.requests:
                 if request.key not in keys:
                     continue
@@ -284,6 +301,25 @@ class Pool:
                 if not ticket.open:
                     progress.items_done += 1
                     progress.items_unscored += ticket.failed
+                    self._tell_finished(ticket.ordinal)
+        if self._work.moved is not None:
+            self._work.moved()
+
+    def _tell_finished(self, ordinal: int) -> None:
+        if self._work.finished is not None:
+            self._work.finished(ordinal)
+
+
+@dataclass(frozen=True, slots=True)
+class _Either:
+    """Set once one of two events is."""
+
+    one: asyncio.Event
+    other: asyncio.Event
+
+    def is_set(self) -> bool:
+        """Whether it is."""
+        return self.one.is_set() or self.other.is_set()
 
 
 def _first(errors: BaseExceptionGroup[HarnessError]) -> HarnessError:

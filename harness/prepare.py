@@ -11,6 +11,7 @@ the endpoint gets another tokenizer the same command finds the same folder, and 
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -32,12 +33,13 @@ from harness.planning import Asked
 from harness.prices import Prices, prices_of
 from harness.prompts import Selection
 from harness.runs import SuiteIdentity
-from harness.scoring.metrics import EMPTY
+from harness.scoring.metrics import EMPTY, METRICS
 from harness.settings import RunSettings
 from harness.shortcut import Names
 from harness.suite import Suite, prepare_suite, with_metrics
 from harness.tokencache import cache_file
 from harness.tokenizing import ENDPOINT, Tokenizer, load_tokenizer
+from harness.trust import trusting
 
 Address = tuple[str, str, str]
 """Wire format, URL (or what stands for it) and model of an endpoint that tokenizes, shared by adapters."""
@@ -51,6 +53,8 @@ class Prepared:
     endpoints: tuple[Endpoint, ...]
     secrets: Mapping[str, Credentials]
     """By label; none where nothing is to be sent."""
+    trusted: Mapping[str, ssl.SSLContext]
+    """Whose certificates are believed, by label; none where those are that the system knows."""
     allowances: Mapping[Account, Allowance]
     """What each account allows a minute."""
     prices: Prices
@@ -96,6 +100,7 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ, *, s
     prices = prices_of(endpoints, settings)
     secrets = {endpoint.label: credentials(endpoint, environ) for endpoint in endpoints if send}
     refuse_secrets(endpoints, secrets.values())
+    trusted = _trusted(settings, endpoints)
     sources = _sources(settings, endpoints)
     asked = {each.label: _address(each) for each in endpoints if sources[each.label] == ENDPOINT}
     files = dict.fromkeys(source for source in sources.values() if source != ENDPOINT)
@@ -112,6 +117,8 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ, *, s
     )
     suite = with_metrics(suite, settings.metric_names, orders=settings.permute_choices == "cyclic")
     _check_sendable(endpoints, suite)
+    if settings.compare_until_decided:
+        _check_comparable(endpoints, suite)
     identity = SuiteIdentity(
         {
             "tasks": {each.task.name: suite_identity(each) for each in suite.tasks},
@@ -127,6 +134,7 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ, *, s
         settings=settings,
         endpoints=endpoints,
         secrets=secrets,
+        trusted=trusted,
         allowances=allowed,
         prices=prices,
         tokenizers=tokenizers,
@@ -185,6 +193,18 @@ def _check_sendable(endpoints: Iterable[Endpoint], suite: Suite) -> None:
             )
 
 
+def _check_comparable(endpoints: Sequence[Endpoint], suite: Suite) -> None:
+    """Raise `UsageError` where there is nothing to decide."""
+    if len(endpoints) < 2:
+        raise UsageError("--compare-until-decided: give --endpoint twice or more; the first is the baseline")
+    for task in suite.tasks:
+        if not METRICS[task.task.metrics[0]].compared:
+            raise UsageError(
+                f"--compare-until-decided: {task.task.name} reports {task.task.metrics[0]} first, which is no"
+                " value between 0 and 1 of each item; leave it out"
+            )
+
+
 def fail_on_overflow(prepared: Prepared, tokenizers: Iterable[Tokenizes]) -> None:
     """Encode everything once before the first request, so that `--on-overflow fail` costs nothing.
 
@@ -208,6 +228,18 @@ def _with_weights(endpoint: Endpoint) -> Endpoint:
         hint = did_you_mean(endpoint.adapter, reference.routes())
         raise UsageError(f"--endpoint {endpoint.label}: no adapter {endpoint.adapter!r}. {hint}")
     return replace(endpoint, base_url=f"{endpoint.base_url}:{reference.digest()}")
+
+
+def _trusted(settings: RunSettings, endpoints: Sequence[Endpoint]) -> dict[str, ssl.SSLContext]:
+    """Whose certificates are believed where a file says so; an endpoint's own file goes before the flag's."""
+    trusted = {}
+    for each in endpoints:
+        if each.own.ca_file:
+            said = str(each.own.error("ca_file", each.own.ca_file))
+            trusted[each.label] = trusting(Path(each.own.ca_file).expanduser(), said)
+        elif settings.ca_file is not None:
+            trusted[each.label] = trusting(settings.ca_file, f"--ca-file {settings.ca_file}")
+    return trusted
 
 
 def _sources(settings: RunSettings, endpoints: Sequence[Endpoint]) -> dict[str, str]:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from harness.compared import Comparison
     from harness.comparison.gate import Check
+    from harness.doctor.settings import DoctorSettings
     from harness.runner import RunResult
-    from harness.settings import CompareSettings, RunSettings
+    from harness.settings import CompareSettings, ReportSettings, RunSettings
 
 NAME = "forced-choice"
 
@@ -61,6 +62,31 @@ def print_outlook(settings: RunSettings) -> None:
         say(Console(stderr=True), line)
 
 
+def print_examined(specs: Sequence[str], settings: DoctorSettings) -> bool:
+    """Examine endpoints and print what is found of them; whether all are fit to be scored on.
+
+    Raises:
+        UsageError: settings are wrong; nothing was sent.
+        EndpointRefused: the endpoints are to tokenize for themselves, and none does.
+    """
+    from harness.doctor.examining import examine
+    from harness.doctor.findings import any_wrong
+    from harness.doctor.reporting import closing_line, document, print_finding
+    from harness.foreground import run_async
+    from harness.prepare import prepare
+
+    prepared, waiting = prepare(settings.as_run(specs)), Console(stderr=True)
+    shown = waiting if settings.json else Console()
+    with reader_may_leave():
+        found = run_async(
+            examine(prepared, settings, waiting, lambda label, each: print_finding(shown, label, each))
+        )
+        if settings.json:
+            sys.stdout.write(document(found) + "\n")
+        say(waiting, closing_line(found))
+    return not any(map(any_wrong, found.values()))
+
+
 def print_accuracy(accuracy: pd.DataFrame, *, as_json: bool) -> None:
     """The accuracy table alone."""
     from harness.showing import accuracy_table
@@ -88,6 +114,7 @@ def print_compared(sources: Sequence[str], settings: CompareSettings) -> bool:
             margin=settings.margin,
             common_only=settings.common_only,
             baseline=settings.baseline,
+            engines=settings.engines,
         )
         checks = None if policy is None else comparison.gate(policy)
         folder = comparison.write(settings.out)
@@ -100,10 +127,33 @@ def print_compared(sources: Sequence[str], settings: CompareSettings) -> bool:
     return checks is None or passed(checks)
 
 
-def _way_out(error: StoreError, settings: CompareSettings) -> str:
+def print_report(sources: Sequence[str], settings: ReportSettings) -> None:
+    """Write a report; where it is, and what had no room in it, goes to stderr.
+
+    Raises:
+        UsageError: a run cannot be read, or a file cannot be written.
+    """
+    from harness.reports.writing import write_report
+
+    if not sources:
+        raise UsageError("report: give a run's folder, as the run named it at its end: results/...")
+    try:
+        found = write_report(
+            sources, out=settings.out, baseline=settings.baseline, margin=settings.margin
+        )
+    except StoreError as error:
+        raise UsageError(f"{error}{_way_out(error, settings)}") from error
+    console = Console(stderr=True)
+    for line in found.left_out:
+        say(console, line)
+    plots = f"{len(found.plots) // 2} plots in {found.folder}/" if found.plots else "no plots"
+    say(console, f"Report: {found.file} ({found.size / 1e6:.1f} MB); {plots}")
+
+
+def _way_out(error: StoreError, settings: CompareSettings | ReportSettings) -> str:
     """What to do about a run's folder that cannot be written."""
     unwritable = isinstance(error.__cause__, PermissionError) and settings.out is None
-    return "; choose another folder with --out" if unwritable else ""
+    return "; choose another place with --out" if unwritable else ""
 
 
 def _print_comparison(
@@ -113,17 +163,20 @@ def _print_comparison(
     from harness.comparison.matching import mismatch_summary
     from harness.comparison.words import families
     from harness.exports import FORMATS
-    from harness.showing import comparison_table
+    from harness.showing import comparison_table, shift_table
 
     console, findings = Console(stderr=True), comparison.findings
     form = "json" if settings.json else settings.format
     if form == "text":
         print_table(comparison_table(findings, subjects=settings.subjects))
+        if comparison.drifts:
+            print_table(shift_table(comparison.drifts))
         for line in (families(findings), *comparison.verdicts):
             say(Console(), line)
     else:
         sys.stdout.write(FORMATS[form](findings, subjects=settings.subjects))
-    files = ("comparison.csv", "flips.csv", *(["mismatches.csv"] if findings.mismatches else []))
+    files = ["comparison.csv", "flips.csv", *(["mismatches.csv"] if findings.mismatches else [])]
+    files += ["drift.csv", "shifts.csv", "worst.csv"] if comparison.drifts else []
     for line in (*comparison.remarks, *mismatch_summary(findings.mismatches)):
         say(console, line)
     say(console, f"Files: {folder}/ ({', '.join(files)})")

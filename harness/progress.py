@@ -1,19 +1,22 @@
 """How far a run is: counters that the run fills and a person can read.
 
-On a terminal a table that stays in place; elsewhere a plain line every so often. The clock is an argument.
+On a terminal a table that stays in place; elsewhere a plain line every so often, less often once it has gone
+on for long. The clock is an argument.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from harness.events import Field
 from harness.saying import duration
+from harness.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,7 +25,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PLAIN_SECONDS = 10.0
+SETTLED = 600.0
+"""Seconds after which nobody sits before it any more: a line a minute is enough for a night."""
+SETTLED_SECONDS = 60.0
 LIVE_SECONDS = 0.25
+RECENT = 120.0
+"""Seconds over which a pace is taken: an hour's outage does not weigh on it for the rest of the night."""
+MARKS = 60
+"""Of these, so many moments are remembered."""
 
 
 @dataclass(slots=True)
@@ -43,6 +53,13 @@ class Progress:
     choices_read: int = 0
     """Choices that were read off the reply to another request, committed."""
     in_flight: int = 0
+    """Those that were given to the client; some may wait there."""
+    waits: Callable[[], int] = lambda: 0
+    """How many of these wait: for the budget, to be tried again, in an outage."""
+    fastest: Callable[[], float | None] = lambda: None
+    """Requests a second that the budget allows at most, for all that share it; None: no limit."""
+    sharers: Sequence[Progress] = ()
+    """Endpoints that share the budget, this one among them."""
     retries: Counter[str] = field(default_factory=Counter)
     """By reason: "429", "timeout", ..."""
     shifted: int = 0
@@ -53,6 +70,8 @@ class Progress:
     """What the endpoint's state is, where it is not simply going on."""
     started: float | None = None
     """When the first request was sent."""
+    marks: deque[tuple[float, int]] = field(default_factory=deque)
+    """Moments of the last while, and how many requests were done by then."""
 
     @property
     def may_still_be_scored(self) -> bool:
@@ -63,28 +82,65 @@ class Progress:
         """A request leaves."""
         if self.started is None:
             self.started = self.clock()
+            self.marks.append((self.started, 0))
         self.in_flight += 1
 
     def rate(self) -> float:
-        """Requests a second since the first was sent."""
-        seconds = self.clock() - self.started if self.started is not None else 0.0
-        return self.requests_done / seconds if seconds > 0 else 0.0
+        """Requests a second, lately; counted from the first that was sent."""
+        if self.started is None:
+            return 0.0
+        now, marks = self.clock(), self.marks
+        while len(marks) > 1 and marks[1][0] <= now - RECENT:
+            marks.popleft()
+        (begun, before), newest = marks[0], marks[-1][0]
+        if now >= newest + RECENT / MARKS:
+            marks.append((now, self.requests_done))
+        return (self.requests_done - before) / (now - begun) if now > begun else 0.0
 
-    def seconds_left(self) -> float | None:
-        """Time left at the pace so far; None where nothing is known yet."""
-        if self.started is None or not self.items_done or not self.requests_done:
+    def requests_left(self) -> float | None:
+        """How many are still to be sent, as far as those before tell; None where nothing is known yet."""
+        if not self.items_done:
             return None
         seen = self.requests_done + self.requests_reused
-        left = (self.items_total - self.items_done) * seen / self.items_done
-        rate = self.rate()
-        return left / rate if rate > 0 else None
+        return (self.items_total - self.items_done) * seen / self.items_done
+
+    def seconds_left(self) -> float | None:
+        """Time left at the pace of late, no less than the budget takes; None where nothing is known."""
+        left, rate = self.requests_left(), self.rate()
+        if left is None or not rate or self.message:
+            return None
+        return max(left / rate, self._budgeted(left))
+
+    def _budgeted(self, left: float) -> float:
+        """Seconds that the budget makes so many requests take, while others get as many each."""
+        fastest = self.fastest()
+        if not fastest:
+            return 0.0
+        of_others = (other.requests_left() for other in self.sharers if other is not self)
+        return (left + sum(min(left, other) for other in of_others if other is not None)) / fastest
+
+    def so_far(self) -> dict[str, Field]:
+        """What programs are told of it: times in seconds."""
+        left, waiting = self.seconds_left(), self.waits()
+        return {
+            "items": self.items_total,
+            "items_done": self.items_done,
+            "items_unscored": self.items_unscored,
+            "requests_done": self.requests_done,
+            "requests_reused": self.requests_reused,
+            "requests_a_second": round(self.rate(), 2),
+            "in_flight": max(0, self.in_flight - waiting),  # beside the pool's own, others may wait
+            "waiting": waiting,
+            "seconds_left": None if left is None else round(left),
+            "state": self.message,
+        }
 
     def line(self) -> str:
         """One plain line."""
         parts = [
             f"{self.label}: {self.items_done:,}/{self.items_total:,} items",
             f"{self.requests_done:,} requests ({self.rate():,.0f}/s)",
-            f"{self.in_flight} in flight",
+            self.under_way(),
         ]
         if self.requests_reused:
             parts.append(f"{self.requests_reused:,} answered already")
@@ -96,6 +152,11 @@ class Progress:
         if left is not None and self.items_done < self.items_total:
             parts.append(f"{duration(left)} left")
         return ", ".join(parts) + (f"; {self.message}" if self.message else "")
+
+    def under_way(self) -> str:
+        """Requests on their way, and apart from them those that wait before it."""
+        waiting = self.waits()
+        return f"{max(0, self.in_flight - waiting)} in flight" + (f", {waiting} waiting" if waiting else "")
 
 
 def retries_text(retries: Counter[str]) -> str:
@@ -118,10 +179,12 @@ async def shown(counters: Sequence[Progress], console: Console) -> AsyncIterator
 
 
 async def _plain(counters: Sequence[Progress], console: Console) -> None:
+    clock = asyncio.get_running_loop().time
+    begun = clock()
     while True:
-        await asyncio.sleep(PLAIN_SECONDS)
+        await asyncio.sleep(PLAIN_SECONDS if clock() - begun < SETTLED else SETTLED_SECONDS)
         for each in counters:
-            console.out(each.line(), highlight=False)
+            say(console, each.line())
 
 
 async def _live(counters: Sequence[Progress], console: Console) -> None:
@@ -146,7 +209,7 @@ def _table(counters: Sequence[Progress]) -> Table:
             ProgressBar(total=each.items_total or 1, completed=each.items_done, width=24),
             f"{each.items_done:,}/{each.items_total:,} items",
             f"{each.rate():,.0f} req/s",
-            f"{each.in_flight} in flight",
+            each.under_way(),
             f"{duration(left)} left" if left is not None else "",
             Text(_troubles(each), style="yellow"),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 
 from harness.errors import StoreError
 from harness.exchange import Failure
-from harness.layout import KEY_BYTES, SCHEMA, aside_names, item_record, pieces
-from harness.scoring.scores import Answer, Answered, ItemScore, score_item
+from harness.layout import KEY_BYTES, SCHEMA, aside_names, item_record, numbers, pieces
+from harness.scoring.scores import Answer, Answered, ItemRecord, ItemScore, score_item
 
 _LOOKUP = 900
 """Keys a query: below the number of parameters that any SQLite allows."""
@@ -94,10 +94,69 @@ class StoredReplies:
             connection.execute("BEGIN")
             items = connection.execute("SELECT * FROM items ORDER BY ordinal")
             while rows := items.fetchmany(_BATCH):
-                records = [item_record(row) for row in rows]
-                answers = _answers(connection, [key for record in records for key in record.all_keys()])
-                for record in records:
-                    yield score_item(record, answers)
+                yield from _scored(connection, [item_record(row) for row in rows])
+
+    def scores_of(self, records: Sequence[ItemRecord]) -> list[ItemScore]:
+        """The scores of some items, in this order, whether the file has the items or not."""
+        with self._lock, store_errors(self.path):
+            return list(_scored(self._reader, records))
+
+    def records_at(self, places: Collection[tuple[str, str, int]]) -> dict[tuple[str, str, int], ItemRecord]:
+        """The items at these places (task, subject, index), as they were last planned."""
+        query = 'SELECT ordinal, task, subject, "index" FROM items'
+        with self._lock, store_errors(self.path):
+            rows = self._reader.execute(query)
+            wanted = [ordinal for ordinal, *place in rows if tuple(place) in places]
+            marks = (wanted[start : start + _LOOKUP] for start in range(0, len(wanted), _LOOKUP))
+            found = [
+                item_record(row)
+                for part in marks
+                for row in self._reader.execute(
+                    f"SELECT * FROM items WHERE ordinal IN ({','.join('?' * len(part))})", part
+                )
+            ]
+        return {(each.task, each.subject, each.index): each for each in found}
+
+    def records_of(self, ordinals: Sequence[int]) -> list[ItemRecord]:
+        """The items of these ordinals, as they were last planned, in the order of the run."""
+        found = []
+        with self._lock, store_errors(self.path):
+            for start in range(0, len(ordinals), _LOOKUP):
+                part = ordinals[start : start + _LOOKUP]
+                query = f"SELECT * FROM items WHERE ordinal IN ({','.join('?' * len(part))}) ORDER BY ordinal"
+                found += [item_record(row) for row in self._reader.execute(query, part)]
+        return sorted(found, key=lambda each: each.ordinal)
+
+    def asked_by_task(self) -> dict[str, tuple[int, int, int]]:
+        """By task: items whose choices are all answered, the requests that these took, and their tokens, of
+        prompts and forced; what items share is counted for each, what was read off other replies for none."""
+        query = """WITH RECURSIVE choices(at) AS
+            (SELECT 0 UNION ALL
+            SELECT at + 1 FROM choices WHERE at < (SELECT max(length(keys)) / ? FROM items))
+            SELECT task, count(*), sum(requests), sum(tokens) FROM
+            (SELECT task, count(*) FILTER (WHERE read_from IS NULL) AS requests,
+            coalesce(sum(n_context + length(forced_ids) / 4) FILTER (WHERE read_from IS NULL), 0) AS tokens
+            FROM items JOIN choices ON at < length(keys) / ?
+            JOIN replies ON key = substr(keys, at * ? + 1, ?) AND sum IS NOT NULL
+            GROUP BY ordinal HAVING count(*) = length(keys) / ?) GROUP BY task"""
+        with store_errors(self.path), closing(_open(self.path)) as connection:
+            return {task: (*counts,) for task, *counts in connection.execute(query, (KEY_BYTES,) * 5)}
+
+    def logprobs(self, keys: Sequence[bytes]) -> dict[bytes, tuple[float, ...]]:
+        """Token log-probabilities of those of these requests that have a reply, nats."""
+        query = "SELECT key, token_logprobs FROM replies WHERE sum IS NOT NULL AND key IN"
+        with self._lock, store_errors(self.path):
+            return {bytes(key): numbers(packed) for key, packed in _select(self._reader, query, keys)}
+
+    def counted_apart(self) -> tuple[int, int, int]:
+        """Replies whose endpoint counted another number of prompt tokens than the context has: how many, and
+        the least and the largest difference (counted less sent)."""
+        query = """SELECT count(*), coalesce(min(apart), 0), coalesce(max(apart), 0) FROM
+            (SELECT prompt_tokens - n_context AS apart FROM replies
+            WHERE sum IS NOT NULL AND read_from IS NULL) WHERE apart != 0"""
+        with self._lock, store_errors(self.path):
+            count, least, most = self._reader.execute(query).fetchone()
+        return count, least, most
 
     def planned_keys(self) -> Iterator[tuple[str, int, str, int, bytes]]:
         """Task, shots, subject and index of each item, and the keys of its choices one after another."""
@@ -114,6 +173,15 @@ class StoredReplies:
     def tokens(self) -> Iterator[tuple[bytes, bytes, bytes]]:
         """Key, forced ids and token log-probabilities of each reply, packed as stored, in any order."""
         query = "SELECT key, forced_ids, token_logprobs FROM replies WHERE sum IS NOT NULL"
+        with store_errors(self.path), closing(_open(self.path)) as connection:
+            yield from connection.execute(query)
+
+    def latencies(self) -> Iterator[tuple[float, int]]:
+        """Milliseconds and attempts of each request that has a reply, in the order in which they ended."""
+        query = (
+            "SELECT latency_ms, attempts FROM replies"
+            " WHERE sum IS NOT NULL AND read_from IS NULL ORDER BY rowid"
+        )
         with store_errors(self.path), closing(_open(self.path)) as connection:
             yield from connection.execute(query)
 
@@ -144,6 +212,17 @@ class StoredReplies:
         )
 
 
+def begun(path: Path) -> bool:
+    """Whether there is anything in a journal file: nothing is where it was broken off while it was made.
+
+    Raises:
+        StoreError: it is no journal, or cannot be read.
+    """
+    with store_errors(path), closing(_open(path)) as connection:
+        tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    return tables > 0
+
+
 @contextmanager
 def store_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite raises into one `StoreError` that names the file and the way out."""
@@ -165,6 +244,12 @@ def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
             f"{path}: has schema {meta.get('schema')}, this version reads {SCHEMA}; choose another --out"
         )
     return meta
+
+
+def _scored(connection: sqlite3.Connection, records: Sequence[ItemRecord]) -> Iterator[ItemScore]:
+    answers = _answers(connection, [key for record in records for key in record.all_keys()])
+    for record in records:
+        yield score_item(record, answers)
 
 
 def _answers(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Answer]:

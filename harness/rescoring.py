@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.columnar import journal_of
+from harness.deciding.outcome import STATUS as DECIDED
+from harness.deciding.outcome import Counting
 from harness.errors import StoreError, UsageError
 from harness.replies import StoredReplies
 from harness.runs import RunFolder, SuiteIdentity
@@ -24,6 +26,7 @@ from harness.scoring.metrics import (
     need_of,
     order_name,
 )
+from harness.scoring.scores import ItemScore
 from harness.stored import WAY_OUT, Run, StoredTask, load_run
 from harness.tables import TaskTable, write_results
 
@@ -65,10 +68,15 @@ def rescore(folder: str | Path, metrics: str = "") -> Rescored:
         journals = {label: files.enter_context(journal_of(run, label)) for label in run.labels}
         found = {label: _there(run, label, journal) for label, journal in journals.items()}
         tasks = _tables(run, wanted, list(found.values()))
-        scores = {label: journal.scores() for label, journal in found.items()}
+        scores = {label: _scores(run, journal) for label, journal in found.items()}
         accuracy = write_results(run.folder, scores, tasks)
         opened.write_manifest(_manifest(run, tasks))
     return Rescored(run.folder, accuracy, int(accuracy["unscored"].sum()))
+
+
+def _scores(run: Run, journal: StoredReplies) -> Iterable[ItemScore]:
+    """The scores of an endpoint; what a decided run did not ask counts as little as it did there."""
+    return Counting(journal.scores()) if run.status == DECIDED else journal.scores()
 
 
 def _there(run: Run, label: str, journal: StoredReplies | None) -> StoredReplies:

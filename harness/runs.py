@@ -9,6 +9,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import platform
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -19,11 +21,14 @@ from typing import Any
 from harness.chatting.chat import Chat, as_sent
 from harness.errors import UsageError
 from harness.files import file_errors, replacing
+from harness.inert import inert, inert_json
 from harness.plan import EndpointIdentity
 from harness.prompts import Prompt
 
 SCHEMA = 1
 PROMPTS_SHOWN = 3
+SIGN_SECONDS = 30.0
+"""Between two times that a run which goes on writes its `run.json`."""
 
 Whose = tuple[str, str]
 """Identity and replicate number of an endpoint, as its journal states them."""
@@ -65,9 +70,10 @@ class RunFolder:
         UsageError: it holds another suite, is no place for a run, or another process works in it.
     """
 
-    def __init__(self, path: Path, identity: SuiteIdentity) -> None:
-        """Create or reopen the folder; nothing is written yet but the lock."""
+    def __init__(self, path: Path, identity: SuiteIdentity, session: str = "") -> None:
+        """Create or reopen the folder; nothing is written yet but the lock. `session` tells who writes it."""
         self.path = path
+        self._session = session
         self.identity = identity
         self.earlier = earlier_manifest(path, identity)
         try:
@@ -96,14 +102,22 @@ class RunFolder:
         return self.path / "journal" / f"{name}.sqlite"
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Replace `run.json`."""
-        whole = {"schema": SCHEMA, **manifest, "identity": dict(self.identity.fields)}
+        """Replace `run.json`; that it was is a sign of life."""
+        sign = {
+            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "every_s": SIGN_SECONDS,
+            "session": self._session,
+            "pid": os.getpid(),
+            "host": platform.node(),
+        }
+        whole = {"schema": SCHEMA, **manifest, "heartbeat": sign, "identity": dict(self.identity.fields)}
         text = json.dumps(whole, indent=2, ensure_ascii=False, default=str) + "\n"
-        write_whole(self.path / "run.json", text)
+        write_whole(self.path / "run.json", inert_json(text))
 
     def write_prompts(self, prompts: Iterable[Prompt], chat: Chat | None = None) -> None:
         """The first few prompts of each task, whole, with their choices; in the chat that they become."""
-        write_whole(self.path / "prompts.txt", "\n".join(prompt_text(prompt, chat) for prompt in prompts))
+        text = "\n".join(prompt_text(prompt, chat) for prompt in prompts)
+        write_whole(self.path / "prompts.txt", inert(text))  # people look at it in a terminal
 
 
 def whose(identity: EndpointIdentity) -> Whose:
@@ -125,7 +139,7 @@ def earlier_manifest(path: Path, identity: SuiteIdentity) -> Mapping[str, Any] |
     try:
         earlier = json.loads(file.read_bytes())
         stored = earlier["identity"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"--out {path}: its run.json cannot be read ({error})") from error
     differs = identity.difference(stored)
     if differs:

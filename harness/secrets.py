@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 MASK = "***"
 """Stands for a secret. Bearer tokens hold no asterisk (RFC 6750): it neither holds one nor completes one."""
@@ -20,8 +20,16 @@ LONGEST_WORD, LONGEST_WITH_DIGITS = 24, 12
 """Characters between the signs of a name: tokens are longer, and full of digits."""
 _USUAL = re.compile(r".*_(TOKEN|KEY|SECRET|PASSWORD)")
 """What variables that hold a secret are usually called."""
-_FRIENDLI = re.compile(r"flp(?:_|%5f|\\u005f)[\w%\\-]+", re.IGNORECASE)
+_FRIENDLI = re.compile(r"flp(?:_|%(?:25){0,3}5f|\\{1,4}u005f|&\#(?:x5f|95);)[\w%\\-]+", re.IGNORECASE)
 """What a Friendli token looks like, whoever's it is."""
+_HTML = {"&": ("amp",), "<": ("lt",), ">": ("gt",), '"': ("quot",), "'": ("apos",)}
+"""Characters that HTML has names for."""
+_MARKS = re.compile(r"[%\\\\&]")
+"""One of these begins every escape."""
+_LEAST_BASE64 = 8
+"""Characters that a secret alone must decide; fewer turn up by accident."""
+_BASE64_BREAK = r"(?:\s|\\{1,4}[rn]|%(?:25){0,3}0[ad]){0,4}"
+"""Lines of base64 are often broken."""
 
 
 class Secret:
@@ -55,13 +63,13 @@ class Secret:
 def redact(text: str, secrets: Iterable[Secret] = ()) -> str:
     """The text with every secret replaced, and everything that looks like a Friendli token.
 
-    Found as written, in any case, percent-encoded, escaped as in JSON or HTML (also in part), and inside
-    base64. Redact before cutting: of a secret cut in half the first half would stay.
+    Found as written, in any case, percent-encoded, escaped as in JSON, Python or HTML (in part, or twice
+    over), in hexadecimal, and inside base64. Redact before cutting: of a secret cut in half the first half
+    would stay.
     """
     for value in sorted({secret.reveal() for secret in secrets}, key=len, reverse=True):
         if value:
-            for pattern in _patterns(value):
-                text = pattern.sub(MASK, text)
+            text = _finder(value).removed(text)
     return _FRIENDLI.sub(MASK, text)
 
 
@@ -89,28 +97,78 @@ def _no_word(part: str) -> bool:
     return len(part) > (LONGEST_WORD if plain else LONGEST_WITH_DIGITS)
 
 
-@lru_cache(maxsize=64)
-def _patterns(value: str) -> tuple[re.Pattern[str], ...]:
-    """Patterns of a secret: as a text, character by character, and as the inside of a longer base64."""
-    patterns = [re.compile("".join(map(_forms, value)), re.IGNORECASE)]
-    cores = [core for shift in range(3) if len(core := _base64_core(value, shift)) >= 8]
-    if cores:
-        either = "|".join(map(re.escape, cores)).replace(r"\+", "[-+]").replace("/", "[/_]")
-        patterns.append(re.compile(either))
-    return tuple(patterns)
+class _Finder:
+    """Finds one secret. Most texts cannot hold it, which is seen before the long patterns are even made."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+        self._raw = value.encode(errors="surrogatepass")
+        self._plain = re.compile(re.escape(value), re.IGNORECASE)
+        self._bytes = {f"{byte:02x}" for byte in self._raw} if len(self._raw) >= SHORTEST // 2 else set()
+        cores = (_base64_core(self._raw, shift) for shift in range(3))
+        self._cores = [core for core in cores if len(core) >= _LEAST_BASE64]
+        self._groups = {group for core in self._cores for group in _groups(core)}
+
+    def removed(self, text: str) -> str:
+        """The text without the secret."""
+        text = (self._escaped if _MARKS.search(text) else self._plain).sub(MASK, text)
+        lowered = text.lower()
+        if self._bytes and all(each in lowered for each in self._bytes):
+            text = self._hexadecimal.sub(MASK, text)
+        if self._cores and any(group in text for group in self._groups):
+            text = self._base64.sub(MASK, text)
+        return text
+
+    @cached_property
+    def _escaped(self) -> re.Pattern[str]:
+        """As a text, character by character."""
+        return re.compile("".join(map(_forms, self._value)), re.IGNORECASE)
+
+    @cached_property
+    def _hexadecimal(self) -> re.Pattern[str]:
+        bytes_ = (rf"(?:0x|\\{{1,4}}x)?{byte:02x}" for byte in self._raw)
+        return re.compile(r"[\s:,-]{0,2}".join(bytes_), re.IGNORECASE)
+
+    @cached_property
+    def _base64(self) -> re.Pattern[str]:
+        """As the inside of a longer base64."""
+        return re.compile("|".join(_BASE64_BREAK.join(map(_base64_forms, core)) for core in self._cores))
+
+
+_finder = lru_cache(maxsize=256)(_Finder)
 
 
 def _forms(character: str) -> str:
-    """A pattern of one character in every form a server may write it."""
+    """A pattern of one character in every form a server may write it, also twice over.
+
+    Every repetition is bounded: what is searched comes from a server, which could make it take for ever.
+    """
     code = ord(character)
-    percent = "".join(f"%{byte:02x}" for byte in character.encode(errors="surrogatepass"))
-    plain = (r"\\?" if character in '"\\/' else "") + re.escape(character)
-    return rf"(?:{plain}|{percent}|\\u{code:04x}|&\#(?:x0*{code:x}|0*{code});)"
+    percent = "".join(f"%(?:25){{0,3}}{byte:02x}" for byte in character.encode(errors="surrogatepass"))
+    plain = (r"\\{0,4}" if character in "\"'\\/" else "") + re.escape(character)
+    escaped = rf"\\{{1,4}}(?:u{code:04x}|u\{{0{{0,4}}{code:x}\}}|x{code:02x})"
+    names = "".join(f"|{name}" for name in _HTML.get(character, ()))
+    html = rf"&(?:amp;){{0,3}}(?:\#(?:x0{{0,6}}{code:x}|0{{0,6}}{code}){names});"
+    return rf"(?:{plain}|{percent}|{escaped}|{html})"
 
 
-def _base64_core(value: str, shift: int) -> str:
-    """The characters of a base64 text that this secret alone decides, `shift` bytes into a group of three."""
-    encoded = base64.b64encode(b"\0" * shift + value.encode(errors="surrogatepass")).decode()
-    first = -(-8 * shift // 6)
-    last = 8 * (shift + len(value.encode(errors="surrogatepass"))) // 6
-    return encoded[first:last]
+def _base64_core(raw: bytes, shift: int) -> str:
+    """The characters of a base64 text that these bytes alone decide, `shift` bytes into a group of three."""
+    encoded = base64.b64encode(b"\0" * shift + raw).decode()
+    return encoded[-(-8 * shift // 6) : 8 * (shift + len(raw)) // 6]
+
+
+def _groups(core: str) -> list[str]:
+    """Parts of a base64 text, one of which is whole wherever it stands; the empty one is everywhere."""
+    parts = [core[at : at + 4] for at in range(0, len(core) - 3, 4)]
+    plain = [part for part in parts if part.isalnum()]  # the others may be escaped
+    return plain if len(plain) > 2 else [""]  # a line break cuts one at most, and is far from the next
+
+
+def _base64_forms(character: str) -> str:
+    """A pattern of one character of base64, in either alphabet, escaped or not."""
+    if character == "+":
+        return r"(?:[-+]|%(?:25){0,3}2b|\\{1,4}u002b)"
+    if character == "/":
+        return r"(?:\\{0,4}/|_|%(?:25){0,3}2f|\\{1,4}u002f)"
+    return character

@@ -25,6 +25,7 @@ WHAT = Group("What to evaluate", sort_key=1)
 COMPARED = Group("What to compare", sort_key=1)
 ITEMS = Group("Which items", sort_key=2)
 TEXT = Group("Text and tokens", sort_key=3)
+CHECKS = Group("Checks of the endpoint", sort_key=4)
 PACE = Group("Pace and patience", sort_key=4)
 MONEY = Group("Prices and caps", sort_key=5)
 GATE = Group("Gate", sort_key=5)
@@ -82,6 +83,9 @@ asks that task alone with 5 shots."""
     """The endpoint's own tokenizer: a tokenizer.json, a folder that holds one, or a hub id; or the word \
 endpoint, to ask a Friendli endpoint itself (slower the first time: one request a text, kept for later). \
 NAME= gives it to the endpoint of that label only. embedded has its own."""
+    ca_file: Annotated[Path | None, Parameter(group=WHAT, metavar="FILE")] = None
+    """Certificate authorities (PEM) to believe besides those that the system knows, for https endpoints \
+whose certificate is of a private one."""
     shots: Annotated[int | None, Parameter(group=WHAT)] = None
     """Solved questions before each question; by default each task's own number."""
     metrics: Annotated[str, Parameter(group=WHAT, metavar="NAME[,NAME]", show_default=False)] = ""
@@ -96,7 +100,14 @@ further request."""
     sample: Annotated[int | None, Parameter(group=ITEMS)] = None
     """Only N items of each task (of each subject), drawn at random by --seed."""
     seed: Annotated[int, Parameter(group=ITEMS)] = 0
-    """Seed of --sample."""
+    """Seed of --sample, and of the order of --compare-until-decided."""
+    compare_until_decided: Annotated[bool, Parameter(group=ITEMS, show_default=False)] = False
+    """Ask items in a random order (--seed) on all endpoints side by side, and stop once it is decided whether \
+each is better or worse than the first, or within --margin of it, over the whole of the tasks: with 95 % \
+confidence, however often one looks."""
+    margin: Annotated[float | None, Parameter(group=ITEMS, show_default=False)] = None
+    """With --compare-until-decided: a difference below this does not matter, by default 0.01, which is one \
+point; 0: only which is better counts."""
     skip_bad_rows: Annotated[bool, Parameter(group=ITEMS, show_default=False)] = False
     """Count rows that are no items as unscored, instead of stopping before the first request."""
     bos: Annotated[Bos, Parameter(group=TEXT)] = "auto"
@@ -111,6 +122,12 @@ the alternatives that the reply names, if these are shown to be the same; --no-s
     """Bound on context plus continuation in tokens; the context loses tokens on the left."""
     on_overflow: Annotated[Overflow, Parameter(group=TEXT)] = "truncate"
     """What happens to an item longer than --max-length."""
+    repeat_sample: Annotated[int | None, Parameter(group=CHECKS, metavar="N")] = None
+    """Score N items, drawn over all tasks, a second time: how often predictions change and how much sums \
+differ is the endpoint's noise, which compare takes into its intervals."""
+    probe: Annotated[bool, Parameter(group=CHECKS)] = True
+    """Ask a few items beside the run, to see that the endpoint scores rightly, that an adapter is applied, and \
+that the model stays the same; --no-probe asks nothing but the items."""
     concurrency: Annotated[
         Concurrency,
         Parameter(group=PACE, metavar="auto|N", show_choices=False, converter=_auto_or_number),
@@ -124,7 +141,7 @@ starts low; N: so many for each endpoint."""
     timeout: Annotated[float, Parameter(group=PACE)] = 120.0
     """Seconds one attempt may take."""
     attempts: Annotated[int, Parameter(group=PACE)] = 8
-    """How often one request is sent before its item is left unscored."""
+    """How often one request is sent before its item is left unscored; 429s do not count."""
     patience: Annotated[float, Parameter(group=PACE)] = 1800.0
     """Seconds to sit out an endpoint that is down before it is given up."""
     price_in: Annotated[float | None, Parameter(group=MONEY)] = None
@@ -142,6 +159,9 @@ code 3, and with a higher cap the same command continues."""
     """Never spend more, at these prices; likewise."""
     out: Annotated[Path | None, Parameter(group=FILES)] = None
     """The run's folder; by default results/<tasks>-<identity>. The same command continues it."""
+    log_file: Annotated[Path | None, Parameter(group=FILES, metavar="FILE")] = None
+    """Add what happens to this file, a line of JSON each: retries, failures, changes of pace and why, \
+outages, a heartbeat a minute."""
     store_text: Annotated[bool, Parameter(group=FILES)] = True
     """Keep contexts, choices and token ids in texts.parquet."""
     fsync: Annotated[bool, Parameter(group=FILES, show_default=False)] = False
@@ -164,6 +184,8 @@ code 3, and with a higher cap the same command continues."""
             raise UsageError(f"--shots {self.shots}: must be 0 or more")
         if self.max_length is not None and self.max_length < 2:
             raise UsageError(f"--max-length {self.max_length}: must be at least 2 tokens")
+        if self.repeat_sample is not None and self.repeat_sample < 1:
+            raise UsageError(f"--repeat-sample {self.repeat_sample}: must be at least 1; leave it out for none")
         if self.concurrency != "auto" and self.concurrency < 1:
             raise UsageError(f"--concurrency {self.concurrency}: must be auto, or at least 1")
         if self.attempts < 1:
@@ -174,6 +196,7 @@ code 3, and with a higher cap the same command continues."""
         if not 0 <= self.patience < float("inf"):
             raise UsageError(f"--patience {self.patience:g}: must be 0 or more seconds")
         self._check_money()
+        self._check_deciding()
         _ = self.metric_names  # which says what is unknown
 
     def _check_money(self) -> None:
@@ -190,6 +213,19 @@ code 3, and with a higher cap the same command continues."""
                 raise UsageError(f"{flag} {cap}: must be at least 1; the command plan sends nothing")
         if self.max_cost is not None and not 0 < self.max_cost < float("inf"):
             raise UsageError(f"--max-cost {self.max_cost:g}: must be a number above 0")
+
+    def _check_deciding(self) -> None:
+        """Refuse what cannot go with stopping early, or means nothing without."""
+        if self.margin is not None:
+            check_margin("--margin", self.margin)
+        if not self.compare_until_decided:
+            if self.margin is not None:
+                raise UsageError("--margin is of --compare-until-decided; the command compare has its own")
+        elif self.repeat_sample is not None:
+            raise UsageError(
+                "--repeat-sample and --compare-until-decided exclude each other: nobody knows beforehand"
+                " which items will be asked"
+            )
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -215,6 +251,10 @@ class CompareSettings:
     """Compare the items that can be joined, and list the others in mismatches.csv, instead of refusing."""
     margin: Annotated[float, Parameter(group=COMPARED)] = MARGIN
     """A difference below this does not matter in practice: 0.01 is one point."""
+    engines: Annotated[bool, Parameter(group=COMPARED, negative="", show_default=False)] = False
+    """The endpoints serve one model in different ways (bf16 and fp8, say): write how the log-probabilities \
+of tokens shift (shifts.csv, worst.csv), and whether near-ties explain the predictions that differ \
+(drift.csv)."""
     fail_if_worse_than: Annotated[float | None, Parameter(group=GATE, metavar="MARGIN")] = None
     """Exit 1 unless each endpoint is shown to be worse by less than this on each task."""
     gate: Annotated[Path | None, Parameter(group=GATE, metavar="FILE")] = None
@@ -248,6 +288,26 @@ class CompareSettings:
             raise UsageError(f"{flag} needs a gate: give --fail-if-worse-than or --gate")
         if self.json and self.format != "text":
             raise UsageError(f"--json and --format {self.format} exclude each other; choose one")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """The flags of `report`."""
+
+    baseline: Annotated[str | None, Parameter(group=COMPARED, metavar="LABEL")] = None
+    """The endpoint that the others are compared with; by default the first."""
+    margin: Annotated[float, Parameter(group=COMPARED)] = MARGIN
+    """A difference below this does not matter in practice: 0.01 is one point."""
+    out: Annotated[Path | None, Parameter(group=FILES, metavar="FILE")] = None
+    """The page; by default report.html in the folder of the second run, or of the only one. Plots go into \
+plots/ beside it."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be meant."""
+        check_margin("--margin", self.margin)
+        if self.out is not None and (not self.out.name or self.out.is_dir()):
+            raise UsageError(f"--out {self.out}: is a folder; name the file, as {self.out / 'report.html'}")
 
 
 @Parameter(name="*")

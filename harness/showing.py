@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.caps import FREE, HOUR, Price, Volume
+from harness.comparison.drifting import Drifts
 from harness.comparison.findings import Findings
 from harness.exports import cells
 from harness.forecast import Fact, compared
@@ -20,6 +21,7 @@ from harness.manifest import EndpointRun, Exit
 from harness.progress import retries_text
 from harness.saying import duration, money
 from harness.tables import pivot
+from harness.watching.judging import wrong
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +34,8 @@ LONG = 14
 """Characters of a label that stands in one line: an address with a port."""
 NARROWEST = 9
 """Characters of an endpoint's column: three of them fit into 80 beside the others."""
+SHIFTS = ("mean", "sd", "q05", "q50", "q95", "largest")
+"""Summaries of token shifts that people are shown."""
 REASONS = 3
 """Why items can never be scored: so many reasons are told, and the number of the others."""
 NEXT = (
@@ -87,6 +91,26 @@ def comparison_table(findings: Findings, *, subjects: bool = False) -> Table:
         table.add_column(_header(name), justify="right" if numeric else "left", overflow="fold")
     for row in shown.rows:
         table.add_row(*map(Text, row))
+    return table
+
+
+def shift_table(found: Drifts) -> Table:
+    """How tokens shift, over all tasks: in all, by their place in the continuation, and by their size."""
+    table = Table(
+        title=Text("Log-probability of a token, less the baseline's (nats)"),
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for name in ("endpoint", "tokens of", "", "number", *SHIFTS):
+        table.add_column(name, justify="left" if name in ("endpoint", "tokens of", "") else "right")
+    for row in found.shifts:
+        if not row.task:
+            of = "" if row.group == "all" else row.group
+            numbers = (f"{row.summaries[name]:+.3g}" for name in SHIFTS)
+            table.add_row(Text(row.endpoint), of, row.part, f"{row.tokens:,}", *numbers)
     return table
 
 
@@ -171,7 +195,7 @@ def _unscored_lines(parts: Sequence[EndpointRun]) -> Iterator[str]:
         return  # a remark says so, and what to do
     if any(part.refused or part.progress.may_still_be_scored for part in parts):
         yield "Not every item is scored; the same command tries the others again."
-    elif not said:
+    elif not said and not any(wrong(part.findings) for part in parts):  # a remark says that one
         yield "Some metrics lack items (unscored in scores.csv), and the same command cannot change that."
 
 

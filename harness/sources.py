@@ -72,10 +72,18 @@ class Sources:
         """Read all scores."""
         return [self._read(end, label) for end, label in zip(self.ends, self.labels, strict=True)]
 
+    def repeats(self) -> list[Columns]:
+        """Read what was scored a second time, as noise."""
+        return [
+            columns_of(end.run, end.label, called=label, repeated=True)
+            for end, label in zip(self.ends, self.labels, strict=True)
+            if end.run and end.run.has_repeats(end.label)
+        ]
+
     def remarks(self) -> Iterator[str]:
         """What a reader must know of where the numbers come from."""
         for run in self.runs:
-            if run.status != "complete":
+            if run.status not in ("complete", "decided"):
                 yield f"{run.folder} is {run.status}: compared is what its tables hold"
         yield from _differences(self.runs)
 
@@ -99,22 +107,23 @@ class Sources:
         return read_samples(end.samples or Path(), records, metrics, label=label)
 
 
-def resolve(given: Sequence[Source], *, baseline: str | None = None) -> Sources:
+def resolve(given: Sequence[Source], *, baseline: str | None = None, fewest: int = 2) -> Sources:
     """Find what is to be compared; nothing but each `run.json` is read.
 
     Args:
         given: runs, endpoints of runs, sample files.
         baseline: the label of the endpoint that the others are compared with; by default the first.
+        fewest: endpoints that there must be.
 
     Raises:
-        UsageError: something is no run, or fewer than two endpoints are given.
+        UsageError: something is no run, or there are too few endpoints.
     """
     runs: dict[Path, Run] = {}
     ends = tuple(end for each in given for end in _ends(each, runs))
     labels = _labels(ends)
     if not runs:
         raise UsageError("compare: give at least one run; sample files are compared with the items of a run")
-    if len(ends) < 2:
+    if len(ends) < fewest:
         only = labels[0]
         raise UsageError(
             f"compare: {only} is the only endpoint; name a second run, or make one with two endpoints"

@@ -6,7 +6,7 @@ nor what they are compared for.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from harness.errors import StoreError, UsageError, did_you_mean
-from harness.tables import SCORE_COLUMNS, SCORE_TEXTS
+from harness.files import text_of_cell
+from harness.richly import note, notes, panel, table
+from harness.tables import SCORE_COLUMNS, SCORE_TEXTS, pivot
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 TextKey = tuple[str, str, int]
 """Task, subject and index of an item."""
+REPEATED = "repeats/items.parquet"
+"""Of the items that `--repeat-sample` had scored a second time."""
 WAY_OUT = "give the command that made the run once more: it writes its tables anew, without a request"
 
 
@@ -68,6 +72,19 @@ class StoredManifest(msgspec.Struct, frozen=True):
     identity: StoredIdentity
 
 
+@dataclass(frozen=True, slots=True)
+class StoredText:
+    """A row of `texts.parquet`: an item's texts, and what a tokenizer made of its choices."""
+
+    key: TextKey
+    contexts: tuple[str, ...]
+    """One a choice."""
+    choices: tuple[str, ...]
+    forced_ids: tuple[tuple[int, ...], ...]
+    tokenizer: str
+    """Its hash."""
+
+
 @dataclass(frozen=True, repr=False)
 class Run:
     """A run, finished or broken off. Its frames are read when they are first asked for."""
@@ -81,6 +98,20 @@ class Run:
     def __repr__(self) -> str:
         """Short: a notebook shows it."""
         return f"<Run of {' and '.join(self.labels)}: {self.status}, in {self.folder}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the accuracy table, and what must be known beside it."""
+        title = f"{self.folder.name}: {' and '.join(self.labels)}, {self.status}"
+        return panel(
+            title, (self._accuracy_html(), notes(self.remarks, most=_REMARKS), note(str(self.folder)))
+        )
+
+    def _accuracy_html(self) -> str:
+        if not (self.folder / "scores.csv").exists():
+            return note("It has no tables yet: the session that writes them has not ended.")
+        cells = pivot(self.scores).reset_index("subject", drop=True).reset_index(allow_duplicates=True)
+        names = [str(name) for name in cells.columns]
+        return table(names, cells.itertuples(index=False), [at not in (0, 2) for at in range(len(names))])
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -102,11 +133,13 @@ class Run:
         """The accuracy table: the rows of `scores.csv`."""
         import pandas as pd
 
-        with self._reading("scores.csv") as path:
+        with self.reading("scores.csv") as path:
             texts = dict.fromkeys(SCORE_TEXTS, str)
             frame = pd.read_csv(
                 path, dtype=texts, keep_default_na=False, na_values=dict.fromkeys(_NUMBERS, "")
             )
+            for name in SCORE_TEXTS:
+                frame[name] = frame[name].map(text_of_cell)
             return frame[list(SCORE_COLUMNS)]
 
     @cached_property
@@ -132,34 +165,65 @@ class Run:
                 return each
         raise UsageError(f"{self.folder}: no endpoint {label!r}. {did_you_mean(label, self.labels)}")
 
-    def item_table(self, label: str, columns: Sequence[str]) -> pa.Table:
-        """Some columns of `items.parquet`, the rows of one endpoint."""
-        return self._parquet("items.parquet", columns=list(columns), filters=[("endpoint", "=", label)])
+    def item_table(self, label: str, columns: Sequence[str], *, repeated: bool = False) -> pa.Table:
+        """Some columns of `items.parquet`, the rows of one endpoint; or of what was repeated of it, in
+        `repeats/items.parquet`."""
+        name = REPEATED if repeated else "items.parquet"
+        return self._parquet(name, columns=list(columns), filters=[("endpoint", "=", label)])
+
+    @cached_property
+    def repeated_columns(self) -> frozenset[str]:
+        """The columns of `repeats/items.parquet`; none where nothing was repeated."""
+        from pyarrow import parquet
+
+        if not (self.folder / REPEATED).exists():
+            return frozenset()
+        with self.reading(REPEATED) as path:
+            return frozenset(parquet.read_schema(path).names)
+
+    def has_repeats(self, label: str) -> bool:
+        """Whether items of an endpoint were scored a second time."""
+        return bool(self.repeated_columns) and self.item_table(label, ["index"], repeated=True).num_rows > 0
 
     def texts_of(self, wanted: Container[TextKey]) -> Iterator[tuple[TextKey, str, tuple[str, ...]]]:
         """First context and choices of some items; none where the run did not store texts."""
+        for key, (contexts, choices) in self._text_rows(wanted, ("contexts", "choices")):
+            yield key, contexts[0].as_py(), tuple(choices.as_py())
+
+    def stored_texts(self, wanted: Container[TextKey]) -> Iterator[StoredText]:
+        """All that is stored of the texts of some items, once for each tokenizer, in the file's order."""
+        for key, cells in self._text_rows(wanted, ("contexts", "choices", "forced_ids", "tokenizer")):
+            contexts, choices, forced_ids, tokenizer = (cell.as_py() for cell in cells)
+            yield StoredText(
+                key, tuple(contexts), tuple(choices), tuple(tuple(ids) for ids in forced_ids), tokenizer
+            )
+
+    def _text_rows(
+        self, wanted: Container[TextKey], columns: Sequence[str]
+    ) -> Iterator[tuple[TextKey, list[Any]]]:
+        """Some columns of `texts.parquet` of some items, as cells that are not yet Python's."""
         from pyarrow import parquet
 
         if not (self.folder / "texts.parquet").exists():
             return
         named = ("task", "subject", "index")
-        with self._reading("texts.parquet") as path, parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(1024, columns=[*named, "contexts", "choices"]):
+        with self.reading("texts.parquet") as path, parquet.ParquetFile(path) as file:
+            groups = _groups_with(file.metadata, wanted) if isinstance(wanted, Collection) else None
+            for batch in file.iter_batches(1024, row_groups=groups, columns=[*named, *columns]):
                 keys = list(zip(*(batch[name].to_pylist() for name in named), strict=True))
                 for position, key in enumerate(keys):
                     if key in wanted:  # one row at a time: contexts are long, and most are not wanted
-                        contexts, choices = batch["contexts"][position], batch["choices"][position]
-                        yield key, contexts[0].as_py(), tuple(choices.as_py())
+                        yield key, [batch[name][position] for name in columns]
 
     def _parquet(self, name: str, **selection: Any) -> pa.Table:
         from pyarrow import parquet
 
-        with self._reading(name) as path:
+        with self.reading(name) as path:
             return parquet.read_table(path, **selection)
 
     @contextmanager
-    def _reading(self, name: str) -> Iterator[Path]:
-        """Turn what a file that cannot be read raises into one error with the way out."""
+    def reading(self, name: str) -> Iterator[Path]:
+        """The path of a file while it is read; what it raises becomes one `StoreError` with the way out."""
         from pyarrow import ArrowException
 
         path = self.folder / name
@@ -173,6 +237,30 @@ class Run:
 
 
 _NUMBERS = [name for name in SCORE_COLUMNS if name not in SCORE_TEXTS]
+_REMARKS = 6
+"""Of a run's remarks, those that a notebook shows."""
+_FEW = 1000
+"""Items for which row groups are looked at before they are read."""
+
+
+def _groups_with(metadata: Any, wanted: Collection[TextKey]) -> list[int] | None:
+    """The row groups of `texts.parquet` that may hold some items, by their own statistics; None: any."""
+    if len(wanted) > _FEW:
+        return None
+    names = [metadata.schema.column(at).path for at in range(metadata.num_columns)]
+    columns = [names.index(name) for name in ("task", "subject", "index")]
+    found = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        told = [group.column(at).statistics for at in columns]
+        if not all(each is not None and each.has_min_max for each in told):
+            return None
+        bounds = [(each.min, each.max) for each in told]  # each look at one is slow
+        if any(
+            all(low <= cell <= high for (low, high), cell in zip(bounds, key, strict=True)) for key in wanted
+        ):
+            found.append(number)
+    return found
 
 
 def load_run(folder: str | Path) -> Run:
@@ -191,7 +279,7 @@ def load_run(folder: str | Path) -> Run:
     try:
         content = file.read_bytes()
         run = Run(path, msgspec.json.decode(content), msgspec.json.decode(content, type=StoredManifest))
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{file}: cannot be read ({error}); {WAY_OUT}") from error
     if not run.labels:
         raise UsageError(f"{file}: names no endpoint; {WAY_OUT}")

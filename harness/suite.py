@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 from harness.choosing.resolving import Asked, Origin, resolve, title
@@ -86,6 +86,12 @@ class Suite:
             for prompt in task.prompts():
                 yield ordinal, prompt
                 ordinal += 1
+
+    def batches(self, size: int) -> Iterator[Sequence[tuple[int, Prompt | BadItem]]]:
+        """All prompts with their ordinals, so many at a time, in the order in which they are asked."""
+        prompts = self.prompts()
+        while batch := list(islice(prompts, size)):
+            yield batch
 
     def everything(self) -> Iterator[Prompt]:
         """All prompts that are sent: the items' own, and what is asked beside them."""

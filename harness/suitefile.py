@@ -2,7 +2,7 @@
 
 Keys are the flags of `run` by their names with `_` for `-`; `tasks` and `endpoints` may be tables too. What a
 file says holds until a flag says otherwise. Paths of what is read (rows, tokenizers, own sets) start at the
-file's folder; `out` starts where the program does, as results do that nobody names a folder for.
+file's folder; `out` and `log_file` where the program does, as results do that nobody names a folder for.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from harness.tokenizing import ENDPOINT
 if TYPE_CHECKING:
     from cyclopts.argument import ArgumentCollection
 
-HEADER = "# forced-choice run THIS_FILE; relative paths, but that of `out`, start at this file's folder.\n"
+HEADER = "# forced-choice run THIS_FILE; relative paths of what is read start at this file's folder.\n"
+WRITTEN = ("out", "log_file")
+"""Keys of what is written."""
 OF_ENDPOINTS = ("rpm", "tpm", "concurrency", "price_in", "price_out", "price_hour")
 """Keys of `[[endpoints]]` tables that are flags too: where such a flag is given it wins over the tables."""
 EXCLUSIVE = (
@@ -114,7 +116,7 @@ def _valued(name: str, said: Any, file: Path) -> Any:
         return tuple(_tokenizer(each, folder) for each in ([said] if isinstance(said, str) else said))
     if _is_path(name):
         path = Path(said).expanduser() if said.startswith("~/") else Path(said)
-        return path if name == "out" else folder / path
+        return path if name in WRITTEN else folder / path
     return tuple([said] if isinstance(said, str) else said) if _is_repeatable(name) else said
 
 
@@ -133,9 +135,10 @@ def _hints() -> Mapping[str, Any]:
 
 
 def _endpoint(said: str | EndpointSettings, folder: Path) -> str | EndpointSettings:
-    if isinstance(said, str) or not said.tokenizer:
+    if isinstance(said, str):
         return said
-    return replace(said, tokenizer=_beside(said.tokenizer, folder, hub=True))
+    tokenizer = _beside(said.tokenizer, folder, hub=True) if said.tokenizer else ""
+    return replace(said, tokenizer=tokenizer, ca_file=_beside(said.ca_file, folder) if said.ca_file else "")
 
 
 def _tasks(said: str | list[Any], file: Path) -> str:
@@ -232,6 +235,8 @@ def _without(table: str | EndpointSettings, given: Mapping[str, Any]) -> str | E
     changes: dict[str, Any] = {key: None for key in OF_ENDPOINTS if key in given or key in taken}
     if any("=" not in each for each in sources):
         changes["tokenizer"] = ""
+    if "ca_file" in given:
+        changes["ca_file"] = ""
     return replace(table, **changes)
 
 

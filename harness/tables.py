@@ -6,8 +6,6 @@ scores come from.
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -15,10 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.files import ParquetFile, file_errors, replacing
+from harness.files import ParquetFile, csv_lines, file_errors, json_cell, replacing, safe_cell, write_csv
 from harness.scoring.estimates import Summary, pooled
 from harness.scoring.metrics import METRICS, Metric, Verdict, exists
-from harness.scoring.scores import NOT_TRIED, ItemScore
+from harness.scoring.scores import NOT_ASKED, NOT_TRIED, ItemScore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,16 +97,16 @@ def write_results(
     with file_errors(folder), ExitStack() as files:
         add_item = files.enter_context(_item_files(folder, item_types(metrics, asides)))
         for label, stream in scores.items():
-            summaries: _Summaries = defaultdict(dict)
+            summaries: Summaries = defaultdict(dict)
             for score in stream:
-                verdicts = _judge(score, reported[score.record.task], summaries)
+                verdicts = judge(score, reported[score.record.task], summaries)
                 judged = [cell for each in metrics for cell in _metric_cells(each, verdicts.get(each.name))]
                 beside = _aside_cells(score, asides, asked[score.record.task])
                 add_item([*_item_row(label, score), *beside, *judged])
             rows += [row for task in tasks for row in _score_rows(label, task, summaries)]
         frame = _frame(rows)
         path = files.enter_context(replacing(folder / "scores.csv"))
-        frame.to_csv(path, index=False, float_format="%.10g", lineterminator="\n", encoding="utf-8")
+        write_csv(frame, path)
     return frame
 
 
@@ -116,22 +114,25 @@ def pivot(frame: pd.DataFrame, *, subjects: bool = False) -> pd.DataFrame:
     """The accuracy table for people: a row for each task or group and metric, a column for each endpoint.
 
     Cells read "0.2871 ± 0.0045", and name the unscored items where there are any. The index has the levels
-    task, subject, shots, metric and items (scored or not); `subjects` adds the rows of single subjects.
+    task, subject, shots, metric and items (scored or not, on the endpoint that was asked most); `subjects`
+    adds the rows of single subjects.
     """
     import pandas as pd
 
     cells: dict[tuple[Any, ...], dict[str, str]] = {}
+    items: dict[tuple[Any, ...], int] = {}
     for row in frame.to_dict("records"):
         if subjects or not row["subject"]:
-            items = row["n"] + row["unscored"]
-            place = (row["task"], row["subject"], row["shots"], row["metric"], items)
+            place = (row["task"], row["subject"], row["shots"], row["metric"])
+            items[place] = max(items.get(place, 0), row["n"] + row["unscored"])
             cells.setdefault(place, {})[row["endpoint"]] = _cell(row)
-    index = pd.MultiIndex.from_tuples(list(cells), names=["task", "subject", "shots", "metric", "items"])
+    places = [(*place, items[place]) for place in cells]
+    index = pd.MultiIndex.from_tuples(places, names=["task", "subject", "shots", "metric", "items"])
     labels = list(dict.fromkeys(frame["endpoint"]))
     return pd.DataFrame([[cell.get(label, "") for label in labels] for cell in cells.values()], index, labels)
 
 
-_Summaries = defaultdict[tuple[str, str], dict[str, Summary]]
+Summaries = defaultdict[tuple[str, str], dict[str, Summary]]
 """By task and metric, then by subject."""
 
 
@@ -142,16 +143,16 @@ def _item_files(folder: Path, types: Mapping[str, str]) -> Iterator[Callable[[Se
         replacing(folder / "items.parquet") as parquet_path,
         replacing(folder / "items.csv") as csv_path,
         closing(ParquetFile(parquet_path, types, _GROUP)) as parquet,
-        csv_path.open("w", newline="", encoding="utf-8") as text,
+        csv_path.open("w", newline="", encoding="utf-8", errors="replace") as text,
     ):
-        lines = csv.writer(text, lineterminator="\n")
-        lines.writerow(types)
+        write_row = csv_lines(text)
+        write_row(types)
         writes = [_AS_JSON.get(kind) for kind in types.values()]
 
         def add(row: Sequence[Any]) -> None:
             parquet.add(row)
             cells = zip(writes, row, strict=True)
-            lines.writerow([write(each) if write and each is not None else each for write, each in cells])
+            write_row([write(each) if write and each is not None else each for write, each in cells])
 
         yield add
 
@@ -163,18 +164,19 @@ def _numbers(values: Iterable[float | None]) -> str:
 
 _AS_JSON: Mapping[str, Callable[[Any], str]] = {
     **dict.fromkeys(("list<int8>", "list<int32>", "list<double>"), _numbers),
-    "list<string>": json.dumps,
+    "list<string>": json_cell,
+    "string": safe_cell,
 }
-"""How cells of a Parquet type are written in the CSV, unless they are written as they are. `json.dumps` takes
+"""How cells of a Parquet type are written in the CSV, unless they are written as they are. JSON proper takes
 three times as long as `_numbers`."""
 
 
-def _judge(score: ItemScore, metrics: Sequence[Metric], summaries: _Summaries) -> dict[str, Verdict]:
+def judge(score: ItemScore, metrics: Sequence[Metric], summaries: Summaries) -> dict[str, Verdict]:
     """The verdicts on one item, by metric, counted; none of metrics that have nothing to judge."""
     record = score.record
     verdicts: dict[str, Verdict] = {}
     for metric in metrics:
-        if not metric.applies(record):
+        if not metric.applies(record) or score.unscored == NOT_ASKED:
             continue
         of_task = summaries[record.task, metric.name]
         summary = of_task.get(record.subject) or of_task.setdefault(record.subject, metric.summary())
@@ -239,7 +241,7 @@ def _metric_cells(metric: Metric, verdict: Verdict | None) -> list[Any]:
     return [verdict.value if verdict else None] if metric.per_item else []
 
 
-def _score_rows(label: str, task: TaskTable, summaries: _Summaries) -> Iterator[dict[str, Any]]:
+def _score_rows(label: str, task: TaskTable, summaries: Summaries) -> Iterator[dict[str, Any]]:
     """The rows of one endpoint and task: the task, its groups, its subjects in alphabetical order."""
     by_metric = {name: summaries[task.name, name] for name in task.metrics}
     subjects = sorted({subject for each in by_metric.values() for subject in each})

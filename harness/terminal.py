@@ -1,4 +1,4 @@
-"""What goes to a person's terminal, or into a file or pipe in its place."""
+"""What goes to a person's terminal, or into a file or pipe in its place: inert, and without secrets."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from harness.inert import inert
+from harness.redacting import redacted
 
 
 def show_other_signs() -> None:
@@ -21,8 +25,8 @@ def show_other_signs() -> None:
 
 
 def say(console: Console, line: str) -> None:
-    """Print a line as it is: neither markup nor emoji codes, as endpoints and data sets may hold anything."""
-    console.out(line, highlight=False)
+    """Print a line as it is, without markup and emoji codes: endpoints and data sets may hold anything."""
+    console.out(inert(redacted(line)), highlight=False)
 
 
 def print_table(table: Table) -> None:
@@ -31,7 +35,18 @@ def print_table(table: Table) -> None:
     if not out.is_terminal:
         wide = out.options.update(width=10_000)
         out = Console(width=max(out.width, out.measure(table, options=wide).maximum))
-    out.print(table)
+    out.print(Inert(table))
+
+
+class Inert:
+    """Anything that rich can show, without what a terminal would obey beside rich's own styles."""
+
+    def __init__(self, content: RenderableType) -> None:
+        self._content = content
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self._content, options):
+            yield segment if segment.control else Segment(inert(segment.text), segment.style)
 
 
 def pairs_table(pairs: Iterable[tuple[str, str]]) -> Table:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +38,30 @@ class TextWriter:
     item, the others' are passed over. Methods may be called from any thread.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Nothing is written before the first item."""
+    def __init__(self, path: Path, turn: Callable[[int], int] = lambda ordinal: ordinal) -> None:
+        """Nothing is written before the first item.
+
+        Args:
+            path: of the file.
+            turn: where the item of an ordinal stands in the order in which items come.
+        """
         self._path = path
+        self._turn = turn
         self._lock = threading.Lock()
         self._last: dict[str, int] = {}
         self._file: ParquetFile | None = None
 
     def add(self, item: PlannedItem, tokenizer: str) -> None:
-        """Take an item as planned with a tokenizer (its hash); items must come in order of their ordinals.
+        """Take an item as planned with a tokenizer (its hash); items must come in the order of their turns.
 
         Raises:
             StoreError: it cannot be written.
         """
         with self._lock, file_errors(self._path):
-            if item.record.ordinal <= self._last.get(tokenizer, -1):
+            turn = self._turn(item.record.ordinal)
+            if turn <= self._last.get(tokenizer, -1):
                 return
-            self._last[tokenizer] = item.record.ordinal
+            self._last[tokenizer] = turn
             if self._file is None:
                 self._file = ParquetFile(temporary(self._path), TEXT_TYPES, _GROUP, recurring=_RECURRING)
             weight = 1 + len(item.encoded.contexts[0]) // _LONG

@@ -6,6 +6,8 @@ not followed, and nothing that a server said leaves with a secret in it. Retries
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +20,15 @@ import aiohttp
 from multidict import istr
 from yarl import URL
 
+from harness.cleaning import Cleaner
 from harness.dialects import Dialect
 from harness.errors import ReplyError, TruncatedReply, UsageError
 from harness.exchange import Reply, ScoreRequest
 from harness.failures import Decision, Fault, classify, one_line
 from harness.pacing.headers import TELLING, Limits, limits_of
-from harness.secrets import Secret, redact
+from harness.redacting import keep
+from harness.secrets import Secret
+from harness.trust import what_to_do
 
 LARGEST_REPLY = 16 * 2**20
 """Bytes; a larger body is no reply to a question about a few tokens."""
@@ -31,11 +36,14 @@ LARGEST_REPLY = 16 * 2**20
 LARGEST_ERROR = 64 * 2**10
 """Bytes of an error body that are looked at."""
 
+LARGE = 2**20
+"""Bytes; bodies above it are rare, and only so many of an endpoint's are read at a time:"""
+LARGE_AT_ONCE = 8
+
 HINTS: Mapping[str, str] = {
     "401": "Is {token} set and valid?",
     "403": "Is this endpoint open to the holder of {token}{team}?",
     "404": "Are the endpoint id, model and adapter right, and does the URL end in /v1?",
-    "bad certificate": "Is the host right, and its certificate authority known here (SSL_CERT_FILE)?",
 }
 """What to do about an endpoint that refuses, by reason."""
 
@@ -76,6 +84,16 @@ class Attempt(NamedTuple):
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
+class Called(NamedTuple):
+    """What came of calling a route that scores nothing."""
+
+    status: int | None
+    """None where no reply came."""
+    body: bytes
+    detail: str = ""
+    """One line of what went wrong, secrets removed; empty at a 200."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wire:
     """Where requests of one endpoint go, and how."""
@@ -89,6 +107,8 @@ class Wire:
     """Seconds for one attempt, until the last byte."""
     connect_timeout: float
     connections: int
+    tls: ssl.SSLContext | None = None
+    """Whose certificates are believed; None: those that the system knows."""
 
 
 class Transport:
@@ -101,13 +121,16 @@ class Transport:
         self._clock = clock
         self._url = URL(wire.url)  # once, not for each request
         self._proxy = proxy_for(wire.url)
-        self._secrets = [*wire.secrets, *_password(self._proxy)]
+        secrets = [*wire.secrets, *_password(self._proxy)]
+        self._cleaner = Cleaner(secrets)
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        keep(secrets)
 
     async def open(self) -> None:
         """Make the session; connections follow with the first requests."""
         wire = self._wire
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=wire.connections),
+            connector=aiohttp.TCPConnector(limit=wire.connections, ssl=wire.tls or True),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Content-Type": "application/json", "Accept": "application/json", **wire.headers},
             timeout=aiohttp.ClientTimeout(total=wire.timeout, sock_connect=wire.connect_timeout),
@@ -127,19 +150,35 @@ class Transport:
             ) as response:
                 if response.status != 200:
                     return await self._refused(response, began)
-                content = await _read(response.content, LARGEST_REPLY)
+                content = await _read(response.content, LARGEST_REPLY, self._large)
             if len(content) > LARGEST_REPLY:
                 raise ReplyError(f"the reply is larger than {LARGEST_REPLY // 2**20} MiB")
             reply = self._dialect.parse(content, request)
+            if reply.top_logprobs or reply.token_texts:
+                reply = self._cleaner.reply(reply)
             return Attempt(self._clock() - began, reply, limits=_limits(response.headers))
         except TruncatedReply as error:
-            fault, detail = "cut body", str(error)
+            kind = f" ({one_line(response.content_type, 80)})" if content else ""
+            fault, detail = "cut body", f"{error}{kind}"
         except ReplyError as error:
             fault, detail = "protocol", str(error)
         except (aiohttp.ClientError, OSError) as error:
             fault, detail = translated(error, self._wire)
         decision = classify(None, {}, fault, now=time.time())
-        return Attempt(self._clock() - began, None, decision, self._clean(detail))
+        return Attempt(self._clock() - began, None, decision, self._cleaner.line(detail))
+
+    async def call(self, method: str, url: str) -> Called:
+        """Call a route of the same host without a body, once; only cancellation is raised."""
+        try:
+            async with self._session.request(
+                method, url, allow_redirects=False, proxy=self._proxy
+            ) as response:
+                status, headers = response.status, response.headers
+                content = await _read(response.content, LARGEST_ERROR, self._large)
+        except (aiohttp.ClientError, OSError) as error:
+            return Called(None, b"", self._cleaner.line(translated(error, self._wire)[1]))
+        said = "" if status == 200 else self._said(status, headers, content[:LARGEST_ERROR])
+        return Called(status, content, said)
 
     def refusal(self, attempt: Attempt) -> str:
         """The line that ends an endpoint: what happened, where, and what to do."""
@@ -153,7 +192,7 @@ class Transport:
         """A reply that is no 200; of its body whatever arrives."""
         status, headers = response.status, response.headers
         try:
-            content = await _read(response.content, LARGEST_ERROR)
+            content = await _read(response.content, LARGEST_ERROR, self._large)
         except (aiohttp.ClientError, OSError):  # the status alone decides
             content = b""
         decision = classify(status, headers, now=time.time())
@@ -163,12 +202,9 @@ class Transport:
     def _said(self, status: int, headers: Mapping[str, str], content: bytes) -> str:
         """What an error reply says."""
         if 300 <= status < 400:
-            return self._clean(f"a redirect to {headers.get('Location', 'nowhere')}; none is followed")
-        readable = redact(content.decode(errors="replace"), self._secrets)
-        return self._clean(self._dialect.error_message(readable.encode()))
-
-    def _clean(self, text: str) -> str:
-        return one_line(redact(text, self._secrets))
+            where = self._cleaner.line(headers.get("Location", "nowhere"))
+            return f"a redirect to {where}; none is followed"
+        return self._cleaner.line(self._dialect.error_message(self._cleaner.text(content).encode()))
 
 
 def translated(error: aiohttp.ClientError | OSError, wire: Wire) -> tuple[Fault, str]:
@@ -178,7 +214,10 @@ def translated(error: aiohttp.ClientError | OSError, wire: Wire) -> tuple[Fault,
     """
     match error:
         case aiohttp.ClientConnectorCertificateError(certificate_error=problem):
-            return "bad certificate", str(getattr(problem, "verify_message", problem))
+            said = str(getattr(problem, "verify_message", problem)).rstrip(".")
+            return "bad certificate", f"{said}. {what_to_do(problem)}"
+        case aiohttp.ClientConnectorSSLError():
+            return "connection", f"no TLS connection: {_tls_words(error)}"
         case aiohttp.ConnectionTimeoutError():
             return "timeout", f"no connection within {wire.connect_timeout:g} s"
         case TimeoutError():
@@ -232,17 +271,33 @@ def _password(proxy: str | None) -> list[Secret]:
     return [Secret(password), Secret(unquote(password))] if password else []
 
 
-async def _read(content: aiohttp.StreamReader, limit: int) -> bytes:
-    """A body, or a little more than `limit` bytes of a larger one."""
+async def _read(content: aiohttp.StreamReader, limit: int, large: asyncio.Semaphore) -> bytes:
+    """A body, or a little more than `limit` bytes of a larger one; few are large at a time."""
     first = await content.readany()
     if content.at_eof():  # as almost always: in one piece
         return first
     chunks = [first]
-    size = len(first)
+    await _read_on(content, chunks, min(limit, LARGE))
+    if not content.at_eof() and limit > LARGE:
+        async with large:
+            await _read_on(content, chunks, limit)
+    return b"".join(chunks)
+
+
+async def _read_on(content: aiohttp.StreamReader, chunks: list[bytes], limit: int) -> None:
+    """Add chunks until there are more than `limit` bytes, or all."""
+    size = sum(map(len, chunks))
     while size <= limit and (chunk := await content.readany()):
         chunks.append(chunk)
         size += len(chunk)
-    return b"".join(chunks)
+
+
+def _tls_words(error: OSError) -> str:
+    """What OpenSSL says in brackets and capitals, without them."""
+    reason = str(getattr(error.__cause__, "reason", "") or "").replace("_", " ").lower()
+    return {"wrong version number": "the server does not speak TLS there; is it http?"}.get(
+        reason, reason or "it broke off"
+    )
 
 
 def _limits(headers: Mapping[str, str]) -> Limits | None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import ledger
+
 # Before numpy is imported: with more threads the small matrices here only wait for one another.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Before anything of the hub is imported: its libraries look at this once, and try for long to reach it.
@@ -32,3 +34,25 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the shared test material, not found at {SHARED}")
     return SHARED
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--ledger` renews the table in `tests/README.md`."""
+    parser.addoption("--ledger", action="store_true", help="renew the table in tests/README.md")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A session that lost something fails; only one that passed is written down."""
+    if any(row.lost for row in ledger.noted().values()):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    elif exitstatus == pytest.ExitCode.OK and session.config.getoption("--ledger"):
+        ledger.write()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was tried, and what was lost."""
+    if rows := ledger.noted():
+        terminalreporter.section("tried, and lost")
+        for line in ledger.lines(rows):
+            terminalreporter.write_line(line)

@@ -23,8 +23,9 @@ Body = dict[str, Any]
 
 
 def true_logprobs(context_ids: Sequence[int], forced_ids: Sequence[int]) -> list[float]:
-    """What the endpoint says of these ids: each value depends on all ids up to its own."""
-    state = zlib.crc32(repr(list(context_ids)).encode())
+    """What the endpoint says of these ids: each value depends on all ids up to its own, wherever the context
+    ends."""
+    state = zlib.crc32("".join([f"{each}," for each in context_ids]).encode())
     values = []
     for each in forced_ids:
         state = zlib.crc32(b"%d," % each, state)
@@ -281,7 +282,8 @@ def completion(body: Body, texts: Texts | None = None) -> Body:
     """The truthful reply to a forced request, or to one whose prompt is to be echoed."""
     if "echo" in body:
         return echo(body, texts)
-    context, forced = body["tokens"], body["forced_output_tokens"]
+    forced = body["forced_output_tokens"]
+    context = body["tokens"] if "tokens" in body else (texts or Texts()).ids(body["prompt"])
     logprobs = true_logprobs(context, forced)
     tokens = [f" t{each}" for each in forced]
     others = range(body["logprobs"] - 1)

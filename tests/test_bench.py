@@ -248,6 +248,26 @@ def test_a_window_slides() -> None:
     ]
 
 
+def test_every_so_manieth_goes_wrong() -> None:
+    """With --faulty the second, fourth, ... completion is refused, dropped, cut short or broken, in turn; the
+    others are as ever, and the counts say how many."""
+    endpoint = Endpoint(ANSWERS, Limits(), faulty=2, clock=lambda: 0.0)
+    body = wire(FRIENDLI.build(request([1], [2]), "model"))
+    ended: list[str] = []
+    came: list[bytes] = []
+    for _ in range(8):
+        connection, transport = connected(endpoint)
+        transport.close = lambda: ended.append("closed")  # type: ignore[method-assign]
+        transport.abort = lambda: ended.append("dropped")  # type: ignore[method-assign]
+        connection.data_received(body)
+        came.append(transport.data)
+    assert [statuses(each) for each in came] == [[200], [], [200], [200], [200], [500], [200], [429]]
+    assert ended == ["dropped", "closed"]
+    assert len(came[3].partition(b"\r\n\r\n")[2]) == 100
+    assert b"Content-Length: 400" in came[3]
+    assert (counts(endpoint)["requests"], counts(endpoint)["faulty"]) == (4, 4)
+
+
 async def test_a_capacity_refuses_what_is_more() -> None:
     """While a request is worked on, the next gets 429; afterwards there is room, and replies keep order."""
     endpoint = Endpoint(ANSWERS, Limits(capacity=1), latency=0.001)

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from harness.client import Client, ClientSettings, Event
+from harness.client import Client, Event
 from harness.dialects import dialect
 from harness.errors import EndpointRefused
 from harness.exchange import Outcome, ScoreRequest
 from harness.pacing import Budget, Capacity, Level
+from harness.patience import ClientSettings
 from harness.secrets import Secret
 from tests.fake_endpoint import (
     Altered,
@@ -34,6 +35,7 @@ from tests.fake_endpoint import (
     true_logprobs,
     values,
 )
+from tests.virtual_time import Refusing, client_of, in_virtual_time
 
 TOKEN = "flp_0123456789abcdefghij"
 
@@ -338,23 +340,45 @@ async def test_attempts_are_used_up() -> None:
 async def test_a_request_has_a_deadline() -> None:
     """Waits between attempts do not go beyond what one request may take in all."""
     settings = ClientSettings(attempts=100, deadline=60)
-    async with bench(first(100, Status(503, {"Retry-After": "25"})), settings=settings) as it:
+    async with bench(first(100, Status(500, {"Retry-After": "25"})), settings=settings) as it:
         outcome = await it.client.score(request())
     assert outcome.failure is not None
     assert (outcome.attempts, it.clock.slept) == (3, [25, 25])
 
 
+async def test_being_told_to_wait_uses_up_no_attempt() -> None:
+    """A request answered "too busy" for long, among others that are answered, gets through in the end."""
+    turns = iter(range(20))
+    script: Script = lambda number, body: (  # noqa: E731
+        Status(429) if body["tokens"][2] == 1 and next(turns, None) is not None else None
+    )
+    async with bench(script, settings=ClientSettings(attempts=3)) as it:
+        outcomes = await it.score_all(30)
+    assert all(map(is_right, outcomes))
+    assert max(outcome.attempts for outcome in outcomes) == 21
+
+
+async def test_being_told_to_wait_forever_ends_with_the_deadline() -> None:
+    """What is always "too busy", while others are answered, fails as that once its time is over."""
+    script: Script = lambda number, body: (  # noqa: E731
+        Status(429, {"Retry-After": "25"}) if body["tokens"][2] == 1 else None
+    )
+    async with bench(script, settings=ClientSettings(attempts=3, deadline=200)) as it:
+        await it.client.score(request(0))
+        late = await it.client.score(request(1))
+    assert late.failure is not None
+    assert (late.failure.reason, late.attempts) == ("429", 9)
+
+
 async def test_an_endpoint_that_is_not_there() -> None:
-    """A port nobody listens on is a failure of the connection, in words."""
+    """A port nobody listens on is sat out as an outage from the first request on, and said in words."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         url = f"http://127.0.0.1:{port}/v1"
         async with bench(base_url=url, settings=ClientSettings(attempts=2)) as it:
-            outcome = await it.client.score(request())
-    assert outcome.failure is not None
-    assert outcome.failure.reason == "connection"
-    assert outcome.failure.detail
+            with pytest.raises(EndpointRefused, match=r"\(--patience\): connection: Connect call failed"):
+                await it.client.score(request())
 
 
 # ------------------------------------------------------------------------------------------------- outage
@@ -373,6 +397,14 @@ async def test_an_outage_is_sat_out(workers: int) -> None:
     assert all(map(is_right, outcomes))
     assert len(outcomes) == 30
     assert any("waiting, next try in" in event.message for event in it.events)
+    assert it.events[-1].message == ""
+
+
+async def test_an_outage_at_the_very_beginning_is_sat_out() -> None:
+    """One worker whose first request meets an endpoint that is down loses nothing either."""
+    async with bench(down(1, 30, Reset()), settings=ClientSettings(attempts=3)) as it:
+        outcomes = await it.score_all(5, workers=1)
+    assert all(map(is_right, outcomes))
     assert it.events[-1].message == ""
 
 
@@ -497,3 +529,83 @@ async def test_parallel_clients_share_a_budget() -> None:
         for n in range(20):
             assert is_right(await (one, two)[n % 2].client.score(request(n)))
     assert clock.now - 1000 >= (20 - 5) / (0.985 * 10) - 1e-6
+
+
+# ------------------------------------------------------------------------------------------- what is told
+
+
+def told(it: Bench, name: str) -> list[dict[str, Any]]:
+    """The fields of all events of a name."""
+    return [dict(event.fields) for event in it.events if event.name == name]
+
+
+async def test_a_retry_is_told_with_its_wait() -> None:
+    """Each retry names its request as the journal does, the attempts so far, and the wait that follows."""
+    async with bench(first(2, Status(503, {"Retry-After": "2"}))) as it:
+        outcome = await it.client.score(request())
+    key = outcome.request.key.hex()
+    same = {"key": key, "reason": "503", "status": 503, "wait": 2.0}
+    assert told(it, "retry") == [{**same, "attempt": 1}, {**same, "attempt": 2}]
+
+
+async def test_a_failure_is_told_once() -> None:
+    """A request that failed for good is told of with what the endpoint said of it, whether it was tried again
+    or not."""
+    refused = Status(422, body=b'{"message": "no such token"}')
+    async with bench(lambda number, body: refused) as it:
+        outcome = await it.client.score(request())
+    assert told(it, "failed") == [
+        {
+            "key": outcome.request.key.hex(),
+            "reason": "422",
+            "status": 422,
+            "attempt": 1,
+            "detail": "no such token",
+        }
+    ]
+    assert told(it, "retry") == []
+
+
+def test_pauses_and_limits_are_told_once() -> None:
+    """Of many refusals at once the pause is told once, and limits that every reply repeats too."""
+    endpoint, events = Refusing(1, seconds=0.01), list[Event]()
+    endpoint.headers = {"Retry-After": "5", "X-RateLimit-Limit-Requests": "60"}
+
+    async def work() -> None:
+        client = client_of(endpoint, Capacity(4).gate())
+        client._on_event = events.append
+        await asyncio.gather(*(client.score(request(each)) for each in range(4)))
+
+    in_virtual_time(work())
+    assert len(endpoint.refused) == 3
+    paused = [event.fields for event in events if event.name == "paused"]
+    limits = [event.fields for event in events if event.name == "limits"]
+    assert paused == [{"seconds": 5.0, "reason": "Retry-After"}]
+    assert limits == [{"requests_a_minute": 60.0, "tokens_a_minute": None, "reason": "X-RateLimit-Limit"}]
+
+
+async def test_an_outage_is_told_from_begin_to_end() -> None:
+    """It begins with the first probe that fails, and ends with one that does not, after so many seconds."""
+    async with bench(first(26, Status(503))) as it:
+        await it.score_all(4)
+    names = [event.name for event in it.events if event.name.startswith("outage")]
+    assert names == ["outage_begun", *["outage_probe"] * (len(names) - 2), "outage_ended"]
+    assert len(names) > 2
+    assert all("failures in a row (503" in each["said"] for each in told(it, "outage_probe"))
+    assert told(it, "outage_ended")[0]["seconds"] > 1
+    assert it.events[-1].message == ""
+
+
+async def test_who_waits_is_counted() -> None:
+    """Requests that rest before another try, or wait for the budget, are not on their way."""
+    seen = []
+
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(0)
+        seen.append(it.client.waiting)
+
+    async with bench(first(4, Status(500)), sleep=sleep) as it:
+        assert it.client.waiting == 0
+        await it.score_all(4)
+        assert it.client.waiting == 0
+    assert max(seen) >= 2

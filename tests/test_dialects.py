@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.dialects import dialect
 from harness.errors import ReplyError, TruncatedReply, UsageError
-from harness.exchange import ScoreRequest, is_greedy
+from harness.exchange import Reply, ScoreRequest, check_reply, is_greedy
 from tests.fake_endpoint import completion, true_logprobs
 
 FRIENDLI = dialect("friendli")
@@ -102,6 +102,27 @@ def test_of_level_tokens_each_is_greedy() -> None:
     """As likely as the likeliest is greedy, as the reference has it for endpoints."""
     assert is_greedy([-1.0, -2.0], [{"x": -1.0}, {"y": -2.0}])
     assert not is_greedy([-1.0, -2.0], [{"x": -1.0}, {"y": -1.9}])
+
+
+def test_what_is_certain_has_no_likely_alternative() -> None:
+    """A token of probability 1 beside another likely one is not believed, whoever reads the alternatives."""
+    reply = reply_to(REQUEST)
+    logprobs = reply["choices"][0]["logprobs"]
+    logprobs["token_logprobs"] = [0.0, 0.0]
+    logprobs["top_logprobs"] = [{"x": 0.0}, {"y": 0.0, "z": -14.0}]
+    assert parse(reply).greedy is True  # so an honest endpoint says it, to rounding
+    logprobs["top_logprobs"] = [{"x": 0.0}, {"y": 0.0, "z": 0.0}]
+    for top in (0, 2):
+        with pytest.raises(ReplyError, match="position 1 is certain, and alternatives to it are likely"):
+            parse(reply, ScoreRequest(REQUEST.key, REQUEST.context_ids, REQUEST.forced_ids, top))
+
+
+def test_a_long_flat_output_is_not_believed() -> None:
+    """Six tokens equally likely to the last bit are no reading of a text; five may be, and certain ones."""
+    for count, value in ((5, -2.5), (6, 0.0), (7, -1e-5)):
+        check_reply(ScoreRequest(b"", [1], [9] * count), Reply([9] * count, [value] * count))
+    with pytest.raises(ReplyError, match=r"all 6 log-probabilities are -2\.5"):
+        check_reply(ScoreRequest(b"", [1], [9] * 6), Reply([9] * 6, [-2.5] * 6))
 
 
 def test_parse_reads_cached_tokens_and_does_without_usage() -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from tokenizers import Tokenizer as Backend
 
-from harness.client import Client, ClientSettings
+from harness.client import Client
 from harness.dialects import dialect
 from harness.encoding import encode_prompts
 from harness.endpoint_tokenizer import AT_ONCE, EndpointTokenizer, TokenizeRoute
@@ -23,6 +23,7 @@ from harness.manifest import Exit
 from harness.modes import Bos
 from harness.pacing import Capacity
 from harness.pairs import Unencoded
+from harness.patience import ClientSettings
 from harness.prepare import prepare
 from harness.prompts import Prompt
 from harness.tokencache import FILE, TokenCache

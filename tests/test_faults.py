@@ -21,11 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from harness.client import Client, ClientSettings
+from harness.client import Client
 from harness.dialects import dialect
 from harness.errors import EndpointRefused, UsageError
 from harness.exchange import ScoreRequest
 from harness.pacing import Capacity
+from harness.patience import ClientSettings
 from harness.secrets import Secret
 from harness.serving.faults import plan, wholes
 from harness.serving.faults.asked import Vocabulary
@@ -895,6 +896,70 @@ async def test_bodies_that_are_none(body: bytes) -> None:
         assert reply.status == 400
     await runner.cleanup()
     assert read == [body]
+
+
+@pytest.mark.parametrize(
+    ("faults", "path", "body", "status", "said"),
+    [
+        ("401", "/v1/completions", scored(), 401, "token"),
+        ("403", "/v1/completions", scored(), 403, "team"),
+        ("no_tokenize", "/v1/tokenize", {"prompt": "a"}, 404, "/v1/tokenize"),
+        ("no_tokenize", "/v1/detokenize", {"tokens": [1]}, 404, "/v1/detokenize"),
+        ("no_prompt", "/v1/completions", {"prompt": "a"}, 422, "prompt"),
+        ("no_prompt", "/v1/completions", {"prompt": ["a", "b"]}, 422, "prompt"),
+        ("top=1", "/v1/completions", scored(), 422, "logprobs"),
+    ],
+)
+async def test_what_an_endpoint_lacks(
+    faults: str, path: str, body: dict[str, Any], status: int, said: str
+) -> None:
+    """What it lacks is refused as real endpoints do, is counted, and all else is answered."""
+    async with stub(read_faults([faults])) as it:
+        seen = await it.post(body, path)
+        assert seen.status == status
+        assert said in seen.body.decode()
+        name = faults.partition("=")[0]
+        assert it.misbehaving.counts() == {name: 1}
+        if name not in ("401", "403"):
+            assert (await it.post({**scored(), "logprobs": 1})).status == 200
+    assert len(it.bodies) == (name not in ("401", "403"))
+
+
+async def test_long_inputs_are_shortened() -> None:
+    """Only the last ids are read, without a word; what is no longer stays."""
+    async with stub(Faults(shortened=3)) as it:
+        long = {**scored(), "tokens": [9, 8, 1, 2, 3]}
+        assert (await it.post(long)).values == true_logprobs([1, 2, 3], [40, 50, 60])
+        assert (await it.post(scored(4))).values == truth(scored(4))
+        assert it.misbehaving.counts() == {"shortened": 1}
+
+
+async def test_values_that_do_not_hang_together() -> None:
+    """`flat` repeats the first value, `chain` lowers those behind it, their alternatives alike."""
+    body, right = scored(), truth(scored())
+    async with stub(Faults(flat=1.0)) as it:
+        assert (await it.post(body)).values == [right[0]] * 3
+    async with stub(Faults(chain=2.0)) as it:
+        seen = await it.post(body)
+        assert seen.values == pytest.approx([right[0], right[1] - 2, right[2] - 2])
+        top = seen.json["choices"][0]["logprobs"]["top_logprobs"]
+        assert [each[f" t{n}"] for each, n in zip(top, (40, 50, 60), strict=True)] == seen.values
+        assert (await it.post({**body, "forced_output_tokens": [40]})).values == right[:1]
+        assert it.misbehaving.counts() == {"chain": 1}
+
+
+async def test_company_lowers_values() -> None:
+    """`crowded` strikes replies that are made while others are in flight, and no other."""
+    async with stub(Faults(crowded=0.5)) as it:
+        assert (await it.post(scored())).values == truth(scored())
+        it.hold.clear()
+        both = [asyncio.create_task(it.post(scored(n))) for n in range(2)]
+        await until(lambda: it.now == 2)
+        it.hold.set()
+        got = [(await each).values for each in both]
+        assert (
+            sum(a != truth(scored(n)) for n, a in enumerate(got)) == it.misbehaving.counts()["crowded"] >= 1
+        )
 
 
 # ------------------------------------------------------------------------------------------- our own client

@@ -342,6 +342,7 @@ def test_real_questions(shared: Path) -> None:
         limit=2,
         tokenizer=(str(shared / "tokenizers/gpt-neox-olmo"),),
         data_dir=shared / "data",
+        probe=False,
     )
     outlook = foreseen(prepare(settings, {}, send=False))
     assert outlook.whole.requests == outlook.whole.forced_tokens == 57 * 2

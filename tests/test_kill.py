@@ -164,7 +164,7 @@ async def from_python(bench: Bench, url: str) -> asyncio.subprocess.Process:
     program = (
         "import sys; from harness import evaluate\n"
         "evaluate(f'it={sys.argv[1]}', tasks='hellaswag,mmlu', tokenizer=sys.argv[2], data_dir=sys.argv[3],"
-        " out=sys.argv[4], concurrency=8)"
+        " out=sys.argv[4], concurrency=8, probe=False)"
     )
     given = map(str, (url, bench.tokenizer, bench.data, bench.folder / "run"))
     pipe = asyncio.subprocess.PIPE

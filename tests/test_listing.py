@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +22,8 @@ from harness.plan import listed
 from harness.prompts import Selection
 from harness.scoring.scores import ItemRecord
 from harness.suite import Suite, prepare_suite
+
+ROOT = Path(__file__).parents[1]
 
 
 def record(ordinal: int) -> ItemRecord:
@@ -109,3 +116,49 @@ def test_a_suite_lists_what_it_asks(tmp_path: Path, selection: Selection) -> Non
     made = [listed(prompt, ordinal) for ordinal, prompt in Suite.prompts(suite)]
     assert list(suite.listing) == made
     assert len(made) == suite.size == (18 if selection == Selection() else 8)
+
+
+# ------------------------------------------------------------------------------------- what a kill leaves
+
+
+def _left_by_a_kill(place: Path) -> None:
+    """Make a list in a process that is killed at once."""
+    program = (
+        "import os, signal, tempfile, sys; tempfile.tempdir = sys.argv[1]\n"
+        "from harness.data.listing import Listing\n"
+        "kept = Listing(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(place)], check=False, cwd=ROOT)
+    assert ended.returncode == -signal.SIGKILL
+
+
+def test_what_a_kill_leaves_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of a list whose process was killed goes with the next list; one in use stays."""
+    _left_by_a_kill(tmp_path)
+    (left,) = tmp_path.glob("forced-choice-*")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    living = Listing()
+    assert left.is_dir()  # so young a one may be in the making
+    hours = time.time() + 7200
+    listing.sweep(tmp_path, hours)
+    assert not left.exists()
+    assert living.path.is_file()
+    living.add(record(0))
+    assert list(living) == [record(0)]
+
+
+def test_what_is_not_ours_stays(tmp_path: Path) -> None:
+    """A link, a file, and a folder that was never locked and is not a day old, are left alone."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    (tmp_path / "forced-choice-link").symlink_to(kept)
+    (tmp_path / "forced-choice-file").touch()
+    (tmp_path / "forced-choice-new").mkdir()
+    listing.sweep(tmp_path, time.time() + 7200)
+    assert {each.name for each in tmp_path.glob("forced-choice-*")} == {
+        f"forced-choice-{name}" for name in ("link", "file", "new")
+    }
+    listing.sweep(tmp_path, time.time() + 2 * 86_400)
+    assert not (tmp_path / "forced-choice-new").exists()
+    assert (kept / "file").exists()

@@ -437,10 +437,43 @@ async def test_a_stopped_run_ends_every_wait() -> None:
 def test_doubt_lowers_the_bar_only_in_silence() -> None:
     """A request that used up its attempts is suspicious where nothing else succeeded meanwhile."""
     endpoint = Endpoint(up_at=0)
-    endpoint.bar.doubt(0)
+    endpoint.bar.doubt(0, "500")
     assert not endpoint.bar.suspected  # nothing ever succeeded: no request to probe with
     endpoint.bar.succeeded(GOOD)
-    endpoint.bar.doubt(0)
+    endpoint.bar.doubt(0, "500")
     assert not endpoint.bar.suspected
-    endpoint.bar.doubt(1)
+    endpoint.bar.doubt(1, "500")
     assert endpoint.bar.suspected
+
+
+@pytest.mark.parametrize("reason", ["connection", "502", "503", "504"])
+def test_doubt_before_anything_succeeded(reason: str) -> None:
+    """What no request can be to blame for lowers the bar even where nothing ever succeeded."""
+    endpoint = Endpoint(up_at=0)
+    endpoint.bar.doubt(0, reason)
+    assert endpoint.bar.suspected
+
+
+# ---------------------------------------------------------------------------------------- what is told of it
+
+
+def test_a_pause_is_news_once() -> None:
+    """What is refused within a second of the first refusal belongs to its pause; a longer one is another."""
+    budget = Budget()
+    asked = (1010.0, 1010.9, 1004.0, 1012.5, 1013.0)
+    assert [budget.pause(until) for until in asked] == [True, False, False, True, False]
+    assert budget.paused(1012.9)
+
+
+def test_a_budget_says_what_it_allows() -> None:
+    """Allowances as they are by now, and how many requests of a size go out a second at most."""
+    budget = Budget(rpm=600)
+    assert (budget.allowed, Budget().allowed) == ((600, None), (None, None))
+    assert budget.fastest(50) == pytest.approx(AIM * 10)
+    assert not budget.follow(told(Limit(allowed=60), Limit(allowed=6_000)), 1000.0)
+    assert budget.allowed == (60, 6_000)
+    assert budget.fastest(50) == pytest.approx(AIM)
+    assert budget.fastest(200) == pytest.approx(AIM / 2)
+    assert (Budget().fastest(50), Budget(tpm=60).fastest(0)) == (None, None)
+    assert budget.follow(told(Limit(left=0, reset=7)), 1000.0)
+    assert not budget.follow(told(Limit(left=0, reset=7)), 1000.5)

@@ -9,10 +9,12 @@ import json
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.secrets import MASK, Secret, like_a_secret, redact
+from tests.test_planted import FORMS, searched
+from tests.test_planted import tokens as planted
 
 TOKEN_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~+/="
 tokens = st.text(TOKEN_CHARACTERS, min_size=1, max_size=60)
@@ -117,3 +119,12 @@ def test_names_that_people_give_are_no_secrets(name: str) -> None:
 def test_what_looks_like_a_token(name: str) -> None:
     """Digits all over, or a vendor's own beginning."""
     assert like_a_secret(name)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(token=planted)
+@settings(max_examples=15)
+def test_whatever_a_server_makes_of_it(form: str, token: str) -> None:
+    """No form in which a server may write a secret leaves a trace of it that could be put together again."""
+    said = f"<{FORMS[form](token)}>"
+    searched(token, iter([(form, redact(said, [Secret(token)]).encode())]))

@@ -635,6 +635,7 @@ tables = st.builds(
     spec=names.map("dedicated:{}".format),
     adapters=st.lists(names, max_size=3, unique=True).map(tuple),
     tokenizer=st.just("") | words,
+    ca_file=st.just("") | words,
     identity=st.just("") | names,
     token_env=st.just("") | st.text(ascii_uppercase + "_", min_size=1, max_size=9),
     team_env=st.just("") | st.just("MY_TEAM"),
@@ -662,11 +663,15 @@ chosen: dict[str, st.SearchStrategy[Any]] = {
     "price_in": st.none() | amounts,
     "price_out": st.none() | amounts,
     "price_hour": st.none(),
+    "repeat_sample": st.none() | counts,
+    "margin": st.none(),
     "max_requests": st.none() | counts,
     "max_tokens": st.none() | counts,
     "max_cost": st.none() | positive,
     "data_dir": st.none() | words.map(Path) | words.map(Path("~", "x").joinpath),
+    "ca_file": st.none() | words.map(Path),
     "out": st.none() | words.map(Path) | st.just(Path("~/x")) | st.just(Path("/a/b")),
+    "log_file": st.none() | words.map(Path),
 }
 """Strategies of the settings that a type alone does not tell; the others are of `Literal` or `bool` types."""
 

@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
-from harness.client import Client, ClientSettings
+from harness.client import Client
 from harness.dialects import dialect
 from harness.exchange import Reply, ScoreRequest
 from harness.failures import classify
 from harness.pacing import Budget, Gate, limits_of
+from harness.patience import ClientSettings
 from harness.transport import Attempt
 
 _Result = TypeVar("_Result")

@@ -20,6 +20,7 @@ from harness.choosing.catalogue import EXAMPLE, Catalogue, Facts, Page, catalogu
 from harness.choosing.resolving import resolve
 from harness.choosing.tasklists import NamedSuite, load_suite, suite_names
 from harness.errors import UsageError
+from harness.inert import inert_json
 from harness.runs import prompt_text
 from harness.terminal import print_table, say
 
@@ -170,7 +171,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _print_json(told: object) -> None:
-    sys.stdout.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(inert_json(json.dumps(told, indent=2, ensure_ascii=False)) + "\n")
 
 
 def _print_lines(lines: Iterable[str]) -> None:

@@ -2,24 +2,38 @@
 
 The list is a temporary SQLite file with the journal's table of items: a journal copies it as a whole, which
 takes a tenth of the time of inserting rows, and memory does not grow with the suite. The file is gone when
-the list is.
+the list is; one whose process was killed is removed by the next list that is made.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
+import stat
 import threading
+import time
 import weakref
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import TemporaryDirectory, gettempdir
 
 from harness.layout import ITEMS, item_record, item_row
 from harness.scoring.scores import ItemRecord
 
 CHUNK = 512
 """Records that are read and written together."""
+
+PREFIX = "forced-choice-"
+_LOCK = "owner.lock"
+"""In the folder of a list: locked as long as its process lives, however that ends."""
+_FRESH = 60.0
+"""Seconds within which a folder may not be locked yet: it is being made."""
+_UNLOCKED = 86_400.0
+"""Seconds after which nobody comes to a folder any more that was never locked."""
 
 
 class Listing:
@@ -31,11 +45,14 @@ class Listing:
 
     def __init__(self) -> None:
         """Start with none; raises `OSError` or `sqlite3.Error` where no temporary file can be written."""
-        folder = TemporaryDirectory(prefix="forced-choice-")
+        sweep(Path(gettempdir()), time.time())
+        folder = TemporaryDirectory(prefix=PREFIX)
+        owned = os.open(Path(folder.name) / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(owned, fcntl.LOCK_EX)
         self.path = Path(folder.name) / "items.sqlite"
         self._lock = threading.Lock()
         self._file = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        weakref.finalize(self, _discard, self._file, folder)
+        weakref.finalize(self, _discard, self._file, folder, owned)
         self._file.execute("PRAGMA journal_mode=OFF")
         self._file.execute("PRAGMA synchronous=OFF")
         self._file.execute(ITEMS)
@@ -96,6 +113,39 @@ class Listing:
             last = rows[-1][0]
 
 
-def _discard(file: sqlite3.Connection, folder: TemporaryDirectory[str]) -> None:
+def _discard(file: sqlite3.Connection, folder: TemporaryDirectory[str], owned: int) -> None:
     file.close()
     folder.cleanup()
+    os.close(owned)
+
+
+def sweep(place: Path, now: float) -> None:
+    """Remove the folders of lists whose processes are gone; those of other people are left alone.
+
+    Args:
+        place: where temporary folders stand.
+        now: seconds since the epoch.
+    """
+    for folder in place.glob(f"{PREFIX}*"):
+        with suppress(OSError):  # somebody else's, or somebody else was faster
+            found = folder.lstat()
+            ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+            if ours and _left(folder, now - found.st_mtime):
+                rmtree(folder)
+
+
+def _left(folder: Path, age: float) -> bool:
+    """Whether the process that made a folder is gone."""
+    if age < _FRESH:
+        return False
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return age > _UNLOCKED
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ BUFFER_BYTES = 1 << 20
 BATCH_ROWS = 1024
 """Rows of a Parquet file that are in memory at a time."""
 
+LONGEST_LINE = 64 << 20
+"""Bytes of a line: what has no line breaks would be read into memory whole."""
 CELL_CHARACTERS = 16 << 20
 """Of one cell of a CSV file: a quotation mark too many would else make one of the rest of the file."""
 
@@ -142,7 +145,11 @@ def _lines(path: Path, name: str) -> Iterator[str]:
     number = 0
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE + 1), b""), start=1):
+                if len(line) > LONGEST_LINE:
+                    raise UsageError(
+                        f"{name} line {number}: is longer than {LONGEST_LINE >> 20} MiB; a row is one line"
+                    )
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(f"{name} line {number}: not UTF-8 text: {error.reason}") from error

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.converting import bad_item, description_of, item_of
 from harness.errors import BadRows, RowError
+from harness.failures import one_line
 from harness.items import BadItem, Item, Row, list_from_text
 from harness.task import Task
 
@@ -95,8 +96,8 @@ def survey(task: Task, rows: Iterable[Row], take: Callable[[Item | BadItem], Non
     n_bad = most_choices = 0
     for row in rows:
         counts[row.subject] += 1
-        content.add(row)
         try:
+            _add(content, row)
             item: Item | BadItem = (made := item_of(task, row))
             most_choices = max(most_choices, len(made.pairs))
             if row.subject not in described:
@@ -106,7 +107,7 @@ def survey(task: Task, rows: Iterable[Row], take: Callable[[Item | BadItem], Non
             item = bad_item(task, row, error)
             n_bad += 1
             if len(bad) < BAD_ROWS_KEPT:
-                bad.append(BadRow(row.place, str(error)))
+                bad.append(BadRow(row.place, one_line(str(error))))
         if take is not None:
             take(item)
     return Survey(
@@ -117,6 +118,14 @@ def survey(task: Task, rows: Iterable[Row], take: Callable[[Item | BadItem], Non
         content_sha256=content.hexdigest(),
         most_choices=most_choices,
     )
+
+
+def _add(content: ContentHash, row: Row) -> None:
+    """Take in a row; raises `RowError` where its lists in lists have no end that anybody could want."""
+    try:
+        content.add(row)
+    except RecursionError:
+        raise RowError("is nested too deeply") from None
 
 
 def bad_rows_error(found: Survey, way_out: str = SKIP) -> BadRows:

@@ -42,17 +42,22 @@ def decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
         raise ReplyError(f"the reply is not of the expected form: {error}") from None
     except msgspec.DecodeError as error:
         raise _not_json(body, error) from None
+    except UnicodeDecodeError as error:
+        raise TruncatedReply(f"{len(body)} bytes that are no JSON: no UTF-8, {error.reason}") from None
     except RecursionError:
         raise ReplyError("the reply is nested too deeply") from None
 
 
 def _not_json(body: bytes, error: msgspec.DecodeError) -> ReplyError:
     """A cut body, or one that only a lenient reader takes: NaN and Infinity are how Python writes them."""
+    constants: list[str] = []
     try:
-        json.loads(body)
+        json.loads(body, parse_constant=constants.append)
     except (ValueError, RecursionError):
         return TruncatedReply(f"{len(body)} bytes that are no JSON: {error}")
-    return ReplyError("the reply holds NaN or Infinity, which is no JSON and no log-probability")
+    if constants:
+        return ReplyError("the reply holds NaN or Infinity, which is no JSON and no log-probability")
+    return ReplyError("the reply is JSON in no UTF-8, or holds half a character (a lone surrogate)")
 
 
 def usage_of(found: UsageField | None) -> Usage:

@@ -16,7 +16,7 @@ import msgspec
 from harness.dialects import Dialect
 from harness.dialects._common import UsageField, check_top, decode, error_message, usage_of
 from harness.errors import ReplyError
-from harness.exchange import Reply, ScoreRequest, check_reply, is_greedy
+from harness.exchange import Reply, ScoreRequest, check_reply, is_greedy, likeliest
 
 # ---------------------------------------------------------------------------------------------- the wire
 
@@ -171,12 +171,13 @@ def _greedy(values: Sequence[float], raw: msgspec.Raw) -> bool | None:
         positions = _POSITIONS.decode(raw)
         if len(positions) != len(values):
             return None
-        for value, alternatives in zip(values, map(_ALTERNATIVES.decode, positions), strict=True):
+        found = map(_ALTERNATIVES.decode, positions)
+        for position, (value, alternatives) in enumerate(zip(values, found, strict=True)):
             if not alternatives:
                 return None
-            if value < max(alternatives.values()):
+            if not likeliest(value, alternatives, position):
                 return False
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return True
 

@@ -164,7 +164,7 @@ def _misfit(offsets: Sequence[int], tokens: Sequence[str] | None, whole: str) ->
     for position, token in enumerate((tokens or [])[:-GENERATED]):
         piece = whole[offsets[position] : offsets[position + 1]]
         if token != piece and not _may_be(token, piece, position):
-            return f"token {position} is {token[:40]!r} where the prompt has {piece[:40]!r}"
+            return f"token {position} is {token!r} where the prompt has {piece[:40]!r}"  # cut by who keeps it
     return ""
 
 

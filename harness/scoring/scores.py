@@ -14,6 +14,8 @@ from harness.exchange import Failure, Reply
 
 NOT_TRIED = "not tried"
 """Why an item without an outcome for each of its choices is unscored."""
+NOT_ASKED = "not asked: decided without it"
+"""Likewise, where a comparison was decided before its turn; no failure, and not counted as one."""
 
 _DETAIL = 200
 """Characters of a failure's detail that are kept in the reason of an item."""

@@ -8,9 +8,13 @@ from __future__ import annotations
 import math
 from array import array
 from dataclasses import dataclass, field
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from harness.scoring.estimates import Estimate, Link, Summary, student
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 BINS = 10
 """Of the calibration error, as HELM has it (Liang et al. 2022, arXiv:2211.09110)."""
@@ -104,17 +108,27 @@ class Calibration:
         self.right.extend(other.right)
         self.confidence.extend(other.confidence)
 
-    def estimate(self) -> Estimate:
-        """The error; it has no simple standard error, and is biased upwards below some 300 items."""
+    def bins(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """What is right, and the confidence, of the items of each bin, by rising confidence; none is empty."""
         import numpy as np
 
+        if not self.n:
+            return []
+        confidence, level = np.unique(np.array(self.confidence), return_inverse=True)
+        # Items of one confidence share what is right, lest their order decide where a bin ends.
+        right = np.bincount(level, np.array(self.right)) / np.bincount(level)
+        order = np.sort(level)
+        count = min(BINS, self.n)
+        both = zip(
+            np.array_split(right[order], count), np.array_split(confidence[order], count), strict=True
+        )
+        return list(both)
+
+    def estimate(self) -> Estimate:
+        """The error; it has no simple standard error, and is biased upwards below some 300 items."""
         value = None
         if self.n:
-            confidence, level = np.unique(np.array(self.confidence), return_inverse=True)
-            # Items of one confidence share what is right, lest their order decide where a bin ends.
-            right = np.bincount(level, np.array(self.right)) / np.bincount(level)
-            gaps = np.array_split((right - confidence)[np.sort(level)], min(BINS, self.n))
-            value = float(sum(abs(gap.sum()) for gap in gaps) / self.n)
+            value = float(sum(abs((right - said).sum()) for right, said in self.bins()) / self.n)
         return _bare(self, value)
 
 
