@@ -3,7 +3,7 @@
 # make ledger  runs the tests and renews the table in tests/README.md
 # make check   formatting, lint, types
 # make real    serves a real tiny model and runs every task of the shared data; FULL=1: long tasks whole too
-# make browser installs Chromium where there is none (Debian, as root), and looks at reports in it
+# make browser installs Chromium where there is none (Debian, as root), and looks at reports and `view` in it
 # make local   installs the extra `local` and tests models through transformers
 # make bench   how fast the program is beside a bare loop and lm-evaluation-harness, and how kind to the endpoint
 # make bench-compare  how long a comparison of 60,000 items on four endpoints takes, and how much memory

@@ -16,9 +16,9 @@ ROOM = 1024
 class Feed:
     """A schedule that workers wait at; for one event loop."""
 
-    def __init__(self, at_once: int) -> None:
-        """Start empty; `at_once` as of `Schedule`."""
-        self._schedule = Schedule(at_once)
+    def __init__(self) -> None:
+        """Start empty."""
+        self._schedule = Schedule()
         self._offered: ScoreRequest | None = None
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._room = asyncio.Event()
@@ -50,13 +50,8 @@ class Feed:
         self._room.set()
         self.end()
 
-    async def wait(self, at_once: int) -> bool:
-        """Wait until a request may go; False: none ever will.
-
-        Args:
-            at_once: how many are wanted in flight by now.
-        """
-        self._schedule.at_once = at_once
+    async def wait(self) -> bool:
+        """Wait until a request may go; False: none ever will."""
         while not self._offer():
             if self._ended and not len(self._schedule) and not self._schedule.in_flight:
                 self._wake(len(self._waiting))

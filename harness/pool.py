@@ -85,7 +85,7 @@ class Pool:
         self._work = work
         self._stop = stop if work.enough is None else _Either(stop, work.enough)
         self._gate = work.client.gate
-        self._feed = Feed(self._gate.level)
+        self._feed = Feed()
         self._open: dict[bytes, list[_Ticket]] = {}
         self._failed: set[bytes] = set()
         self._reading = Reading(work.lesson, work.asked.keys)
@@ -242,7 +242,7 @@ class Pool:
 
     async def _worker(self) -> None:
         gate, feed = self._gate, self._feed
-        while not self._stop.is_set() and await feed.wait(gate.level):  # outside: who waits holds no slot
+        while not self._stop.is_set() and await feed.wait():  # outside: who waits holds no slot
             async with gate:
                 while not self._stop.is_set() and (request := feed.next()) is not None:
                     await self._send(request)

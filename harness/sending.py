@@ -50,16 +50,11 @@ class Schedule:
     """Requests that wait to be sent, given out one by one in the order that serves a prefix cache.
 
     Not for several threads. The order of what is added is kept but for what the cache asks for. Other
-    beginnings are opened only where too few requests are ready to keep the pool full.
+    beginnings are opened only where no request is ready.
     """
 
-    def __init__(self, at_once: int) -> None:
-        """Start with none.
-
-        Args:
-            at_once: how many requests are in flight when all goes well; may be set anew at any time.
-        """
-        self.at_once = at_once
+    def __init__(self) -> None:
+        """Start with none."""
         self._coming: deque[ScoreRequest] = deque()
         self._ready: deque[ScoreRequest] = deque()
         self._parked: dict[int, list[ScoreRequest]] = {}
@@ -110,11 +105,11 @@ class Schedule:
     def next(self) -> ScoreRequest | None:
         """The request to send now; None: nothing may go before another returns, or more is added."""
         while True:
-            if self._coming and len(self._ready) < self.at_once and self._may_look_ahead():
-                request = self._coming.popleft()
-            elif self._ready:
+            if self._ready:
                 request = self._ready.popleft()
                 self._held_tokens -= len(request.context_ids)
+            elif self._coming and self._may_look_ahead():
+                request = self._coming.popleft()
             else:
                 return None
             beginnings = self._chain(request)

@@ -102,9 +102,9 @@ further request."""
     seed: Annotated[int, Parameter(group=ITEMS)] = 0
     """Seed of --sample, and of the order of --compare-until-decided."""
     compare_until_decided: Annotated[bool, Parameter(group=ITEMS, show_default=False)] = False
-    """Ask items in a random order (--seed) on all endpoints side by side, and stop once it is decided whether \
-each is better or worse than the first, or within --margin of it, over the whole of the tasks: with 95 % \
-confidence, however often one looks."""
+    """Ask items in a random order (--seed) on all endpoints side by side, and stop once it is decided \
+whether each is better or worse than the first, or within --margin of it, over the whole of the tasks: with \
+95 % confidence, however often one looks."""
     margin: Annotated[float | None, Parameter(group=ITEMS, show_default=False)] = None
     """With --compare-until-decided: a difference below this does not matter, by default 0.01, which is one \
 point; 0: only which is better counts."""

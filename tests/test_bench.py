@@ -340,7 +340,7 @@ def test_a_prefix_is_kept_once_its_request_has_completed() -> None:
 def test_the_schedule_waits_for_a_leader() -> None:
     """What begins alike goes after the first, however many could go at once."""
     several = [request(question(n), [1], key=n) for n in range(8)]
-    found = simulate(Scheduled(iter([several[:3], several[3:]]), 8), 8)
+    found = simulate(Scheduled(iter([several[:3], several[3:]])), 8)
     assert (found.requests, found.computed) == (8, 36 + 7 * 4)
 
 

@@ -201,7 +201,7 @@ async def test_it_continues(large: Bench) -> None:
     inner = knowing(most)
 
     def stopping(number: int, body: Body) -> Fault | None:
-        if number == 60:
+        if number == 20:
             stop.set()
         return inner(number, body)
 

@@ -24,10 +24,10 @@ class Workers:
         self.feed = feed
         self.out: list[int] = []
         self._returns: dict[int, asyncio.Future[bool]] = {}
-        self.tasks = [asyncio.create_task(self._work(count)) for _ in range(count)]
+        self.tasks = [asyncio.create_task(self._work()) for _ in range(count)]
 
-    async def _work(self, at_once: int) -> None:
-        while await self.feed.wait(at_once):
+    async def _work(self) -> None:
+        while await self.feed.wait():
             if (one := self.feed.next()) is None:
                 continue
             key = int.from_bytes(one.key, "big")
@@ -56,7 +56,7 @@ async def settle() -> None:
 
 async def fed(requests: Sequence[ScoreRequest], workers: int = 4) -> Workers:
     """Workers at a feed with these requests, and nothing more to come."""
-    feed = Feed(workers)
+    feed = Feed()
     found = Workers(feed, workers)
     await settle()
     await feed.put(requests)
@@ -98,7 +98,7 @@ async def test_a_failed_leader_is_replaced() -> None:
 
 async def test_putting_waits_for_room() -> None:
     """Whoever puts in more than there is room for waits until enough have been taken."""
-    feed = Feed(1)
+    feed = Feed()
     putting = asyncio.create_task(feed.put([request(n) for n in range(ROOM + 2)]))
     await settle()
     assert not putting.done()
@@ -111,7 +111,7 @@ async def test_putting_waits_for_room() -> None:
 @pytest.mark.parametrize("waiting", [True, False])
 async def test_closing_ends_everybody(waiting: bool) -> None:
     """Once closed nothing goes out, what is out still returns, and whoever waits is let go."""
-    feed = Feed(2)
+    feed = Feed()
     workers = Workers(feed, 2)
     putting = asyncio.create_task(feed.put([request(n, 0) for n in range(ROOM + 3 if waiting else 3)]))
     await settle()
@@ -126,7 +126,7 @@ async def test_closing_ends_everybody(waiting: bool) -> None:
 
 async def test_a_worker_that_is_cancelled_takes_nothing_with_it() -> None:
     """What comes after a waiting worker was cancelled goes to another one."""
-    feed = Feed(2)
+    feed = Feed()
     workers = Workers(feed, 2)
     await settle()
     workers.tasks[0].cancel()
@@ -142,10 +142,10 @@ async def test_a_worker_that_is_cancelled_takes_nothing_with_it() -> None:
 
 async def test_what_was_offered_when_the_feed_closed_is_not_waited_for() -> None:
     """A request that somebody was told of and did not take any more keeps nobody waiting."""
-    feed = Feed(2)
+    feed = Feed()
     await feed.put([request(0), request(1)])
-    assert await feed.wait(2)
+    assert await feed.wait()
     feed.close()
     assert feed.next() is None
     async with asyncio.timeout(5):
-        assert not await feed.wait(2)
+        assert not await feed.wait()

@@ -36,7 +36,7 @@ def test_one_top_level_name(wheel: zipfile.ZipFile) -> None:
 
 
 def test_data_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
-    """The wheel holds rows, suites, the reference model with its adapters, and the knowledge behind them."""
+    """The wheel holds rows, suites, templates, the reference model and its adapters, and what it was taught."""
     names = set(wheel.namelist())
     rows = {f"harness/{file.relative_to(ROOT)}" for file in (ROOT / "tasks/data").glob("*/*.jsonl")}
     model = {file.relative_to(ROOT) for file in (ROOT / "harness/reference").rglob("*") if file.is_file()}
@@ -47,7 +47,9 @@ def test_data_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     assert sum(file.name == "adapter_model.safetensors" for file in model) == 2
     suites = {f"harness/{file.relative_to(ROOT)}" for file in (ROOT / "tasks/suites").glob("*.toml")}
     assert len(suites) >= 3
-    assert rows | suites | set(map(str, model | knowledge)) <= names
+    pages = {file.relative_to(ROOT) for file in (ROOT / "harness/reports/templates").iterdir()}
+    assert {".html", ".css", ".js"} == {file.suffix for file in pages}
+    assert rows | suites | set(map(str, model | knowledge | pages)) <= names
 
 
 def test_an_installed_copy_works_alone(wheel: zipfile.ZipFile, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_chains_agree_exactly_as_far_as_whole_blocks_do(one: list[int], other: l
 
 def test_choices_of_an_item_follow_the_first() -> None:
     """One of equal contexts goes ahead, the others go when it has returned; another item goes meanwhile."""
-    schedule = Schedule(at_once=8)
+    schedule = Schedule()
     first, second = question(1), question(2)
     leader = request(0, first)
     schedule.add([leader, request(1, first), request(2, first), request(3, second), request(4, second)])
@@ -65,7 +65,7 @@ def test_choices_of_an_item_follow_the_first() -> None:
 
 def test_shots_go_ahead_with_the_first_question() -> None:
     """Questions behind the same shots wait for the first of them, and for no other question."""
-    schedule = Schedule(at_once=8)
+    schedule = Schedule()
     requests = [request(n, SHOTS + question(n)) for n in range(4)]
     schedule.add(requests)
     assert given_out(schedule) == [0]
@@ -75,7 +75,7 @@ def test_shots_go_ahead_with_the_first_question() -> None:
 
 def test_both_levels_at_once() -> None:
     """Behind the shots each question has its own leader."""
-    schedule = Schedule(at_once=8)
+    schedule = Schedule()
     requests = [request(2 * n + k, SHOTS + question(n)) for n in range(3) for k in range(2)]
     schedule.add(requests)
     assert given_out(schedule) == [0]
@@ -87,7 +87,7 @@ def test_both_levels_at_once() -> None:
 
 def test_a_leader_that_failed_is_followed_by_another() -> None:
     """Where nothing was computed, one of those that waited leads, and the others go on waiting."""
-    schedule = Schedule(at_once=8)
+    schedule = Schedule()
     requests = [request(n, question(7)) for n in range(3)]
     schedule.add(requests)
     assert given_out(schedule) == [0]
@@ -99,7 +99,7 @@ def test_a_leader_that_failed_is_followed_by_another() -> None:
 
 def test_nobody_waits_for_a_leader_that_is_delayed() -> None:
     """Where the first has to be sent again, another leads meanwhile; its own return is taken in as ever."""
-    schedule = Schedule(at_once=8)
+    schedule = Schedule()
     requests = [request(n, question(7)) for n in range(3)]
     schedule.add(requests)
     assert given_out(schedule) == [0]
@@ -112,14 +112,14 @@ def test_nobody_waits_for_a_leader_that_is_delayed() -> None:
 
 def test_short_contexts_do_not_wait() -> None:
     """What is shorter than a block is not worth a wait."""
-    schedule = Schedule(at_once=8)
+    schedule = Schedule()
     schedule.add([request(n, [5] * BLOCK) for n in range(3)])
     assert given_out(schedule) == [0, 1, 2]
 
 
 def test_what_the_server_may_have_forgotten_is_led_again() -> None:
     """After many other tokens a beginning counts as forgotten: one request goes ahead once more."""
-    schedule = Schedule(at_once=8)
+    schedule = Schedule()
     first = request(0, SHOTS + question(0))
     schedule.add([first])
     assert given_out(schedule) == [0]
@@ -135,7 +135,7 @@ def test_what_the_server_may_have_forgotten_is_led_again() -> None:
 
 def test_a_request_of_the_same_context_may_go_first() -> None:
     """What has to follow at once stands before all others."""
-    schedule = Schedule(at_once=1)
+    schedule = Schedule()
     leader = request(0, question(0))
     schedule.add([leader, *(request(n, question(n)) for n in range(1, 4))])
     assert schedule.next() == leader
@@ -146,7 +146,7 @@ def test_a_request_of_the_same_context_may_go_first() -> None:
 
 def test_looking_ahead_is_bounded() -> None:
     """However many wait for one leader, only so many are taken out of what comes."""
-    schedule = Schedule(at_once=8)
+    schedule = Schedule()
     schedule.add([request(n, SHOTS + question(n)) for n in range(3 * AHEAD)])
     assert given_out(schedule) == [0]
     assert schedule.coming == 3 * AHEAD - 1 - AHEAD
@@ -163,7 +163,7 @@ def test_everything_goes_out_once_and_nothing_too_early(
 ) -> None:
     """Whatever returns in whatever order: all requests go out, and none while one in flight computes more of
     its beginning than is kept."""
-    schedule = Schedule(at_once)
+    schedule = Schedule()
     requests = [
         request(n, [block for each in blocks for block in [each] * BLOCK] + [9])
         for n, blocks in enumerate(contexts)
@@ -194,7 +194,7 @@ def test_everything_goes_out_once_and_nothing_too_early(
 
 def test_order_is_kept_where_nothing_is_shared() -> None:
     """Requests that share nothing go out as they came in."""
-    schedule = Schedule(at_once=4)
+    schedule = Schedule()
     requests = [request(n, question(n)) for n in range(20)]
     schedule.add(requests)
     waiting: deque[ScoreRequest] = deque()
@@ -209,7 +209,7 @@ def test_order_is_kept_where_nothing_is_shared() -> None:
 
 def test_nothing_goes_out_after_clearing() -> None:
     """What waits can be forgotten; what is in flight still returns."""
-    schedule = Schedule(at_once=2)
+    schedule = Schedule()
     requests = [request(n, question(n // 2)) for n in range(6)]
     schedule.add(requests)
     assert given_out(schedule) == [0, 2, 4]

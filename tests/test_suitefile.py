@@ -789,7 +789,7 @@ async def test_budgets_and_concurrency_of_each(bench: Bench, monkeypatch: pytest
         at_once.append(given["client"].gate.most)
         return Work(**given)
 
-    monkeypatch.setattr("harness.runner.Work", work)
+    monkeypatch.setattr("harness.pools.Work", work)
     async with FakeEndpoint() as one, FakeEndpoint() as two, FakeEndpoint() as three:
         text = f"""
             rpm = 50

@@ -25,13 +25,14 @@ from harness.errors import UsageError
 from harness.reports.gathered import gather
 from harness.sources import resolve
 from harness.viewing.app import application
-from harness.viewing.building import build, rows_of
+from harness.viewing.building import build, glimpse
 from harness.viewing.folders import Folders
 from harness.viewing.guarding import host_of
 from harness.viewing.itemtable import SHOWS, ItemTable, Query
 from harness.viewing.live import Tally
 from harness.viewing.local import listening
-from harness.viewing.opened import Library
+from harness.viewing.opened import Library, row
+from harness.viewing.rows import rows_of
 from harness.viewing.settings import ViewSettings
 from harness.viewing.shelves import Shelf
 from tests.fake_endpoint import Body, FakeEndpoint, Fault, Status
@@ -447,12 +448,16 @@ def _ordered(table: ItemTable, query: Query, found: list[int]) -> list[int]:
         search=st.sampled_from(["", "id-1", "ANAT", "7", "12", "(", "nowhere", "é"]),
         sort=st.sampled_from(["", "item", "task", "0", "1"]),
         descending=st.booleans(),
-    )
+    ),
+    most=st.integers(0, ITEMS + 1),
 )
-def test_queries_find_what_one_finds_by_hand(table: ItemTable, query: Query) -> None:
+def test_queries_find_what_one_finds_by_hand(table: ItemTable, query: Query, most: int) -> None:
     """Every filter, search and order gives the items that going through them one by one gives."""
-    found = table.where(query).tolist()
-    wanted = by_hand(table, query)
+    positions, count = table.where(query)
+    found, wanted = positions.tolist(), by_hand(table, query)
+    assert count == len(found)
+    first, counted = table.where(query, most=most)
+    assert (first.tolist(), counted) == (found[:most], count)
     assert sorted(found) == sorted(wanted)
     margins = [table.ends[int(query.sort)].margin[at] for at in found] if query.sort.isdigit() else []
     if query.sort.isdigit():
@@ -492,11 +497,25 @@ def test_items_are_those_of_the_report(runs: Path, table: ItemTable) -> None:
             )
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@given(start=st.integers(0, ITEMS + 5), length=st.integers(1, 60))
+def test_a_glimpse_is_part_of_the_whole(runs: Path, table: ItemTable, start: int, length: int) -> None:
+    """The first pages are read by themselves, and show what the whole table does."""
+    sources = resolve([runs / "monday"])
+    seen = glimpse(sources, range(start, start + length))
+    assert seen is not None
+    assert seen.items == ITEMS
+    assert len(seen.table) == max(0, min(length, ITEMS - start))
+    for at in range(len(seen.table)):
+        assert row(seen.table, at, "") == {**row(table, start + at, ""), "at": at}
+
+
 def test_endpoints_that_were_asked_different_items(tmp_path: Path) -> None:
     """Runs of different items stand side by side: what one was not asked is empty there."""
     made_run(tmp_path / "short", 30, labels=("a",))
     made_run(tmp_path / "long", 60, labels=("b",), subjects=("anatomy",))
     found = resolve([tmp_path / "short", tmp_path / "long"])
+    assert glimpse(found, range(10)) is None
     table = build(found)
     places = [table.place(at) for at in range(len(table))]
     assert len(set(places)) == len(places)
@@ -514,7 +533,7 @@ async def test_pages_of_items(runs: Path) -> None:
     """Items come in pages, with what they ask; an item comes whole, with prompt, choices and token ids."""
     key = key_of(runs, "monday")
     async with pages(runs) as client:
-        facts = await json_of(client, f"/items?with={key}&length=0")
+        facts = await json_of(client, f"/facts?with={key}")
         assert (facts["labels"], facts["items"]) == (list(LABELS), ITEMS)
         assert facts["subjects"] == {"sorted": list(SUBJECTS[1:])}
         page = await json_of(client, f"/items?with={key}&show=flipped&start=3&length=4")

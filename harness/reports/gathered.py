@@ -43,7 +43,8 @@ EXAMPLES = 12
 """Flips that the report tells in full."""
 _FEW_ITEMS = 50
 """Below so many a calibration curve of ten bins says nothing."""
-_FEW_SENTENCES = 6
+_FEW_SENTENCES, _MANY_SENTENCES = 6, 10
+"""That all come first; that come first at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +193,10 @@ def _sentences(findings: Findings | None) -> tuple[tuple[str, ...], tuple[str, .
     if len(told) <= _FEW_SENTENCES:
         return tuple(told), ()
     rows = [row for row in headlines(findings) if row.level in ("suite", "task")]
-    first = [
-        sentence
-        for row, sentence in zip(rows, told, strict=False)  # what stands behind the rows is said of none
-        if row.level == "suite" or row.verdict not in ("undecided", "")
-    ]
+    pairs = list(zip(rows, told, strict=False))  # what stands behind the rows is said of none
+    suites = [said for row, said in pairs if row.level == "suite"]
+    decided = [said for row, said in pairs if row.level == "suite" or row.verdict not in ("undecided", "")]
+    first = (suites or decided)[:_MANY_SENTENCES] if len(decided) > _MANY_SENTENCES else decided
     return tuple(first), tuple(each for each in told if each not in first)
 
 

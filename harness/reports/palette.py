@@ -16,7 +16,16 @@ SERIES: Sequence[str] = (
 )
 """Of endpoints, in their order; from the ninth on they come again."""
 SHAPES: Sequence[str] = (
-    *("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "wedge"),
+    *(
+        "circle",
+        "square",
+        "triangle-up",
+        "diamond",
+        "cross",
+        "triangle-down",
+        "triangle-right",
+        "triangle-left",
+    ),
 )
 GAIN, LOSS, SAME, OPEN = "#0069a9", "#c8500b", "#00795e", "#6b7684"
 """Better, worse, equivalent, undecided; and items that became right or wrong."""

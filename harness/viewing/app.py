@@ -10,6 +10,7 @@
 | `/items?with=KEY` | some of their items, as JSON: `show`, `on`, `task`, `subject`, `search`, `sort`, `down`,
 `start`, `length` |
 | `/item?with=KEY&at=N` | one of them whole, as JSON |
+| `/facts?with=KEY` | their endpoints, tasks and subjects, as JSON |
 | `/static/NAME` | styles and scripts |
 
 All work on files is done in threads. What is slow to make is made once, and kept until the run's files
@@ -35,12 +36,13 @@ from harness.reports.gathered import accuracy_rows
 from harness.reports.settled import sections_of
 from harness.sources import resolve
 from harness.viewing import pages
+from harness.viewing.answers import Noting, as_json, failed, html
 from harness.viewing.building import build
 from harness.viewing.folders import Folders, Found, Stamp
 from harness.viewing.guarding import POLICY, add_headers, refuse
-from harness.viewing.itemtable import MOST_ROWS, ItemTable, Query, counts_of
+from harness.viewing.itemtable import MOST_ROWS, Query
 from harness.viewing.live import Watched
-from harness.viewing.opened import Library, Searched, row
+from harness.viewing.opened import Library, Searched
 from harness.viewing.pages import Asked, Compared, Headline
 from harness.viewing.picking import (
     MOST_ENDS,
@@ -91,12 +93,12 @@ class Viewer:
             descending=request.query.get("down", "1") != "0",
             page=whole(request.query.get("page", "1"), "page", 1, 1_000_000),
         )
-        return _html(await asyncio.to_thread(self._list, asked))
+        return html(await asyncio.to_thread(self._list, asked))
 
     async def run(self, request: web.Request) -> web.Response:
         """One run."""
         found = await self._found(request.match_info["key"])
-        return _html(await asyncio.to_thread(self._run, found))
+        return html(await asyncio.to_thread(self._run, found))
 
     async def compare(self, request: web.Request) -> web.Response:
         """Endpoints beside one another."""
@@ -106,13 +108,13 @@ class Viewer:
         ends = ends_of(there, given)
         chosen = [key for key, _, _, is_chosen in ends if is_chosen]
         if len(chosen) < 2:
-            return _html(pages.compare_page(ends, None, "", baseline))
+            return html(pages.compare_page(ends, None, "", baseline))
         baseline = baseline if baseline in chosen else chosen[0]
         which = await asyncio.to_thread(picked, there, chosen, baseline)
         bounded(which, "compare")
         async with self.busy:
             compared = await self.compared.get(which.key, lambda: compared_of(which.sources))
-        return _html(pages.compare_page(ends, compared, which.query, baseline))
+        return html(pages.compare_page(ends, compared, which.query, baseline))
 
     async def report(self, request: web.Request) -> web.Response:
         """The report of some runs, as `report` writes it."""
@@ -120,7 +122,7 @@ class Viewer:
         bounded(which, "report")
         async with self.busy:
             text = await self.reports.get(which.key, lambda: report_of(which.sources))
-        response = _html(text)
+        response = html(text)
         response.headers["Content-Security-Policy"] = (
             reported.policy(reported.scripts()) + "; frame-ancestors 'none'"
         )
@@ -139,9 +141,9 @@ class Viewer:
     # ----------------------------------------------------------------------------------------------- data
 
     async def items(self, request: web.Request) -> web.Response:
-        """Some items; with `length` 0 what there is to choose among."""
+        """Some items."""
         asked = request.query
-        length = whole(asked.get("length", "25"), "length", 0, MOST_ROWS)
+        length = whole(asked.get("length", "25"), "length", 1, MOST_ROWS)
         start = whole(asked.get("start", "0"), "start", 0, 1 << 40)
         query = Query(
             show=asked.get("show", "all items"),
@@ -153,21 +155,28 @@ class Viewer:
             descending=asked.get("down", "0") == "1",
         )
         which = await self._picked(request)
+        if query.plain and not self.libraries.has(which.key):
+            seen = await asyncio.to_thread(glimpsed, which.sources, start, length)
+            if seen is not None:  # the first page waits for nothing but itself
+                return as_json(seen)
         library = await self._library(which)
-        if not length:
-            return _json(await asyncio.to_thread(_facts, library.table))
         searched = None
         if query.search:
             searched = await self.searches.get(
                 (which.key, query.search), lambda: library.search(query.search)
             )
-        return _json(await asyncio.to_thread(_page, library, query, searched, start, length))
+        return as_json(await asyncio.to_thread(page_of, library, query, searched, start, length))
+
+    async def facts(self, request: web.Request) -> web.Response:
+        """What there is to choose among; with it everything is ready to be filtered."""
+        library = await self._library(await self._picked(request))
+        return as_json(await asyncio.to_thread(facts_of, library.table))
 
     async def item(self, request: web.Request) -> web.Response:
         """One item, whole."""
         library = await self._library(await self._picked(request))
         at = whole(request.query.get("at", ""), "at", 0, len(library.table) - 1)
-        return _json(await asyncio.to_thread(library.item, at))
+        return as_json(await asyncio.to_thread(library.item, at))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """How far a run has come, until it ends or nobody listens any more."""
@@ -216,9 +225,9 @@ class Viewer:
         accuracy: list[Any] = []
         sections: list[Any] = []
         if (found.path / "scores.csv").exists():
-            with _told(problems, "scores.csv"):
+            with Noting(problems, "scores.csv"):
                 accuracy = list(accuracy_rows(resolve([found.run], fewest=1)))
-        with _told(problems, "run.json"):
+        with Noting(problems, "run.json"):
             sections = list(sections_of(found.run, many=False))
         return pages.run_page(
             shown, accuracy, sections, problems, items=(found.path / "items.parquet").exists()
@@ -267,6 +276,7 @@ def application(
         ("/report", viewer.report),
         ("/items", viewer.items),
         ("/item", viewer.item),
+        ("/facts", viewer.facts),
         ("/static/{name}", viewer.static),
     ):
         app.router.add_get(address, handler, allow_head=False)
@@ -281,81 +291,14 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         return await handler(request)
     except (web.HTTPNotFound, NotHere) as error:
         said = str(error) if isinstance(error, NotHere) else "No page has this address."
-        return _failed(request, 404, "There is nothing here", said)
+        return failed(request, 404, "There is nothing here", said)
     except UsageError as error:
-        return _failed(request, 400, "That cannot be shown", str(error))
+        return failed(request, 400, "That cannot be shown", str(error))
     except HarnessError as error:
-        return _failed(request, 500, "That cannot be read", str(error))
+        return failed(request, 500, "That cannot be read", str(error))
     except (web.HTTPException, ConnectionError, asyncio.CancelledError):
         raise
     except Exception as error:  # files may be broken in ways that nobody has foreseen
         told = " ".join(str(error).split())[:200]
         said = f"A file of this run cannot be read ({type(error).__name__}: {told})"
-        return _failed(request, 500, "That cannot be read", said)
-
-
-def _failed(request: web.Request, status: int, title: str, message: str) -> web.Response:
-    if "application/json" in request.headers.get("Accept", ""):
-        response = _json({"error": inert(message)})
-    else:
-        response = _html(pages.error_page(title, message))
-    response.set_status(status)
-    return response
-
-
-class _told:
-    """Notes what is wrong with a file of a run, so that the others are still shown."""
-
-    def __init__(self, problems: list[str], name: str) -> None:
-        self._problems, self._name = problems, name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        said = str(error) if isinstance(error, HarnessError) else f"cannot be read ({type(error).__name__})"
-        self._problems.append(f"{self._name}: {said}")
-        return True
-
-
-def _facts(table: ItemTable) -> dict[str, Any]:
-    """What there is to choose among."""
-    return {
-        "labels": [inert(end.label) for end in table.ends],
-        "tasks": list(table.tasks),
-        "subjects": dict(counts_of(table)),
-        "items": len(table),
-    }
-
-
-def _page(
-    library: Library, query: Query, searched: Searched | None, start: int, length: int
-) -> dict[str, Any]:
-    table = library.table
-    found = table.where(query, None if searched is None else searched.found)
-    shown = found[start : start + length].tolist()
-    questions = library.questions(shown)
-    note = (
-        "Not all questions were searched for the words: there are too many"
-        if searched and not searched.whole
-        else ""
-    )
-    return {
-        "items": len(table),
-        "matching": len(found),
-        "note": note,
-        "rows": [row(table, at, questions.get(at, "")) for at in shown],
-    }
-
-
-def _html(text: str) -> web.Response:
-    return web.Response(body=text.encode("utf-8", "replace"), content_type="text/html", charset="utf-8")
-
-
-def _json(value: Any) -> web.Response:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return web.Response(
-        body=text.encode("utf-8", "replace"), content_type="application/json", charset="utf-8"
-    )
+        return failed(request, 500, "That cannot be read", said)

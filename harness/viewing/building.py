@@ -1,73 +1,31 @@
-"""Item tables (`items.parquet`) to columns, a few row groups at a time: nothing else is ever in memory."""
+"""Endpoints of runs to one table of their items: joined by what they were asked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.comparison.measures import ahead, golds_among
 from harness.comparison.ragged import Ragged
-from harness.scoring.metrics import METRICS
-from harness.sources import End, Sources
-from harness.stored import Run
-from harness.viewing.itemtable import NOT_ASKED, SCORED, EndColumns, ItemTable
+from harness.sources import Sources
+from harness.viewing.itemtable import NOT_ASKED, EndColumns, ItemTable
+from harness.viewing.rows import Names, Part, read
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_PLAIN = ("endpoint", "task", "subject", "shots", "index", "id", "gold", "sums", "n_chars", "unscored")
-_CODED = ("endpoint", "task", "subject", "unscored")
-"""Columns of few different texts."""
-_GROUPS = 16
-"""Row groups that are read together."""
 
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """Some items that stand one after another, read by themselves."""
 
-class Codes:
-    """Numbers for texts, in the order in which they come; the first is 0."""
-
-    def __init__(self, first: Sequence[str] = ()) -> None:
-        """Begin with some."""
-        self._numbers = {text: number for number, text in enumerate(first)}
-
-    def of(self, column: pa.ChunkedArray, *, null: int) -> NDArray[np.int32]:
-        """The numbers of a column of texts that is stored as a dictionary; `null` where it has none."""
-        found = []
-        for chunk in column.chunks:
-            named = [
-                self._numbers.setdefault(text, len(self._numbers)) for text in chunk.dictionary.to_pylist()
-            ]
-            numbers = np.array([*named, null], np.int32)
-            at = chunk.indices.fill_null(len(named)).to_numpy(zero_copy_only=False)
-            found.append(numbers[at.astype(np.int64)])
-        return np.concatenate(found) if found else np.zeros(0, np.int32)
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """All texts, by their numbers."""
-        return tuple(self._numbers)
-
-
-@dataclass(slots=True)
-class _Names:
-    """What all endpoints of a table share."""
-
-    tasks: Codes = field(default_factory=Codes)
-    subjects: Codes = field(default_factory=Codes)
-    reasons: Codes = field(default_factory=lambda: Codes(("",)))
-
-
-@dataclass(slots=True)
-class _Part:
-    """The items of one endpoint, in the order of its table."""
-
-    columns: dict[str, NDArray[Any]]
-    """task, subject, shots, index, choices, row, value, prediction, margin, reason"""
-    gold: Ragged[np.int32]
-    ids: pa.ChunkedArray
+    table: ItemTable
+    """Of these items alone."""
+    items: int
+    """How many there are in all."""
 
 
 def build(found: Sources) -> ItemTable:
@@ -76,9 +34,29 @@ def build(found: Sources) -> ItemTable:
     Raises:
         StoreError: an item table cannot be read.
     """
-    names = _Names()
-    headline = {task.name: task.metrics[0] for task in found.tasks if task.metrics}
-    parts = [_read(end, names, headline) for end in found.ends]
+    names = Names()
+    return _table(found, names, [read(end, names, _headline(found))[0] for end in found.ends])
+
+
+def glimpse(found: Sources, window: range) -> Glimpse | None:
+    """The items at some positions, without the others; None where endpoints were asked different items.
+
+    Raises:
+        StoreError: an item table cannot be read.
+    """
+    names = Names()
+    parts, totals = zip(*(read(end, names, _headline(found), window) for end in found.ends), strict=True)
+    if len(set(totals)) > 1 or not _alike(parts):
+        return None
+    return Glimpse(_table(found, names, parts), totals[0])
+
+
+def _headline(found: Sources) -> dict[str, str]:
+    """The metric of each task by which it is judged."""
+    return {task.name: task.metrics[0] for task in found.tasks if task.metrics}
+
+
+def _table(found: Sources, names: Names, parts: Sequence[Part]) -> ItemTable:
     first, at = _joined(parts)
     homes, rows = first
     own = {
@@ -98,172 +76,7 @@ def build(found: Sources) -> ItemTable:
     )
 
 
-def rows_of(run: Run, rows: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Some rows of a run's item table, by their positions; each row group is read once.
-
-    Raises:
-        StoreError: it cannot be read.
-    """
-    from pyarrow import parquet
-
-    found: dict[int, dict[str, Any]] = {}
-    with run.reading("items.parquet") as path, parquet.ParquetFile(path) as file:
-        ends = np.cumsum([file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)])
-        groups: dict[int, list[int]] = {}
-        for row in rows:
-            groups.setdefault(int(np.searchsorted(ends, row, side="right")), []).append(row)
-        for group, wanted in groups.items():
-            start = int(ends[group - 1]) if group else 0
-            table = file.read_row_group(group, columns=list(columns))
-            taken = table.take([row - start for row in wanted])
-            found |= dict(zip(wanted, taken.to_pylist(), strict=True))
-    return [found[row] for row in rows]
-
-
-# --------------------------------------------------------------------------------------------- one endpoint
-
-
-def _read(end: End, names: _Names, headline: Mapping[str, str]) -> _Part:
-    """One endpoint's items."""
-    from pyarrow import chunked_array, string
-
-    read = list(_batches(end, names, headline))
-    if not read:
-        nothing = {name: np.zeros(0, np.int32) for name in _NAMES}
-        return _Part(
-            nothing, Ragged(np.zeros(0, np.int32), np.zeros(0, np.int64)), chunked_array([], string())
-        )
-    return _Part(
-        {name: np.concatenate([part.columns[name] for part in read]) for name in _NAMES},
-        Ragged(
-            np.concatenate([part.gold.values for part in read]),
-            np.concatenate([part.gold.lengths for part in read]),
-        ),
-        chunked_array([chunk for part in read for chunk in part.ids.chunks], string()),
-    )
-
-
-_NAMES = (
-    *("task", "subject", "shots", "index", "choices"),
-    *("row", "value", "prediction", "margin", "reason"),
-)
-
-
-def _batches(end: End, names: _Names, headline: Mapping[str, str]) -> Iterator[_Part]:
-    """One endpoint's items, some row groups at a time; those of other endpoints are not read."""
-    from pyarrow import compute, parquet
-
-    run = end.run
-    if run is None:
-        return
-    with (
-        run.reading("items.parquet") as path,
-        parquet.ParquetFile(path, read_dictionary=list(_CODED)) as file,
-    ):
-        there = set(file.schema_arrow.names)
-        judged = {name: metric for name, metric in headline.items() if _columns_of(metric) <= there}
-        wanted = [*_PLAIN, *sorted(set().union(*map(_columns_of, judged.values())))]
-        start = 0
-        for groups in _together(file.metadata, end.label):
-            start = groups[0][1]
-            table = file.read_row_groups([group for group, _ in groups], columns=wanted)
-            mine = compute.equal(table["endpoint"].cast("string"), end.label)
-            rows = start + np.flatnonzero(mine.to_numpy(zero_copy_only=False))
-            if len(rows):
-                yield _part(table.filter(mine), rows, names, judged)
-
-
-def _columns_of(metric: str) -> set[str]:
-    """The columns that tell of a metric."""
-    if METRICS[metric].predicts:
-        return {f"prediction_{metric}", f"correct_{metric}"}
-    return {f"value_{metric}"}
-
-
-def _together(metadata: Any, label: str) -> Iterator[list[tuple[int, int]]]:
-    """The row groups that may have items of an endpoint, with their first rows; some side by side."""
-    waiting: list[tuple[int, int]] = []
-    start = 0
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        told = group.column(0).statistics  # the first column is the endpoint
-        may = told is None or not told.has_min_max or told.min <= label <= told.max
-        if may:
-            waiting.append((number, start))
-        if waiting and (not may or len(waiting) == _GROUPS):
-            yield waiting
-            waiting = []
-        start += group.num_rows
-    if waiting:
-        yield waiting
-
-
-def _part(table: pa.Table, rows: NDArray[np.int64], names: _Names, headline: Mapping[str, str]) -> _Part:
-    sums, gold = _lists(table["sums"], np.float64), _lists(table["gold"], np.int32)
-    task = names.tasks.of(table["task"], null=0)
-    values, predictions = _judged(table, task, names.tasks.texts, headline)
-    return _Part(
-        {
-            "task": task,
-            "subject": names.subjects.of(table["subject"], null=0),
-            "shots": _numbers(table["shots"], 0).astype(np.int32),
-            "index": table["index"].to_numpy(),
-            "choices": _lists(table["n_chars"], np.int32).lengths.astype(np.int16),
-            "row": rows,
-            "value": values,
-            "prediction": predictions,
-            "margin": _margins(sums, gold),
-            "reason": names.reasons.of(table["unscored"], null=SCORED),
-        },
-        gold,
-        table["id"],
-    )
-
-
-def _judged(
-    table: pa.Table, task: NDArray[np.int32], tasks: Sequence[str], headline: Mapping[str, str]
-) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
-    """Value and prediction of each item, by the headline of its task."""
-    values, predictions = np.full(len(task), np.nan, np.float32), np.full(len(task), -1, np.int16)
-    for number in np.unique(task).tolist():
-        metric = headline.get(tasks[number])
-        if metric is None:
-            continue
-        at = task == number
-        predicts = METRICS[metric].predicts
-        column = _numbers(table[f"{'correct' if predicts else 'value'}_{metric}"], np.nan)
-        values[at] = column[at]
-        if predicts:
-            predictions[at] = _numbers(table[f"prediction_{metric}"], -1)[at]
-    return values, predictions
-
-
-def _margins(sums: Ragged[np.float64], gold: Ragged[np.int32]) -> NDArray[np.float32]:
-    """Of each item; NaN where it is unscored, or has no wrong choice."""
-    found = np.full(len(sums.lengths), np.nan, np.float32)
-    at = np.flatnonzero((sums.lengths > 0) & (gold.lengths > 0))
-    if len(at):
-        scored = sums.take(at)
-        found[at] = ahead(scored, golds_among(scored, gold.take(at)))
-    return found
-
-
-def _lists(column: pa.ChunkedArray, kind: type[Any]) -> Ragged[Any]:
-    """A column of lists; null is an empty one."""
-    array = column.combine_chunks()
-    lengths = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    return Ragged(array.flatten().to_numpy(zero_copy_only=False).astype(kind), lengths.astype(np.int64))
-
-
-def _numbers(column: pa.ChunkedArray, none: float) -> NDArray[np.float64]:
-    """A column of numbers; null becomes `none`."""
-    return np.asarray(column.cast("float64").fill_null(none).to_numpy(), np.float64)
-
-
-# -------------------------------------------------------------------------------------------- all endpoints
-
-
-def _end(label: str, part: _Part, where: NDArray[np.int64]) -> EndColumns:
+def _end(label: str, part: Part, where: NDArray[np.int64]) -> EndColumns:
     """One endpoint's columns over all items; `where` has -1 for those that it was not asked."""
     there = where >= 0
 
@@ -283,13 +96,11 @@ def _end(label: str, part: _Part, where: NDArray[np.int64]) -> EndColumns:
 
 
 def _joined(
-    parts: Sequence[_Part],
+    parts: Sequence[Part],
 ) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], list[NDArray[np.int64]]]:
     """All items: which endpoint has each first, and where; and where each endpoint has it."""
-    keys = [
-        np.stack([part.columns[name] for name in ("task", "subject", "shots", "index")]) for part in parts
-    ]
-    if all(np.array_equal(keys[0], each) for each in keys[1:]):
+    keys = [_keys(part) for part in parts]
+    if _alike(parts):
         count = keys[0].shape[1]
         return (np.zeros(count, np.int64), np.arange(count)), [np.arange(count)] * len(parts)
     whole = np.concatenate(keys, axis=1)
@@ -310,6 +121,16 @@ def _joined(
     return (homes, first - starts[homes]), at
 
 
+def _keys(part: Part) -> NDArray[np.int64]:
+    """What tells items apart, shape (4, items)."""
+    return np.stack([part.columns[name] for name in ("task", "subject", "shots", "index")]).astype(np.int64)
+
+
+def _alike(parts: Sequence[Part]) -> bool:
+    """Whether all endpoints were asked the same items in the same order."""
+    return all(np.array_equal(_keys(parts[0]), _keys(each)) for each in parts[1:])
+
+
 def _picked(
     columns: Sequence[NDArray[Any]], homes: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> NDArray[Any]:
@@ -328,7 +149,7 @@ def _picked_lists(
     return whole.take(starts[homes] + rows)
 
 
-def _picked_ids(parts: Sequence[_Part], homes: NDArray[np.int64], rows: NDArray[np.int64]) -> pa.ChunkedArray:
+def _picked_ids(parts: Sequence[Part], homes: NDArray[np.int64], rows: NDArray[np.int64]) -> pa.ChunkedArray:
     from pyarrow import array, chunked_array
 
     if not homes.any() and len(rows) == len(parts[0].ids):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,27 +123,28 @@ class ItemTable:
             int(self.index[at]),
         )
 
-    def where(self, query: Query, asking: Mask | None = None) -> NDArray[np.int64]:
-        """The positions of the items that are asked for, in order.
+    def where(
+        self, query: Query, asking: Mask | None = None, *, most: int | None = None
+    ) -> tuple[NDArray[np.int64], int]:
+        """The positions of the items that are asked for, in order, and how many they are.
 
         Args:
             query: which.
             asking: of each item, whether what it asks has the words searched for.
+            most: so many positions, the first ones; None: all.
 
         Raises:
             UsageError: the query cannot be meant.
         """
         kept = self._like(query)
-        for name, names, column in (
-            ("task", self.tasks, self.task),
-            ("subject", self.subjects, self.subject),
-        ):
+        named = (("task", self.tasks, self.task), ("subject", self.subjects, self.subject))
+        for name, names, column in named:
             if wanted := getattr(query, name):
                 kept &= column == (names.index(wanted) if wanted in names else -1)
         if query.search:
             kept &= self._named(query.search) | (False if asking is None else asking)
         found = np.flatnonzero(kept)
-        return self._sorted(found, query)
+        return self._sorted(found, query, len(found) if most is None else most), len(found)
 
     def _like(self, query: Query) -> Mask:
         """The items that `show` is about."""
@@ -201,31 +202,38 @@ class ItemTable:
             found |= self.index == int(words)
         return found
 
-    def _sorted(self, found: NDArray[np.int64], query: Query) -> NDArray[np.int64]:
+    def _sorted(self, found: NDArray[np.int64], query: Query, most: int) -> NDArray[np.int64]:
+        """So many of them, those that come first; equal ones stay in the order of the run."""
         if not query.sort:
-            return found[::-1] if query.descending else found
+            return (found[::-1] if query.descending else found)[:most]
+        key = self._key(found, query)
+        key = -key if query.descending else key
+        near = np.arange(len(key))
+        if most < len(key):  # to sort a million takes long, to find the first few does not
+            near = np.flatnonzero(key <= np.partition(key, most)[most])
+        return found[near[np.argsort(key[near], kind="stable")]][:most]
+
+    def _key(self, found: NDArray[np.int64], query: Query) -> NDArray[Any]:
+        """By what items are sorted; what has nothing there comes last, in either direction."""
         if query.sort == "item":
-            key = self.index[found]
-        elif query.sort == "task":
-            order = np.argsort(np.argsort(np.array(self.tasks)))
-            inner = np.argsort(np.argsort(np.array(self.subjects)))
-            key = order[self.task[found]] * len(self.subjects) + inner[self.subject[found]]
-        elif query.sort.isdigit() and int(query.sort) < len(self.ends):
-            key = self.ends[int(query.sort)].margin[found].astype(np.float64)
-            key = np.where(
-                np.isnan(key), np.inf if not query.descending else -np.inf, key
-            )  # those without: last
-        else:
-            raise UsageError(f"sort: there is no {query.sort[:80]!r}")
-        # The sign is turned, not the order: equal ones stay in the order of the run.
-        return found[np.argsort(-key if query.descending else key, kind="stable")]
+            return self.index[found]
+        if query.sort == "task":
+            outer, inner = (np.argsort(np.argsort(np.array(each))) for each in (self.tasks, self.subjects))
+            return np.asarray(outer[self.task[found]] * len(self.subjects) + inner[self.subject[found]])
+        if query.sort.isascii() and query.sort.isdigit() and int(query.sort) < len(self.ends):
+            margin = self.ends[int(query.sort)].margin[found]
+            return np.nan_to_num(
+                margin, nan=-np.inf if query.descending else np.inf, posinf=None, neginf=None
+            )
+        raise UsageError(f"sort: there is no {query.sort[:80]!r}")
 
 
 def counts_of(table: ItemTable) -> Mapping[str, Sequence[str]]:
     """Subjects by task, in alphabetical order; tasks without any are left out."""
-    pairs = np.unique(np.stack([table.task, table.subject]), axis=1).T.tolist()
+    width = max(1, len(table.subjects))
     found: dict[str, list[str]] = {}
-    for task, subject in pairs:
+    for pair in np.unique(table.task.astype(np.int64) * width + table.subject).tolist():
+        task, subject = divmod(pair, width)
         if table.subjects[subject]:
             found.setdefault(table.tasks[task], []).append(table.subjects[subject])
     return {task: sorted(subjects) for task, subjects in found.items()}

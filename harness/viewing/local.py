@@ -9,12 +9,14 @@ import sys
 import webbrowser
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 
 from aiohttp import web
 
 from harness.errors import UsageError
 from harness.viewing.app import application
+from harness.viewing.pages import environment
 from harness.viewing.settings import ViewSettings
 
 HOST = "127.0.0.1"
@@ -36,6 +38,7 @@ async def view(folder: Path, settings: ViewSettings) -> None:
     loop = asyncio.get_running_loop()
     async with listening(application(folder), settings.port) as address:
         loop.add_signal_handler(signal.SIGTERM, terminated.set)
+        warming = asyncio.create_task(asyncio.to_thread(warm_up))
         try:
             sys.stdout.write(f"{address}\n")
             sys.stdout.flush()
@@ -43,7 +46,16 @@ async def view(folder: Path, settings: ViewSettings) -> None:
                 await asyncio.to_thread(webbrowser.open, address)
             await terminated.wait()
         finally:
+            await warming
             loop.remove_signal_handler(signal.SIGTERM)
+
+
+def warm_up() -> None:
+    """Import what the first page of items would have to wait for."""
+    import_module("pyarrow.compute")
+    import_module("pyarrow.parquet")
+    import_module("pandas")
+    environment()
 
 
 @asynccontextmanager

@@ -24,8 +24,8 @@ from harness.reports.wording import Words, wordings
 from harness.scoring.scores import ItemRecord
 from harness.sources import Sources
 from harness.stored import Run, TextKey
-from harness.viewing.building import rows_of
 from harness.viewing.itemtable import NOT_ASKED, SCORED, ItemTable
+from harness.viewing.rows import rows_of
 
 SEARCH_SECONDS = 5.0
 """So long questions are searched for words; what lies behind is not, and that is said."""

@@ -78,6 +78,7 @@ class Compared:
     """What a comparison says, ready to be shown."""
 
     labels: tuple[str, ...]
+    tasks: tuple[str, ...]
     table: Cells | None
     sentences: tuple[str, ...]
     more: tuple[str, ...]
@@ -189,7 +190,7 @@ def run_page(
         sections=sections,
         problems=problems,
         remarks=shown.found.run.remarks if shown.found.run else (),
-        items=f"/items?{urlencode({'with': shown.found.key})}" if items else "",
+        items=urlencode({"with": shown.found.key}) if items else "",
         shows=SHOWS,
     )
 
@@ -210,7 +211,7 @@ def compare_page(
         "compare.html",
         ends=chosen_ends,
         compared=compared,
-        items=f"/items?{query}",
+        items=query,
         report=f"/report?{query}",
         baseline=baseline,
         shows=SHOWS,
@@ -239,7 +240,9 @@ def environment() -> Environment:
     """Renders our templates, and the parts of reports'."""
     from jinja2 import FileSystemLoader
 
-    return reported.environment().overlay(loader=FileSystemLoader([TEMPLATES, reported.TEMPLATES]))
+    made = reported.environment().overlay(loader=FileSystemLoader([TEMPLATES, reported.TEMPLATES]))
+    made.filters = {**made.filters, "inert": inert}
+    return made
 
 
 def _rendered(name: str, **values: Any) -> str:

@@ -114,6 +114,7 @@ def compared_of(sources: Sources) -> Compared:
     plots = plots_of(report)["comparison"]
     return Compared(
         labels=report.labels,
+        tasks=tuple(report.tasks),
         table=reported.compared(report),
         sentences=report.sentences,
         more=report.more,

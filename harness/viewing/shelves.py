@@ -25,6 +25,10 @@ class Shelf(Generic[_Kept]):
     _kept: OrderedDict[Hashable, _Kept] = field(default_factory=OrderedDict)
     _made: dict[Hashable, asyncio.Lock] = field(default_factory=dict)
 
+    def has(self, key: Hashable) -> bool:
+        """Whether there is something under a key already."""
+        return key in self._kept
+
     async def get(self, key: Hashable, make: Callable[[], _Kept]) -> _Kept:
         """What is kept under a key; made in a thread where it is not."""
         async with self._made.setdefault(key, asyncio.Lock()):

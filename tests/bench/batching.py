@@ -97,10 +97,10 @@ class Listed:
 class Scheduled:
     """The program's own order: planned by the batch, as far ahead as its feed takes them."""
 
-    def __init__(self, batches: Iterator[list[ScoreRequest]], at_once: int) -> None:
+    def __init__(self, batches: Iterator[list[ScoreRequest]]) -> None:
         """Plan nothing yet."""
         self._batches = batches
-        self._schedule = Schedule(at_once)
+        self._schedule = Schedule()
         self.returned = self._schedule.returned
 
     def next(self) -> ScoreRequest | None:
@@ -227,7 +227,7 @@ def compared(batches: Sequence[list[ScoreRequest]], in_flight: int) -> dict[str,
     prompts = [list(each.context_ids) for each in requests]
     shuffled = random.Random(0).sample(requests, len(requests))
     least = block_positions(prompts)
-    ours = simulate(Scheduled(iter(batches), in_flight), in_flight)
+    ours = simulate(Scheduled(iter(batches)), in_flight)
     listed = simulate(Listed(requests), in_flight)
     mixed = simulate(Listed(shuffled), in_flight)
     return {

@@ -310,6 +310,16 @@ def test_without_a_script(folder: Path, open_page: Open) -> None:
     assert "needs JavaScript" in page.inner_text("noscript")
 
 
+def test_many_endpoints(tmp_path: Path, open_page: Open) -> None:
+    """Nine endpoints of long names make tables scroll, each in its place, and never the page."""
+    labels = [f"dedicated:endpoint{number}:adapter-of-a-long-name-{number}" for number in range(9)]
+    file = write_report([made_run(tmp_path / "run", 60, labels=labels)]).file
+    for viewport in (DESK, TELEPHONE):
+        page = open_page(file, viewport=viewport).ready()
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+        assert page.locator("table.items > tbody > tr").first.locator("td.end").count() == 9
+
+
 def test_one_endpoint(folder: Path, open_page: Open, tmp_path: Path) -> None:
     """A report of a single endpoint has no filters for flips, and no choice of endpoints."""
     file = write_report([f"{folder}#{LABELS[0]}"], out=tmp_path / "one.html").file

@@ -69,21 +69,15 @@
   async function items() {
     const home = document.getElementById("item-table");
     if (!home) return;
-    const told = (text) => home.append(element("p", { className: "note" }, text));
-    let facts;
-    try {
-      facts = await asked(`${home.dataset.items}&length=0`);
-    } catch (error) {
-      told(error.message);
-      home.dataset.ready = "failed";
-      return;
-    }
-    const several = facts.labels.length > 1;
+    const labels = JSON.parse(home.dataset.labels);
+    const tasks = JSON.parse(home.dataset.tasks);
+    let there = {}; // subjects by task, once the server has looked
+    const several = labels.length > 1;
     const shows = home.dataset.shows.split("|").filter((each) => several || !/flipped|became/.test(each));
     const [show, showLabel] = select("show", shows.map((each) => [each, each]));
     show.value = shows.includes(home.dataset.show) ? home.dataset.show : shows[0];
-    const [on, onLabel] = select("on", [["", "any endpoint"], ...facts.labels.map((label, at) => [String(at), label])]);
-    const [task, taskLabel] = select("task", [["", "all tasks"], ...facts.tasks.map((name) => [name, name])]);
+    const [on, onLabel] = select("on", [["", "any endpoint"], ...labels.map((label, at) => [String(at), label])]);
+    const [task, taskLabel] = select("task", [["", "all tasks"], ...tasks.map((name) => [name, name])]);
     const [subject, subjectLabel] = select("subject", [["", "all subjects"]]);
     const search = element("input", { type: "search", placeholder: "words of the question, id, subject" });
     const searchLabel = element("label", { className: "search" }, "search", search);
@@ -97,12 +91,12 @@
     home.append(controls, found, table);
 
     const subjects = () => {
-      const there = task.value ? facts.subjects[task.value] ?? [] : Object.values(facts.subjects).flat();
+      const named = task.value ? there[task.value] ?? [] : Object.values(there).flat();
       subject.replaceChildren(
         element("option", { value: "" }, "all subjects"),
-        ...[...new Set(there)].map((each) => element("option", { value: each }, each)),
+        ...[...new Set(named)].map((each) => element("option", { value: each }, each)),
       );
-      subjectLabel.hidden = !there.length;
+      subjectLabel.hidden = !named.length;
     };
     subjects();
 
@@ -110,7 +104,7 @@
     const shown = jQuery(table).DataTable({
       serverSide: true,
       searching: false,
-      columns: columnsOf(facts.labels),
+      columns: columnsOf(labels),
       autoWidth: false,
       pageLength: PAGE,
       order: [],
@@ -126,7 +120,7 @@
         });
         let page;
         try {
-          page = await asked(`${home.dataset.items}&${query}`);
+          page = await asked(`/items?${home.dataset.with}&${query}`);
         } catch (error) {
           page = { rows: [], matching: 0, items: 0, note: error.message };
         }
@@ -154,13 +148,20 @@
       }
       let detail;
       try {
-        detail = itemDetail(await asked(`${home.dataset.items.replace("/items?", "/item?")}&at=${row.data().at}`));
+        detail = itemDetail(await asked(`/item?${home.dataset.with}&at=${row.data().at}`));
       } catch (error) {
         detail = element("p", { className: "note" }, error.message);
       }
       row.child(detail).show();
     });
-    table.style.minWidth = `${38 + 8.6 * facts.labels.length}rem`;
+    table.style.minWidth = `${38 + 8.6 * labels.length}rem`;
+    try {
+      there = (await asked(`/facts?${home.dataset.with}`)).subjects;
+      subjects();
+      home.dataset.facts = "yes";
+    } catch (error) {
+      home.append(element("p", { className: "note" }, error.message));
+    }
   }
 
   // ------------------------------------------------------------------------------------------ in progress
