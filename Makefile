@@ -7,6 +7,7 @@
 # make local   installs the extra `local` and tests models through transformers
 # make bench   how fast the program is beside a bare loop and lm-evaluation-harness, and how kind to the endpoint
 # make bench-compare  how long a comparison of 60,000 items on four endpoints takes, and how much memory
+# make bench-view  how long pages of `view` over a million items take, and how much memory
 # make soak    64 clients on the embedded endpoint for two minutes; a run of REQUESTS (a million) requests;
 #              MIXES (1000) runs among mixed faults
 # make school  writes the samples anew and trains the reference model and its adapters (an hour, torch)
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHARED ?= ../shared
 
-.PHONY: eval test ledger check real browser chromium local bench bench-compare soak school lock install clean
+.PHONY: eval test ledger check real browser chromium local bench bench-compare bench-view soak school lock install clean
 
 eval: install
 	$(BIN)/forced-choice run --tasks sample_mmlu:cloze,sample_hellaswag \
@@ -55,6 +56,9 @@ bench: install
 
 bench-compare: install
 	$(BIN)/python -m tests.bench.comparing
+
+bench-view: install
+	$(BIN)/python -m tests.bench.viewing
 
 soak: install
 	$(BIN)/python -m tests.bench.serving

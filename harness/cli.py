@@ -220,7 +220,8 @@ def view(
     Line 1 of the output is the address. It answers on this machine alone, and
     changes nothing. Ctrl-C or SIGTERM ends it.
 
-    Exit codes: 0 it was ended. 2 there is no such folder, or the port is taken.
+    Exit codes: 0 it was ended (130 by Ctrl-C). 2 there is no such folder, or the
+    port is taken.
 
     Args:
         folder: Where runs are, or one run; folders in it are looked into as well.

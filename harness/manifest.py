@@ -1,4 +1,4 @@
-"""How a run ended, in codes and in words: exit code, remarks, and the content of `run.json`."""
+"""How far a run is and how it ended: its endpoints' parts, the exit code, the content of `run.json`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from harness import __version__, reference
+from harness import __version__
 from harness.caps import Caps, Meter, Price, Spending, Volume
 from harness.choosing.catalogue import task_hash
-from harness.dialects import dialect
 from harness.doctor.findings import Finding as Probed
-from harness.doctor.findings import told as told_probed
 from harness.earlier import Earlier, sent_of
 from harness.endpoints import Endpoint
 from harness.forecast import Forecast
@@ -28,11 +26,11 @@ from harness.prepare import Prepared
 from harness.progress import Progress
 from harness.replies import JournalStats
 from harness.suite import PreparedTask
-from harness.watching.findings import documented, told_findings
+from harness.watching.findings import documented
 from harness.watching.judging import Finding, wrong
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 LIBRARIES = (
     "aiohttp",
@@ -110,106 +108,6 @@ def exit_code(
 def untried(parts: Sequence[EndpointRun]) -> int:
     """Items that were not asked, or not to the end."""
     return sum(part.progress.items_total - part.progress.items_done for part in parts)
-
-
-def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) -> list[str]:
-    """What a reader must know beside the numbers, one sentence each."""
-    remarks = [remark for task in prepared.suite.tasks for remark in task.remarks]
-    remarks += prepared.chat_remarks
-    begins: dict[str, list[str]] = {}
-    for endpoint in prepared.endpoints:
-        begins.setdefault(_beginning(prepared, endpoint), []).append(endpoint.label)
-    remarks += [f"{', '.join(labels)}: {what}" for what, labels in begins.items() if what]
-    for part in parts:
-        label, progress = part.endpoint.label, part.progress
-        if progress.shifted:
-            remarks.append(
-                f"{label}: in {progress.shifted:,} items a token spans context and continuation;"
-                " they are split by count, as the reference does"
-            )
-        if progress.truncated:
-            remarks.append(
-                f"{label}: {progress.truncated:,} items lost context on the left to --max-length"
-                f" {prepared.settings.max_length}"
-            )
-        remarks += [*_told_shortcut(part), *_told_counted(part)]
-        remarks += [*told_probed(label, part.probed), *told_findings(label, part.findings)]
-        if part.refused:
-            remarks.append(f"{label}: stopped, {part.refused}")
-    if any(endpoint.embedded for endpoint in prepared.endpoints):
-        remarks.append(f"embedded: {reference.NOTICE}")
-    return remarks + ([f"the run was broken off: {broken}"] if broken else [])
-
-
-def _told_shortcut(part: EndpointRun) -> list[str]:
-    """Whether choices were read off alternatives, and what shows that they may be."""
-    label, lesson = part.endpoint.label, part.lesson
-    noted, read = part.journal.meta.get(SHORTCUT), part.journal.stats().read
-    if noted and read:
-        shown = json.loads(noted)
-        if "why" in shown:
-            return [f"{label}: {shown['why']}"]
-        most = f"{shown['largest_difference']:.1g}"
-        return [
-            f"{label}: {read:,} choices were read off the alternatives of other replies;"
-            f" {shown.get('checked', 0)} that were forced too differ by {most} nats at most"
-            " (--no-shortcut forces all)"
-        ]
-    said = lesson.why if lesson.tried else ""
-    return [f"{label}: no choice is read off alternatives: {said}"] if said else []
-
-
-def _told_counted(part: EndpointRun) -> list[str]:
-    """Whether the endpoint counted other prompts than it was sent; formats that echo refuse such replies."""
-    if not dialect(part.endpoint.dialect).names_tokens:
-        return []
-    count, least, most = part.journal.counted_apart()
-    if not count:
-        return []
-    apart = f"{least:+,}" if least == most else f"{least:+,} to {most:+,}"
-    return [
-        f"{part.endpoint.label}: {count:,} replies count other prompts than were sent ({apart} tokens): the"
-        " endpoint adds tokens or drops some, and scores another text; `doctor` says more"
-    ]
-
-
-def told_greedy(accuracy: pd.DataFrame) -> list[str]:
-    """Where endpoints did not say what greediness is read from."""
-    whole = accuracy[(accuracy["subject"] == "") & (accuracy["metric"] == "greedy")]
-    others = accuracy[(accuracy["subject"] == "") & (accuracy["metric"] != "greedy")]
-    least = others.groupby(["endpoint", "task"])["unscored"].min().to_dict()
-    rows = whole[whole["unscored"] > 0].to_dict("records")
-    # What any other metric of the task has scored has a sum: only its greediness is not known.
-    places = [(row, least.get((row["endpoint"], row["task"]), row["unscored"])) for row in rows]
-    more = ((row, row["unscored"] - without_sums) for row, without_sums in places)
-    return [
-        f"{row['endpoint']}: {row['task']}: of {count:,} items nobody knows whether they are greedy: their"
-        " replies name no likeliest token (top_logprobs)"
-        for row, count in more
-        if count
-    ]
-
-
-def told_ties(accuracy: pd.DataFrame) -> list[str]:
-    """Where choices were level: the lowest index is then the prediction, which a reader must know."""
-    whole = accuracy[(accuracy["subject"] == "") & (accuracy["ties"] > 0)]
-    rows = whole.drop_duplicates(["endpoint", "task"]).to_dict("records")
-    return [
-        f"{row['endpoint']}: {row['task']}: in {row['ties']:,} of {row['n']:,} items several choices have the"
-        f" highest {row['metric']} score; the first of them is taken"
-        for row in rows
-    ]
-
-
-def _beginning(prepared: Prepared, endpoint: Endpoint) -> str:
-    """What stands in front of each context; empty where nobody found out."""
-    if dialect(endpoint.dialect).wants_text:
-        return "prompts are sent as text; the server puts its own tokens in front, whatever --bos says"
-    if endpoint.label not in prepared.tokenizers:
-        return ""
-    ids = " ".join(map(str, prepared.tokenizers[endpoint.label].leading))
-    what = f"each context begins with token {ids}" if ids else "no token is put in front of a context"
-    return f"{what} (--bos {prepared.settings.bos})"
 
 
 def manifest(

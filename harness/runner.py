@@ -31,9 +31,6 @@ from harness.manifest import (
     Exit,
     exit_code,
     manifest,
-    remarks_of,
-    told_greedy,
-    told_ties,
     untried,
 )
 from harness.opening import Lost, first_prompts, parts_of, spending_of
@@ -41,6 +38,7 @@ from harness.pools import send_all
 from harness.prepare import Prepared
 from harness.probing import ready, told_of
 from harness.progress import shown
+from harness.remarks import remarks_of, told_greedy, told_ties
 from harness.runs import RunFolder
 from harness.tables import write_results
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
+from harness.cli import main
 from harness.comparison.columns import Place
 from harness.errors import UsageError
 from harness.reports.gathered import gather
@@ -38,7 +40,7 @@ from harness.viewing.shelves import Shelf
 from tests.fake_endpoint import Body, FakeEndpoint, Fault, Status
 from tests.ledger import note
 from tests.reporting import LABELS, SUBJECTS, made_run
-from tests.running import Bench, bench
+from tests.running import ROOT, Bench, bench
 
 __all__ = ["bench"]
 
@@ -714,6 +716,27 @@ def test_settings_that_cannot_be_meant() -> None:
     """A port that there is not is refused."""
     with pytest.raises(UsageError, match="--port 70000"):
         ViewSettings(port=70_000)
+
+
+async def test_the_command_says_its_address_first(runs: Path) -> None:
+    """Line 1 of `view` is the address, where the list is; SIGTERM ends it with exit code 0."""
+    command = [sys.executable, "run_eval.py", "view", str(runs), "--no-open"]
+    server = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
+    assert server.stdout is not None
+    address = (await server.stdout.readline()).decode().rstrip("\n")
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
+    async with ClientSession() as session, session.get(address) as reply:
+        assert "team/tuesday" in await reply.text()
+    server.terminate()
+    assert await server.wait() == 0
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there is no such folder the command says so, and what to give."""
+    assert main(["view", str(tmp_path / "nowhere")]) == 2
+    assert "no such folder; give the one that runs are written into" in capsys.readouterr().err.replace(
+        "\n", " "
+    )
 
 
 async def test_it_listens_on_loopback_alone(runs: Path) -> None:

@@ -36,7 +36,7 @@ from harness.reports.gathered import accuracy_rows
 from harness.reports.settled import sections_of
 from harness.sources import resolve
 from harness.viewing import pages
-from harness.viewing.answers import Noting, as_json, failed, html
+from harness.viewing.answers import Noting, as_json, facts_of, failed, glimpsed, html, page_of
 from harness.viewing.building import build
 from harness.viewing.folders import Folders, Found, Stamp
 from harness.viewing.guarding import POLICY, add_headers, refuse
