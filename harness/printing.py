@@ -70,7 +70,7 @@ def print_examined(specs: Sequence[str], settings: DoctorSettings) -> bool:
         EndpointRefused: the endpoints are to tokenize for themselves, and none does.
     """
     from harness.doctor.examining import examine
-    from harness.doctor.findings import any_wrong
+    from harness.doctor.findings import fit
     from harness.doctor.reporting import closing_line, document, print_finding
     from harness.foreground import run_async
     from harness.prepare import prepare
@@ -84,7 +84,7 @@ def print_examined(specs: Sequence[str], settings: DoctorSettings) -> bool:
         if settings.json:
             sys.stdout.write(document(found) + "\n")
         say(waiting, closing_line(found))
-    return not any(map(any_wrong, found.values()))
+    return all(map(fit, found.values()))
 
 
 def print_accuracy(accuracy: pd.DataFrame, *, as_json: bool) -> None:

@@ -248,19 +248,23 @@ def _groups_with(metadata: Any, wanted: Collection[TextKey]) -> list[int] | None
     if len(wanted) > _FEW:
         return None
     names = [metadata.schema.column(at).path for at in range(metadata.num_columns)]
-    columns = [names.index(name) for name in ("task", "subject", "index")]
+    columns = [names.index(name) for name in ("index", "task", "subject")]
     found = []
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         told = [group.column(at).statistics for at in columns]
         if not all(each is not None and each.has_min_max for each in told):
             return None
-        bounds = [(each.min, each.max) for each in told]  # each look at one is slow
-        if any(
-            all(low <= cell <= high for (low, high), cell in zip(bounds, key, strict=True)) for key in wanted
-        ):
+        (low, high), *bounds = ((each.min, each.max) for each in told)  # each look at one is slow
+        near = [key for key in wanted if low <= key[2] <= high]
+        if any(_within(bounds, key) for key in near):
             found.append(number)
     return found
+
+
+def _within(bounds: Sequence[tuple[str, str]], key: TextKey) -> bool:
+    """Whether task and subject of an item are between the lowest and the highest of a row group."""
+    return all(low <= cell <= high for (low, high), cell in zip(bounds, key[:2], strict=True))
 
 
 def load_run(folder: str | Path) -> Run:

@@ -90,6 +90,7 @@ class Called(NamedTuple):
     status: int | None
     """None where no reply came."""
     body: bytes
+    """Secrets removed."""
     detail: str = ""
     """One line of what went wrong, secrets removed; empty at a 200."""
 
@@ -178,7 +179,7 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:
             return Called(None, b"", self._cleaner.line(translated(error, self._wire)[1]))
         said = "" if status == 200 else self._said(status, headers, content[:LARGEST_ERROR])
-        return Called(status, content, said)
+        return Called(status, self._cleaner.text(content).encode(), said)
 
     def refusal(self, attempt: Attempt) -> str:
         """The line that ends an endpoint: what happened, where, and what to do."""

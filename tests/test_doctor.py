@@ -18,7 +18,7 @@ from rich.console import Console
 from harness import reference
 from harness.cli import main
 from harness.doctor.examining import examine
-from harness.doctor.findings import Finding, any_wrong, told
+from harness.doctor.findings import Finding, any_wrong, fit, told
 from harness.doctor.judging import (
     Chain,
     Pace,
@@ -196,6 +196,16 @@ async def test_who_refuses_is_asked_no_more() -> None:
     assert verdicts.pop("credentials") == "wrong"
     assert verdicts.pop("reachable") == "ok"
     assert set(verdicts.values()) == {"not checked"}
+
+
+@pytest.mark.parametrize("faults", ["not_json", "cut", "reset_midway"])
+async def test_who_was_never_heard_is_not_fit(faults: str) -> None:
+    """An endpoint of which no answer could be read is not called fit, though no probe found it wrong."""
+    async with spec_of(Case(faults)) as spec:
+        found = await doctored(spec, attempts=2)
+    assert not fit(found), found
+    assert not fit([])
+    assert fit([Finding("log-probabilities", "ok", "7 replies have finite values")])
 
 
 async def test_a_fault_now_and_then_is_a_warning_at_most() -> None:

@@ -23,6 +23,7 @@ from pyarrow import parquet
 from rich.console import Console
 from tokenizers import Tokenizer
 
+from harness.cli import main
 from harness.errors import EndpointRefused
 from harness.prepare import prepare
 from harness.runner import evaluate
@@ -256,6 +257,49 @@ async def test_a_tokenize_route_that_repeats_the_token(
                 endpoint.url, environ={"FRIENDLI_TOKEN": token}, tokenizer=("endpoint",), probe=False
             )
     places = [*written(bench.folder), ("told", str(refused.value).encode())]
+    note("bytes searched for secrets", tried=searched(token, iter(places)), lost=0, unit="bytes")
+
+
+def managing(token: str, status: str, said: str) -> Callable[[Asked], Answer]:
+    """A dedicated endpoint whose management routes repeat what they were sent."""
+
+    def answer(asked: Asked) -> Answer:
+        assert asked.headers["authorization"] == f"Bearer {token}"
+        if "/beta/" in asked.line:
+            return http({"status": status, "phase": said, "errorCode": said, "name": said})
+        return _names(asked, said) if "forced_output_tokens" in asked.body else _error(said)
+
+    return answer
+
+
+@pytest.mark.parametrize("form", ["plain", "json all", "base64 later"])
+async def test_a_status_that_repeats_the_token(bench: Bench, form: str) -> None:
+    """A dedicated endpoint's status is told without the token in a run's files, its log, and on screens."""
+    token, said = 'A7_w=x&"/k9%Zq~+fl', io.StringIO()
+    async with RawEndpoint(managing(token, "FAILED", FORMS[form](token))) as endpoint:
+        spec = f"{endpoint.url.removesuffix('/v1')}/dedicated/v1#ep"
+        given = bench.settings(spec, probe=True, log_file=bench.folder / "run.log")
+        result = await evaluate(prepare(given, {"FRIENDLI_TOKEN": token}), Console(file=said, width=200))
+    assert "its status is FAILED (" in result.parts[0].refused
+    places = [*written(bench.folder), ("told", said.getvalue().encode()), ("result", repr(result).encode())]
+    note("bytes searched for secrets", tried=searched(token, iter(places)), lost=0, unit="bytes")
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "TERMINATED"])
+async def test_doctor_says_it_nowhere(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], status: str
+) -> None:
+    """What `doctor` finds of an endpoint that repeats the token is printed, and put into JSON, without it."""
+    token = 'A7_w=x&"/k9%Zq~+fl'
+    monkeypatch.setenv("FRIENDLI_TOKEN", token)
+    async with RawEndpoint(managing(token, status, token)) as endpoint:
+        command = ["doctor", f"{endpoint.url.removesuffix('/v1')}/dedicated/v1#ep", "--json"]
+        command += ["--tokenizer", lettered(bench), "--attempts", "1", "--patience", "0"]
+        await asyncio.to_thread(main, command)
+    told = capsys.readouterr()
+    assert f"{status} (***, ***)" in told.err
+    assert f"{status} (***, ***)" in told.out
+    places = [("stdout", told.out.encode()), ("stderr", told.err.encode())]
     note("bytes searched for secrets", tried=searched(token, iter(places)), lost=0, unit="bytes")
 
 

@@ -33,7 +33,7 @@ from harness.viewing.guarding import host_of
 from harness.viewing.itemtable import SHOWS, ItemTable, Query
 from harness.viewing.live import Tally
 from harness.viewing.local import listening
-from harness.viewing.opened import Library, row
+from harness.viewing.opened import Library, lines
 from harness.viewing.rows import rows_of
 from harness.viewing.settings import ViewSettings
 from harness.viewing.shelves import Shelf
@@ -508,8 +508,9 @@ def test_a_glimpse_is_part_of_the_whole(runs: Path, table: ItemTable, start: int
     assert seen is not None
     assert seen.items == ITEMS
     assert len(seen.table) == max(0, min(length, ITEMS - start))
-    for at in range(len(seen.table)):
-        assert row(seen.table, at, "") == {**row(table, start + at, ""), "at": at}
+    shown = range(len(seen.table))
+    wanted = lines(table, [start + at for at in shown], {})
+    assert lines(seen.table, shown, {}) == [{**each, "at": at} for at, each in enumerate(wanted)]
 
 
 def test_endpoints_that_were_asked_different_items(tmp_path: Path) -> None:
@@ -576,6 +577,7 @@ async def test_tokens_come_out_of_the_journal(bench: Bench) -> None:
     async with FakeEndpoint() as endpoint:
         await bench.run(f"it={endpoint.base_url}")
     key = key_of(bench.folder, "run")
+    before = sorted(os.listdir(bench.folder / "run/journal"))
     async with pages(bench.folder) as client:
         for at in (0, 5, 13, 23):
             item = await json_of(client, f"/item?with={key}&at={at}")
@@ -587,6 +589,7 @@ async def test_tokens_come_out_of_the_journal(bench: Bench) -> None:
                 "".join(document["tokens"][0]).strip() == document["choices"][0].strip()
                 or item["task"] == "mmlu"
             )
+    assert sorted(os.listdir(bench.folder / "run/journal")) == before
 
 
 # ------------------------------------------------------------------------------------ reports and comparisons

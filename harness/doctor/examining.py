@@ -27,6 +27,7 @@ from harness.pairs import Tokenizes
 from harness.planning import first_questions
 from harness.prepare import Prepared, asked_of
 from harness.probing import ready
+from harness.terminal import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -154,7 +155,7 @@ async def wake_first(prepared: Prepared, clients: Clients, console: Console, pat
 
 def sayer(console: Console, label: str) -> Callable[[str], object]:
     """Says lines of one endpoint."""
-    return lambda line: console.out(f"{label}: {line}", highlight=False)
+    return lambda line: say(console, f"{label}: {line}")
 
 
 def _teller(tell: Tell, label: str) -> Callable[[Finding], object]:

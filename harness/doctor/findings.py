@@ -10,6 +10,9 @@ Verdict = Literal["ok", "note", "warning", "wrong", "not checked"]
 """wrong: scores would be wrong, or there would be none; warning: they may be worse, or cost more; note: worth
 knowing; not checked: it could not be asked, which says nothing."""
 
+ESSENTIAL = "log-probabilities"
+"""The probe without which nothing is known of an endpoint, however little is wrong with it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -52,6 +55,13 @@ def not_checked(name: str, why: str) -> Finding:
 def any_wrong(findings: Iterable[Finding]) -> bool:
     """Whether scores of this endpoint would be wrong."""
     return any(each.verdict == "wrong" for each in findings)
+
+
+def fit(findings: Iterable[Finding]) -> bool:
+    """Whether an endpoint can be scored on: nothing is wrong, and log-probabilities were seen at all."""
+    found = list(findings)
+    seen = any(each.name == ESSENTIAL and each.verdict != "not checked" for each in found)
+    return seen and not any_wrong(found)
 
 
 def told(label: str, findings: Iterable[Finding]) -> list[str]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from harness.doctor.findings import Finding, any_wrong
+from harness.doctor.findings import Finding, fit
+from harness.inert import inert
+from harness.redacting import redacted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,18 +22,19 @@ WIDTH = max(map(len, STYLES))
 def print_finding(console: Console, label: str, finding: Finding) -> None:
     """One line; what an endpoint said is in it, and is neither markup nor cut."""
     verdict = Text(finding.verdict.ljust(WIDTH), STYLES[finding.verdict])
-    console.print(Text.assemble(verdict, f"  {label}: {finding.line()}"), soft_wrap=True, highlight=False)
+    line = inert(redacted(f"  {label}: {finding.line()}"))
+    console.print(Text.assemble(verdict, line), soft_wrap=True, highlight=False)
 
 
 def document(found: Mapping[str, Sequence[Finding]]) -> str:
     """All findings as JSON, one object each."""
     rows = [{"endpoint": label, **each.document()} for label, findings in found.items() for each in findings]
-    return json.dumps(rows, indent=2)
+    return redacted(json.dumps(rows, indent=2))
 
 
 def closing_line(found: Mapping[str, Sequence[Finding]]) -> str:
     """What it comes to."""
-    wrong = [label for label, findings in found.items() if any_wrong(findings)]
-    if wrong:
-        return f"{', '.join(wrong)}: do not score on this; what is wrong stands above."
+    unfit = [label for label, findings in found.items() if not fit(findings)]
+    if unfit:
+        return f"{', '.join(unfit)}: do not score on this; what is wrong or unknown stands above."
     return f"{', '.join(found)}: fit to be scored on."

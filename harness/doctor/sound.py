@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.doctor.asking import MOST_FORCED, Asking, values_of, why_not
-from harness.doctor.findings import Finding, not_checked
+from harness.doctor.findings import ESSENTIAL, Finding, not_checked
 from harness.doctor.judging import Chain, chain_holds, judged_chain, judged_flat
 from harness.doctor.probes import Probe
 from harness.doctor.waking import awake
@@ -208,7 +208,7 @@ PROBES = (
     Probe("credentials", has_access, always=True),
     Probe("forced ids", keeps_ids),
     Probe("count", keeps_count),
-    Probe("log-probabilities", gives_values),
+    Probe(ESSENTIAL, gives_values),
     Probe("not all equal", differs),
     Probe("chain rule", chains),
 )

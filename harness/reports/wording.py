@@ -60,7 +60,8 @@ def _at_hand(source: str, bos: Any) -> Tokenizer | None:
         return None
     path = Path(source).expanduser()
     try:
-        here = str(path) if path.exists() else _cached(source)
+        file = path / "tokenizer.json" if path.is_dir() else path
+        here = str(path) if file.is_file() else _cached(source)  # a pipe would never end
         return load_tokenizer(here, bos=bos) if here else None
     except (UsageError, OSError, ValueError):
         return None

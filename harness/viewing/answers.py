@@ -13,7 +13,7 @@ from harness.sources import Sources
 from harness.viewing import pages
 from harness.viewing.building import glimpse
 from harness.viewing.itemtable import ItemTable, Query, counts_of
-from harness.viewing.opened import Library, Searched, row
+from harness.viewing.opened import Library, Searched, lines
 
 
 def failed(request: web.Request, status: int, title: str, message: str) -> web.Response:
@@ -59,8 +59,8 @@ def glimpsed(sources: Sources, start: int, length: int) -> dict[str, Any] | None
     if seen is None:
         return None
     shown = range(len(seen.table))
-    questions = Library(sources, seen.table).questions(shown)
-    rows = [{**row(seen.table, at, questions.get(at, "")), "at": start + at} for at in shown]
+    told = lines(seen.table, shown, Library(sources, seen.table).questions(shown))
+    rows = [{**each, "at": start + at} for at, each in enumerate(told)]
     return {"items": seen.items, "matching": seen.items, "note": "", "rows": rows}
 
 
@@ -72,13 +72,12 @@ def page_of(
     asking = None if searched is None else searched.found
     found, matching = table.where(query, asking, most=start + length)
     shown = found[start:].tolist()
-    questions = library.questions(shown)
     partly = searched is not None and not searched.whole
     return {
         "items": len(table),
         "matching": matching,
         "note": "Not all questions were searched for the words: there are too many" if partly else "",
-        "rows": [row(table, at, questions.get(at, "")) for at in shown],
+        "rows": lines(table, shown, library.questions(shown)),
     }
 
 

@@ -25,7 +25,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -34,7 +34,7 @@ from harness.inert import inert
 from harness.reports import page as reported
 from harness.reports.gathered import accuracy_rows
 from harness.reports.settled import sections_of
-from harness.sources import resolve
+from harness.sources import Sources, resolve
 from harness.viewing import pages
 from harness.viewing.answers import Noting, as_json, facts_of, failed, glimpsed, html, page_of
 from harness.viewing.building import build
@@ -60,6 +60,7 @@ from harness.viewing.shelves import Shelf
 EVERY = 5.0
 """Seconds between two looks at a run in progress."""
 _MEGABYTE = 1_000_000
+_Made = TypeVar("_Made")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -112,16 +113,14 @@ class Viewer:
         baseline = baseline if baseline in chosen else chosen[0]
         which = await asyncio.to_thread(picked, there, chosen, baseline)
         bounded(which, "compare")
-        async with self.busy:
-            compared = await self.compared.get(which.key, lambda: compared_of(which.sources))
+        compared = await self._slowly(self.compared, which, compared_of)
         return html(pages.compare_page(ends, compared, which.query, baseline))
 
     async def report(self, request: web.Request) -> web.Response:
         """The report of some runs, as `report` writes it."""
         which = await self._picked(request)
         bounded(which, "report")
-        async with self.busy:
-            text = await self.reports.get(which.key, lambda: report_of(which.sources))
+        text = await self._slowly(self.reports, which, report_of)
         response = html(text)
         response.headers["Content-Security-Policy"] = (
             reported.policy(reported.scripts()) + "; frame-ancestors 'none'"
@@ -250,6 +249,13 @@ class Viewer:
         there = await asyncio.to_thread(self.folders.found)
         given, baseline = request.query.getall("with", []), request.query.get("baseline", "")
         return await asyncio.to_thread(picked, there, given, baseline)
+
+    async def _slowly(self, shelf: Shelf[_Made], which: Picked, make: Callable[[Sources], _Made]) -> _Made:
+        """What takes long to make: one after another, unless it is there already."""
+        if shelf.has(which.key):
+            return await shelf.get(which.key, lambda: make(which.sources))
+        async with self.busy:
+            return await shelf.get(which.key, lambda: make(which.sources))
 
     async def _library(self, which: Picked) -> Library:
         return await self.libraries.get(which.key, lambda: Library(which.sources, build(which.sources)))

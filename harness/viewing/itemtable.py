@@ -123,6 +123,10 @@ class ItemTable:
             int(self.index[at]),
         )
 
+    def golds(self, positions: Sequence[int]) -> list[list[int]]:
+        """The right choices of some items."""
+        return [list(each) for each in self.gold.take(np.array(positions, np.int64)).lists()]
+
     def where(
         self, query: Query, asking: Mask | None = None, *, most: int | None = None
     ) -> tuple[NDArray[np.int64], int]:

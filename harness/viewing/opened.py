@@ -81,14 +81,13 @@ class Library:
             StoreError: a table or a journal cannot be read.
         """
         table, place = self.table, self.table.place(at)
-        gold = table.gold.take(np.array([at])).values.tolist()
         return {
             "task": inert(place.task),
             "subject": inert(place.subject),
             "shots": place.shots,
             "index": place.index,
             "id": _own_id(table, at),
-            "gold": gold,
+            "gold": table.golds([at])[0],
             "choices": int(table.choices[at]),
             "endpoints": [self._end(number, at) for number in range(len(table.ends))],
             "documents": [plain(each) for each in self._documents(place, at)],
@@ -155,19 +154,21 @@ def tokenizer_of(run: Run | None, label: str) -> str:
     )
 
 
-def row(table: ItemTable, at: int, question: str) -> dict[str, Any]:
-    """A line of the table of items."""
-    place = table.place(at)
-    return {
-        "at": at,
-        "task": inert(place.task),
-        "subject": inert(place.subject),
-        "index": place.index,
-        "id": _own_id(table, at),
-        "gold": table.gold.take(np.array([at])).values.tolist(),
-        "question": inert(question),
-        "endpoints": [cell(table, number, at) for number in range(len(table.ends))],
-    }
+def lines(table: ItemTable, positions: Sequence[int], questions: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Lines of the table of items; what they ask by position, as far as it is known."""
+    return [
+        {
+            "at": at,
+            "task": inert((place := table.place(at)).task),
+            "subject": inert(place.subject),
+            "index": place.index,
+            "id": _own_id(table, at),
+            "gold": gold,
+            "question": inert(questions.get(at, "")),
+            "endpoints": [cell(table, number, at) for number in range(len(table.ends))],
+        }
+        for at, gold in zip(positions, table.golds(positions), strict=True)
+    ]
 
 
 class _Positions:

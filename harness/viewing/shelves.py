@@ -32,11 +32,13 @@ class Shelf(Generic[_Kept]):
     async def get(self, key: Hashable, make: Callable[[], _Kept]) -> _Kept:
         """What is kept under a key; made in a thread where it is not."""
         async with self._made.setdefault(key, asyncio.Lock()):
-            if key not in self._kept:
-                self._kept[key] = await asyncio.to_thread(make)
+            try:
+                if key not in self._kept:
+                    self._kept[key] = await asyncio.to_thread(make)
+            finally:
+                self._made.pop(key, None)
             self._kept.move_to_end(key)
             found = self._kept[key]
-        self._made.pop(key, None)
         while len(self._kept) > 1 and sum(map(self.size, self._kept.values())) > self.room:
             self._kept.popitem(last=False)
         return found

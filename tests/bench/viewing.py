@@ -2,10 +2,10 @@
 
     python -m tests.bench.viewing [--items 1000000]
 
-Half of the items are like HellaSwag's, half like MMLU's with 57 subjects. The tables are written as the program
-writes them, a row group at a time; there is no journal, so an item that is opened has no tokens. `view` runs as
-a process of its own. Every answer but the first of `/facts` (which reads all items once) and searches of texts
-has a bar.
+Half of the items are like HellaSwag's, half like MMLU's with 57 subjects. The tables are laid out as the
+program lays them out; there is no journal, so an item that is opened has no tokens. `view` runs as a process
+of its own, and is left alone for some seconds first, as by who opens a browser. Every answer has a bar, but
+the first of `/facts`, which reads all items once, and searches of texts.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ LABELS = ("base", "tuned")
 GROUP = 4096
 SECONDS = 0.5
 """In which a page of items is there."""
+ALONE = 5.0
+"""Seconds until the first page is asked for."""
 ASKED = {
     "all, from the middle": "&start=500000",
     "wrong": "&show=wrong",
@@ -144,6 +146,7 @@ async def timed(session: ClientSession, address: str, rounds: int = 3) -> float:
 async def measure(address: str, key: str) -> float:
     """Ask for pages and print what they took; the longest of those that have a bar, seconds."""
     items = f"{address}items?with={key}"
+    await asyncio.sleep(ALONE)
     async with ClientSession(timeout=ClientTimeout(600)) as session:
         bars = {"the first page": await timed(session, items, 1)}
         whole = await timed(session, f"{address}facts?with={key}", 1)
