@@ -18,6 +18,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHARED ?= ../shared
+# As many files of tests at once as there are cores.
+AT_ONCE := --numprocesses auto --dist loadfile
 
 .PHONY: eval test ledger check real browser chromium local bench bench-compare bench-view soak school lock install clean
 
@@ -26,10 +28,10 @@ eval: install
 		--endpoint embedded --endpoint embedded:geography --endpoint embedded:science
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(AT_ONCE)
 
 ledger: install
-	$(BIN)/python -m pytest --ledger
+	$(BIN)/python -m pytest $(AT_ONCE) --ledger
 
 check: install
 	$(BIN)/ruff format --check .

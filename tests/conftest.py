@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,9 @@ from tests import ledger
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Before anything of the hub is imported: its libraries look at this once, and try for long to reach it.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROWS = "ledger"
+"""Under this a process of several hands its rows over."""
 
 SHARED = Path(os.environ.get("FORCED_CHOICE_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -43,11 +48,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """A session that lost something fails; only one that passed is written down."""
-    if any(row.lost for row in ledger.noted().values()):
+    """A session that lost something fails; only one that passed is written down.
+
+    Of several processes each hands its rows to the one that gave out the tests, and that one judges.
+    """
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output[ROWS] = {name: astuple(row) for name, row in ledger.noted().items()}
+    elif any(row.lost for row in ledger.noted().values()):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     elif exitstatus == pytest.ExitCode.OK and session.config.getoption("--ledger"):
         ledger.write()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A process has run its tests: take its rows over (a hook of pytest-xdist)."""
+    for name, (tried, lost, unit) in getattr(node, "workeroutput", {}).get(ROWS, {}).items():
+        ledger.note(name, tried=tried, lost=lost, unit=unit)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -65,11 +65,13 @@ def test_our_own_server_needs_no_finding_out() -> None:
 
 
 def test_changes_are_logged_with_their_reason(caplog: pytest.LogCaptureFixture) -> None:
-    """Each new level is one line that names the endpoint, for whoever listens."""
+    """Each new level is an event that names the endpoint, for whoever listens."""
     _, _, (gate,) = paces("base=http://127.0.0.1/v1#m")
     while gate.try_enter():
         pass
-    with caplog.at_level(logging.INFO, "harness.accounts"):
+    with caplog.at_level(logging.INFO, "harness.events"):
         gate.refused(gate.epoch)
         gate.answered(gate.epoch, 0.1)
-    assert caplog.messages == ["base: 3 requests at once from now on: 1 of 4 were refused with 429"]
+    (record,) = caplog.records
+    told = {"at_once": 3, "reason": "1 of 4 were refused with 429"}
+    assert (record.getMessage(), vars(record)["endpoint"], vars(record)["fields"]) == ("pace", "base", told)
