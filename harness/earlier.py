@@ -8,7 +8,7 @@ sent besides that was killed, or ended before its folder was opened, nor how lon
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from harness.caps import Price, Spending, Volume
+from harness.doctor.findings import Finding, Verdict
 from harness.prices import Prices
 from harness.replies import JournalStats, StoredReplies, begun
 from harness.runs import Whose
@@ -27,10 +28,22 @@ class _Timings(msgspec.Struct, frozen=True):
     sending_s: float = 0.0
 
 
+class _Probed(msgspec.Struct, frozen=True):
+    identity: str
+    replicate: str
+    probe: str
+    verdict: Verdict
+    measured: str
+    value: float | None = None
+    consequence: str = ""
+    advice: str = ""
+
+
 class _Manifest(msgspec.Struct, frozen=True):
     """What of `run.json` is read here; an earlier version may have written none of it."""
 
     beside_journal: dict[str, Volume] = {}
+    probes_amiss: list[_Probed] = []
     timings: _Timings = _Timings()
 
 
@@ -42,6 +55,8 @@ class Earlier:
     """By endpoint, whether this session asks it or not."""
     beside: Mapping[str, Volume] = field(default_factory=dict)
     """What no journal knows, by label."""
+    probed: Mapping[Whose, Sequence[Finding]] = field(default_factory=dict)
+    """What brief probes found amiss, by endpoint, whether this session asks it or not."""
     seconds: float = 0.0
     """That all sessions together took for sending."""
 
@@ -75,7 +90,10 @@ def earlier(folder: Path) -> Earlier:
     said = _manifest(folder / "run.json")
     with journals_in(folder) as found:
         sent = {of_whom: sent_of(journal.stats()) for of_whom, journal in found.items()}
-    return Earlier(sent, said.beside_journal, said.timings.earlier_s + said.timings.sending_s)
+    probed: dict[Whose, list[Finding]] = {}
+    for each in said.probes_amiss:
+        probed.setdefault((each.identity, each.replicate), []).append(_finding(each))
+    return Earlier(sent, said.beside_journal, probed, said.timings.earlier_s + said.timings.sending_s)
 
 
 @contextmanager
@@ -92,6 +110,10 @@ def journals_in(folder: Path) -> Iterator[dict[Whose, StoredReplies]]:
 def sent_of(stats: JournalStats) -> Volume:
     """What the requests of a journal took to send, retries included."""
     return Volume(stats.attempts, stats.context_tokens, stats.forced_tokens)
+
+
+def _finding(said: _Probed) -> Finding:
+    return Finding(said.probe, said.verdict, said.measured, said.consequence, said.advice, said.value)
 
 
 def _manifest(file: Path) -> _Manifest:

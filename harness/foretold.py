@@ -97,7 +97,8 @@ def _about_choices(parts: Sequence[Part]) -> Iterator[str]:
     for (top, choices), labels in said.items():
         yield (
             f"{', '.join(labels)}: taken to name all choices of an item among the {top} likeliest tokens,"
-            f" where each is one token; with --no-shortcut {choices:,} requests."
+            f" where each is one token; with --no-shortcut {choices:,} requests for the"
+            " items."
         )
 
 
@@ -109,8 +110,8 @@ def _about_looks(parts: Sequence[Part]) -> Iterator[str]:
     for count, labels in said.items():
         if count:
             yield (
-                f"{', '.join(labels)}: {count:,} of these requests are asked beside the items, to watch the"
-                " endpoint (--no-probe and --repeat-sample say how many)."
+                f"{', '.join(labels)}: {count:,} of these requests are asked beside the items, to probe and"
+                " watch the endpoint (--no-probe and --repeat-sample say how many)."
             )
 
 

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness import __version__
 from harness.background import to_its_end
+from harness.doctor.findings import Finding as Probed
 from harness.errors import HarnessError, StoreError
 from harness.events import Field, event
 from harness.logfile import logging_to
-from harness.manifest import EndpointRun, counts_of
+from harness.manifest import EndpointRun, counts_of, probes_amiss
 from harness.prepare import Prepared
-from harness.runs import SIGN_SECONDS, RunFolder
+from harness.runs import SIGN_SECONDS, RunFolder, Whose
 from harness.terminal import say
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ class Signs:
     """What its `run.json` said when it began."""
     parts: Sequence[EndpointRun]
     """What they tell of."""
+    probed: Mapping[Whose, Sequence[Probed]] = field(default_factory=dict)
+    """What brief probes of earlier sessions found amiss."""
     begun: float = field(default_factory=time.monotonic)
 
     @asynccontextmanager
@@ -131,6 +134,7 @@ class Signs:
         return {
             **self.first,
             "counts": {part.endpoint.label: counts_of(part) for part in self.parts},
+            "probes_amiss": probes_amiss(self.parts, self.probed),
             "timings": {**self.first["timings"], "sending_s": seconds},
         }
 

@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError, foreign
+from harness.errors import UsageError
 from harness.events import LOGGER
 from harness.failures import one_line
-from harness.redacting import redacted
+from harness.redacting import in_a_line, redacted
 
 MOST_WAITING = 10_000
 """Lines that wait to be written; more are counted and dropped. Some mebibytes."""
@@ -29,6 +29,8 @@ LONGEST_END = 5.0
 """Seconds that the end of a run waits for the last lines: a disk may hang for ever."""
 LONGEST_TEXT = 2000
 """Characters of a text."""
+BEGINS = b'{"time":'
+"""What every line begins with, and so every log file."""
 OTHERS = "log"
 """What a record of a library is called."""
 
@@ -45,7 +47,7 @@ class LogFile(logging.Handler):
             warn: told once, if nothing can be written any more; from the writing thread.
 
         Raises:
-            UsageError: it cannot be opened.
+            UsageError: it cannot be opened, or holds something else: that may be worth more than a log.
         """
         super().__init__()
         self._file = file
@@ -172,8 +174,8 @@ def line_of(record: logging.LogRecord, always: Mapping[str, Any]) -> bytes:
 def _error(record: logging.LogRecord) -> str:
     """What went wrong by a library's record, in one line; empty where nothing did."""
     if record.exc_info and record.exc_info[1] is not None:
-        return foreign(record.exc_info[1])
-    return (record.exc_text or "").rpartition("\n")[2]  # as our own records have it
+        return in_a_line(record.exc_info[1])
+    return str(getattr(record, "error", ""))  # as `redacting` makes records
 
 
 def _plain(value: Any) -> Any:
@@ -193,12 +195,20 @@ def _plain(value: Any) -> Any:
 
 
 def _opened(file: Path) -> int:
-    """A descriptor that adds to the file; a line that was cut short by a kill is ended first."""
+    """A descriptor that adds to the file; a line that was cut short by a kill is ended first.
+
+    Raises:
+        OSError: it cannot be opened, or is no log file.
+    """
     # A pipe without a reader would block here, and is an error with O_NONBLOCK.
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     os.set_blocking(descriptor, True)
     if os.fstat(descriptor).st_size:
         with file.open("rb") as written:
+            lines = written.read(64).split(b"\n")
+            if not all(BEGINS.startswith(line[: len(BEGINS)]) for line in lines):
+                os.close(descriptor)
+                raise OSError(None, "it holds something else than a log")
             written.seek(-1, os.SEEK_END)
             if written.read(1) != b"\n":
                 _write(descriptor, b"\n")

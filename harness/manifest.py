@@ -16,6 +16,7 @@ from harness import __version__
 from harness.caps import Caps, Meter, Price, Spending, Volume
 from harness.choosing.catalogue import task_hash
 from harness.doctor.findings import Finding as Probed
+from harness.doctor.findings import amiss
 from harness.earlier import Earlier, sent_of
 from harness.endpoints import Endpoint
 from harness.forecast import Forecast
@@ -25,6 +26,7 @@ from harness.learning import Lesson
 from harness.prepare import Prepared
 from harness.progress import Progress
 from harness.replies import JournalStats
+from harness.runs import Whose, whose
 from harness.suite import PreparedTask
 from harness.watching.findings import documented
 from harness.watching.judging import Finding, wrong
@@ -80,6 +82,8 @@ class EndpointRun:
     """Whether choices are read off alternatives."""
     probed: list[Probed] = field(default_factory=list)
     """What the brief probe found."""
+    probed_earlier: Sequence[Probed] = ()
+    """What those of earlier sessions found amiss."""
     meter: Meter = field(default_factory=lambda: Spending(Caps()).meter(Price()))
     """Counts what is sent."""
     forecast: Forecast = field(default_factory=Forecast)
@@ -137,6 +141,7 @@ def manifest(
         "endpoints": [_endpoint(prepared, endpoint) for endpoint in prepared.endpoints],
         "counts": {part.endpoint.label: counts_of(part) for part in parts},
         "beside_journal": {label: asdict(volume) for label, volume in _beside(parts, earlier).items()},
+        "probes_amiss": probes_amiss(parts, earlier.probed),
         "checks": {part.endpoint.label: documented(part.findings) for part in parts},
         "sequence": sequence,
         "remarks": list(remarks),
@@ -190,6 +195,18 @@ def _beside(parts: Sequence[EndpointRun], earlier: Earlier) -> dict[str, Volume]
             label = part.endpoint.label
             beside[label] = beside.get(label, Volume()) + lost
     return beside
+
+
+def probes_amiss(
+    parts: Sequence[EndpointRun], earlier: Mapping[Whose, Sequence[Probed]]
+) -> list[dict[str, Any]]:
+    """What brief probes found amiss in all sessions, of whatever endpoint: its replies are in the folder."""
+    found = {**earlier, **{whose(p.endpoint.identity): amiss(p.probed_earlier, p.probed) for p in parts}}
+    return [
+        {"identity": identity, "replicate": replicate, **each.document()}
+        for (identity, replicate), findings in found.items()
+        for each in findings
+    ]
 
 
 def counts_of(part: EndpointRun) -> dict[str, Any]:

@@ -26,7 +26,12 @@ from harness.reckoning import Counted, Figures, figures, in_all
 from harness.replies import StoredReplies
 from harness.runs import earlier_manifest, whose
 from harness.shortcut import TOPS, is_single, merged
-from harness.watching.foreseen import requests_of_looks, requests_of_sample, still_to_repeat
+from harness.watching.foreseen import (
+    requests_of_looks,
+    requests_of_probe,
+    requests_of_sample,
+    still_to_repeat,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +47,7 @@ class Part:
     top: int
     """Alternatives that it is taken to name."""
     beside: int
-    """Requests, of those of the whole, that are asked beside the items: looks, and what is repeated."""
+    """Requests, of those of the whole, that are asked beside the items: probe, looks, what is repeated."""
     whole: Figures
     """The run from its begin."""
     left: Figures
@@ -209,15 +214,15 @@ class _Beside:
 def _beside(
     prepared: Prepared, endpoint: Endpoint, top: int, journal: StoredReplies | None, tally: _Tally
 ) -> _Beside:
-    """Count it; looks are anew in each session that sends anything."""
+    """Count it; probe and looks are made anew in each session that sends anything."""
     found = _Beside()
     for requests in requests_of_sample(prepared, endpoint, top):
         found.whole.add(merged(requests))
         found.left.add(still_to_repeat(requests, endpoint, journal))
-    looks = requests_of_looks(prepared, endpoint)
-    found.whole.add(looks)
+    watched = [*requests_of_probe(prepared, endpoint), *requests_of_looks(prepared, endpoint)]
+    found.whole.add(watched)
     if tally.left_of(endpoint.label).volume.requests or found.left.forecast.volume.requests:
-        found.left.add(looks)
+        found.left.add(watched)
     return found
 
 

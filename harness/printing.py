@@ -138,9 +138,7 @@ def print_report(sources: Sequence[str], settings: ReportSettings) -> None:
     if not sources:
         raise UsageError("report: give a run's folder, as the run named it at its end: results/...")
     try:
-        found = write_report(
-            sources, out=settings.out, baseline=settings.baseline, margin=settings.margin
-        )
+        found = write_report(sources, out=settings.out, baseline=settings.baseline, margin=settings.margin)
     except StoreError as error:
         raise UsageError(f"{error}{_way_out(error, settings)}") from error
     console = Console(stderr=True)

@@ -38,6 +38,11 @@ def redacted(text: str) -> str:
     return redact(text, list(_known.values()))
 
 
+def in_a_line(error: BaseException) -> str:
+    """An exception's kind and what it says, in one line without any secret that is known."""
+    return " ".join(redacted("".join(traceback.format_exception_only(error))).split())
+
+
 def install(environ: Mapping[str, str] = os.environ) -> None:
     """Keep secrets out of all records and tracebacks of this process from now on; once is enough."""
     keep_environment(environ)
@@ -61,8 +66,9 @@ def _record(*given: Any, **named: Any) -> logging.LogRecord:
     except Exception as error:  # arguments that do not fit: logging would print them
         said = f"{record.msg!s} (arguments do not fit: {error})"
     record.msg, record.args = redacted(said), None
-    if record.exc_info and record.exc_info[0] is not None:
+    if record.exc_info and record.exc_info[1] is not None:
         record.exc_text = redacted("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"))
+        record.error = in_a_line(record.exc_info[1])
     record.exc_info = None
     if record.stack_info:
         record.stack_info = redacted(record.stack_info)

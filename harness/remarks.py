@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness import reference
 from harness.dialects import dialect
 from harness.doctor.findings import told as told_probed
+from harness.doctor.findings import told_earlier
 from harness.endpoints import Endpoint
 from harness.layout import SHORTCUT
 from harness.manifest import EndpointRun
@@ -40,7 +41,8 @@ def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) ->
                 f" {prepared.settings.max_length}"
             )
         remarks += [*_told_shortcut(part), *_told_counted(part)]
-        remarks += [*told_probed(label, part.probed), *told_findings(label, part.findings)]
+        remarks += [*told_probed(label, part.probed), *told_earlier(label, part.probed_earlier, part.probed)]
+        remarks += told_findings(label, part.findings)
         if part.refused:
             remarks.append(f"{label}: stopped, {part.refused}")
     if any(endpoint.embedded for endpoint in prepared.endpoints):

@@ -39,7 +39,7 @@ from harness.prepare import Prepared
 from harness.probing import ready, told_of
 from harness.progress import shown
 from harness.remarks import remarks_of, told_greedy, told_ties
-from harness.runs import RunFolder
+from harness.runs import RunFolder, whose
 from harness.tables import write_results
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ async def _evaluated(prepared: Prepared, console: Console, stop: asyncio.Event, 
                 for part in parts:
                     part.refused = found.refused.get(part.endpoint.label, "")
                     part.meter = clients.meters[part.endpoint.label]
-                signs = Signs(folder, first, parts)
+                    part.probed_earlier = before.probed.get(whose(part.endpoint.identity), ())
+                signs = Signs(folder, first, parts, before.probed)
                 referee = await referee_of(prepared, parts)
                 async with shown([part.progress for part in parts], console), signs.given():
                     asking = clients, briefs, referee

@@ -126,8 +126,8 @@ the alternatives that the reply names, if these are shown to be the same; --no-s
     """Score N items, drawn over all tasks, a second time: how often predictions change and how much sums \
 differ is the endpoint's noise, which compare takes into its intervals."""
     probe: Annotated[bool, Parameter(group=CHECKS)] = True
-    """Ask a few items beside the run, to see that the endpoint scores rightly, that an adapter is applied, and \
-that the model stays the same; --no-probe asks nothing but the items."""
+    """Ask a few items beside the run, to see that the endpoint scores rightly, that an adapter is applied, \
+and that the model stays the same; --no-probe asks nothing but the items."""
     concurrency: Annotated[
         Concurrency,
         Parameter(group=PACE, metavar="auto|N", show_choices=False, converter=_auto_or_number),
@@ -185,7 +185,9 @@ outages, a heartbeat a minute."""
         if self.max_length is not None and self.max_length < 2:
             raise UsageError(f"--max-length {self.max_length}: must be at least 2 tokens")
         if self.repeat_sample is not None and self.repeat_sample < 1:
-            raise UsageError(f"--repeat-sample {self.repeat_sample}: must be at least 1; leave it out for none")
+            raise UsageError(
+                f"--repeat-sample {self.repeat_sample}: must be at least 1; leave it out for none"
+            )
         if self.concurrency != "auto" and self.concurrency < 1:
             raise UsageError(f"--concurrency {self.concurrency}: must be auto, or at least 1")
         if self.attempts < 1:

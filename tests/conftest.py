@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import ledger
 
@@ -18,6 +19,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 ROWS = "ledger"
 """Under this a process of several hands its rows over."""
+
+# On a busy machine an example may take any time: that it took long shows nothing.
+settings.register_profile(
+    "busy", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy")
 
 SHARED = Path(os.environ.get("FORCED_CHOICE_SHARED", Path(__file__).parents[2] / "shared"))
 

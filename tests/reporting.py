@@ -80,7 +80,7 @@ def made_run(
         changes: other keys of `run.json`.
     """
     folder.mkdir(parents=True)
-    tasks = [TaskTable("plain", 0, ("acc",)), TaskTable("sorted", 2, ("acc_norm", "acc"))]
+    tasks = [TaskTable("plain", 0, ("acc", "ece", "margin")), TaskTable("sorted", 2, ("acc_norm", "acc"))]
     scores = {label: scores_of(items, at, subjects=subjects) for at, label in enumerate(labels)}
     write_results(folder, scores, tasks)
     if texts:

@@ -29,6 +29,7 @@ from harness.doctor.judging import (
     judged_same,
 )
 from harness.doctor.judging_wire import (
+    Counts,
     Tokenized,
     judged_prompt,
     judged_sampling,
@@ -90,7 +91,7 @@ FAULTS: Mapping[str, Sequence[Case]] = {
     "log-probabilities": [Case("null"), Case("nan"), Case("positive"), Case("zero")],
     "not all equal": [Case("flat")],
     "chain rule": [Case("chain=2")],
-    "prompt and tokens": [Case("bos=7", verdict="warning"), Case("tokenizer", verdict="warning")],
+    "prompt and tokens": [Case("bos=7", says="ids were sent"), Case("tokenizer", verdict="warning")],
     "tokenizer": [Case("tokenizer")],
     "sampling fields": [Case("moved_by_sampling", verdict="note")],
     "logprobs": [Case("top=3", verdict="warning", says="3"), Case("top=11", verdict="note", says="11")],
@@ -185,6 +186,8 @@ async def test_a_healthy_endpoint_passes_whole() -> None:
         async with spec_of(Case(path=path)) as spec:
             found = await doctored(spec)
         assert {each.name: each.verdict for each in found} == {each.name: "ok" for each in PROBES}
+        limit = next(each.measured for each in found if each.name == "context limit")
+        assert limit.startswith("1,024 tokens fit; more is refused"), "what it states is tried, and one more"
 
 
 async def test_who_refuses_is_asked_no_more() -> None:
@@ -206,6 +209,41 @@ async def test_who_was_never_heard_is_not_fit(faults: str) -> None:
     assert not fit(found), found
     assert not fit([])
     assert fit([Finding("log-probabilities", "ok", "7 replies have finite values")])
+
+
+async def test_who_refuses_in_the_middle_is_not_fit() -> None:
+    """What was well so far does not make an endpoint fit that refuses or goes down while it is examined."""
+    for faults in ("403=0.15,seed=1", "blackout=3600@0.05"):
+        async with spec_of(Case(faults)) as spec:
+            found = await doctored(spec)
+        assert found[1].verdict == "ok", "it answered at first"
+        assert [each.verdict for each in found].count("wrong") == 1, found
+
+
+@pytest.mark.parametrize("faults", ["other_ids", "nan"])
+async def test_what_is_never_believed_has_no_limits(faults: str) -> None:
+    """Replies that are not believed are no refusals: nothing is advised from them."""
+    async with spec_of(Case(faults)) as spec:
+        found = await doctored(spec, probes=["logprobs", "context limit"])
+    assert {each.verdict for each in found} == {"not checked"}
+
+
+async def test_chance_sets_no_limits() -> None:
+    """A reply that fails now and then is asked for again before anything is said to be the largest."""
+    async with spec_of(Case("nan=0.15,seed=4")) as spec:
+        found = await doctored(spec, probes=["logprobs", "context limit"], attempts=1)
+    assert {each.verdict for each in found} == {"ok"}
+    assert "1,024 tokens fit" in found[1].measured
+
+
+async def test_company_and_noise_are_called_by_their_names() -> None:
+    """What company does is not laid on the chain rule, nor what noise does on sampling fields."""
+    async with spec_of(Case("crowded=3")) as spec:
+        found = await doctored(spec, probes=["chain rule", "in company"])
+    assert [each.verdict for each in found] == ["ok", "wrong"]
+    async with spec_of(Case("order=5")) as spec:
+        found = await doctored(spec, probes=["sampling fields"])
+    assert found[0].verdict == "not checked"
 
 
 async def test_a_fault_now_and_then_is_a_warning_at_most() -> None:
@@ -284,9 +322,11 @@ def test_one_flat_reply_of_many_is_a_warning() -> None:
 
 def test_an_endpoint_with_sampling_of_its_own_is_wrong() -> None:
     """Where fields that change nothing change values, the endpoint's own settings are in all of them."""
-    assert judged_sampling("s", [-1.0], [-2.0], {}).verdict == "wrong"
-    assert judged_sampling("s", [-1.0], None, {}).verdict == "not checked"
-    assert judged_sampling("s", [-1.0], [-1.0], {"top_p 0.3": [-1.0]}).verdict == "ok"
+    same = ([-1.0], [-1.0])
+    assert judged_sampling("s", same, [-2.0], {}).verdict == "wrong"
+    assert judged_sampling("s", same, None, {}).verdict == "not checked"
+    assert judged_sampling("s", same, [-1.0], {"top_p 0.3": [-1.0]}).verdict == "ok"
+    assert judged_sampling("s", ([-1.0], [-2.0]), [-2.0], {}).verdict == "not checked", "it is noisy"
 
 
 def test_tokenizers_differ_in_front_or_behind() -> None:
@@ -297,7 +337,17 @@ def test_tokenizers_differ_in_front_or_behind() -> None:
     assert judged_tokenizer("t", [*same, Tokenized("emoji", [8, 9], [1, 9, 8, 2])], [1]).verdict == "wrong"
     names = Tokenized("names", [8], [1, 9, 2], telling=False)
     assert judged_tokenizer("t", [*same, names], [1]).verdict == "note"
-    assert judged_prompt("p", [-1.0], [-1.0], (3, 3)).verdict == "ok"
+
+
+def test_a_context_is_what_was_sent() -> None:
+    """Other counts than ids that were sent are told, and are wrong where the values show it too."""
+
+    def judged(of_ids: int | None, text: float | None) -> Finding:
+        return judged_prompt("p", [-1.0], None if text is None else [text], Counts(3, of_ids, 3), "no text")
+
+    assert judged(3, -1.0).verdict == judged(None, -1.0).verdict == "ok"
+    assert judged(3, None).measured == "no text"
+    assert [judged(4, each).verdict for each in (-1.0, None, -2.0)] == ["warning", "warning", "wrong"]
 
 
 def test_what_an_endpoint_names_counts_not_what_it_takes() -> None:

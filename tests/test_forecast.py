@@ -306,6 +306,7 @@ def test_the_shortcut_is_assumed(tmp_path: Path) -> None:
     """Where choices are single tokens one request is counted for all of an item, and this is said; not with
     --no-shortcut, nor where an earlier session learnt that it cannot be."""
     asked: dict[str, Any] = {"endpoint": ("embedded",), "tasks": "sample_mmlu", "limit": 2, "out": tmp_path}
+    asked["probe"] = False
 
     def found(**changes: Any) -> Outlook:
         return foreseen(prepare(RunSettings(**asked, **changes), {}, send=False))
@@ -464,7 +465,7 @@ def test_plan_of_a_suite_file(bench: Bench, tmp_path: Path, capsys: pytest.Captu
     )
     found = []
     for flags in ([], ["--limit", "2"]):
-        assert main(["plan", str(file), "--json", *flags]) == 0
+        assert main(["plan", str(file), "--json", "--no-probe", *flags]) == 0
         found.append(json.loads(capsys.readouterr().out))
     assert found[1]["requests"] == 2 * found[0]["requests"] > 0
     assert found[0]["cost"] == pytest.approx(3 * found[0]["seconds"] / 3600, abs=1e-3)

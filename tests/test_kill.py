@@ -168,7 +168,14 @@ async def from_python(bench: Bench, url: str) -> asyncio.subprocess.Process:
     )
     given = map(str, (url, bench.tokenizer, bench.data, bench.folder / "run"))
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(sys.executable, "-c", program, *given, stderr=pipe, cwd=ROOT)
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, *given), stderr=pipe, cwd=ROOT, preexec_fn=_interruptible
+    )
+
+
+def _interruptible() -> None:
+    """What a shell starts in the background ignores interrupts, and so does all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def test_ctrl_c_from_python(bench: Bench) -> None:

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from harness import logfile
+from harness import logfile, redacting
 from harness.errors import UsageError
 from harness.events import LOGGER, event
 from harness.logfile import LONGEST_TEXT, LogFile, line_of, logging_to
@@ -221,10 +221,16 @@ def test_secrets_stay_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "horse" not in text
 
 
+@pytest.mark.parametrize("factory", [logging.LogRecord, redacting._record])
 def test_libraries_are_heard_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    factory: Any,
 ) -> None:
-    """A warning of a library is a line, and still goes to stderr; what it says in passing is neither."""
+    """A warning of a library is a line, and still goes to stderr; what it says in passing is neither;
+    so in the program, whose records are made without secrets, and where the package is called."""
+    monkeypatch.setattr(logging, "_logRecordFactory", factory)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     with written_to(tmp_path / "log"):
         event("cap", level=logging.ERROR, reason="the run's own events are for the file alone")
@@ -242,7 +248,7 @@ def test_libraries_are_heard_too(
         "logger": "asyncio",
         "message": "a task was forgotten",
     }
-    assert "ValueError: broken in two" in broken["error"]
+    assert broken["error"] == "ValueError: broken in two"
     assert capsys.readouterr().err.startswith("a task was forgotten\nso\n")
 
 
@@ -279,6 +285,21 @@ def test_a_session_goes_on_in_the_file(tmp_path: Path) -> None:
     first, second, third = file.read_bytes().splitlines()
     assert [json.loads(line)["reason"] for line in (first, third)] == ["1", "2"]
     assert second == b'{"time": "20'
+
+
+@pytest.mark.parametrize(
+    "content", [b"SQLite format 3\0", b'{\n  "schema": 1', b'{"question": 1}\n', b"a,b\n"]
+)
+def test_no_other_file_is_written_into(tmp_path: Path, content: bytes) -> None:
+    """A file that is no log, such as a run's own, stays as it is; what a kill left of a first line is one."""
+    (tmp_path / "log").write_bytes(content)
+    with pytest.raises(UsageError, match="holds something else than a log; choose another file"):
+        LogFile(tmp_path / "log", "s", pytest.fail)
+    assert (tmp_path / "log").read_bytes() == content
+    (tmp_path / "cut").write_bytes(b'{"ti')
+    with written_to(tmp_path / "cut"):
+        event("cap", reason="1")
+    assert (tmp_path / "cut").read_bytes().startswith(b'{"ti\n{"time":')
 
 
 @pytest.mark.parametrize("kind", ["folder", "below a file", "pipe that nobody reads"])

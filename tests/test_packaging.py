@@ -36,7 +36,7 @@ def test_one_top_level_name(wheel: zipfile.ZipFile) -> None:
 
 
 def test_data_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
-    """The wheel holds rows, suites, templates, the reference model and its adapters, and what it was taught."""
+    """The wheel holds rows, suites, templates, the reference model with adapters, and what it was taught."""
     names = set(wheel.namelist())
     rows = {f"harness/{file.relative_to(ROOT)}" for file in (ROOT / "tasks/data").glob("*/*.jsonl")}
     model = {file.relative_to(ROOT) for file in (ROOT / "harness/reference").rglob("*") if file.is_file()}
@@ -47,7 +47,8 @@ def test_data_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     assert sum(file.name == "adapter_model.safetensors" for file in model) == 2
     suites = {f"harness/{file.relative_to(ROOT)}" for file in (ROOT / "tasks/suites").glob("*.toml")}
     assert len(suites) >= 3
-    pages = {file.relative_to(ROOT) for file in (ROOT / "harness/reports/templates").iterdir()}
+    templates = (ROOT / f"harness/{room}/templates" for room in ("reports", "viewing"))
+    pages = {file.relative_to(ROOT) for folder in templates for file in folder.iterdir()}
     assert {".html", ".css", ".js"} == {file.suffix for file in pages}
     assert rows | suites | set(map(str, model | knowledge | pages)) <= names
 

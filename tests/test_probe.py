@@ -289,3 +289,30 @@ async def test_a_management_route_that_refuses_says_nothing(bench: Bench) -> Non
         url = endpoint.base_url.removesuffix("/v1")
         result = await bench.run(f"it={url}/dedicated/v1#ep", probe=True)
     assert "not checked before the run: awake (404 from its management route" in of(result)
+
+
+async def test_what_was_amiss_is_told_as_long_as_its_replies_count(bench: Bench) -> None:
+    """A run that was probed on an endpoint with a fault says so in every later session, though the endpoint
+    has none any more or is not asked at all; what is still amiss is told once, and of that endpoint alone."""
+    more = 1
+
+    def miscounted(reply: Body) -> None:
+        reply["usage"]["prompt_tokens"] += more
+
+    async with FakeEndpoint(changed(miscounted)) as endpoint, FakeEndpoint() as other:
+
+        async def session(limit: int, **changes: Any) -> list[str]:
+            result = await bench.run(f"it={endpoint.base_url}", **{"probe": True, "limit": limit, **changes})
+            return [each.split(": ")[1] for each in result.remarks if "probed before" in each]
+
+        assert await session(1) == ["probed before the run"]
+        assert await session(2) == ["probed before the run"]
+        more = 0
+        assert await session(3) == ["probed before an earlier session"]
+        assert await session(3, probe=False) == ["probed before an earlier session"]
+        result = await bench.run(f"it={other.base_url}", probe=True, limit=3)
+        assert not [each for each in result.remarks if "probed before" in each]
+        assert await session(3) == ["probed before an earlier session"]
+    (found,) = bench.manifest()["probes_amiss"]
+    assert found["probe"] == "prompt and tokens"
+    assert found["identity"] == bench.manifest()["endpoints"][0]["identity"]

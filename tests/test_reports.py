@@ -209,25 +209,24 @@ def test_a_tokenizer_is_known_by_its_hash(run: Path) -> None:
     assert reference.FOLDER.is_dir()
 
 
-def test_calibration_is_that_of_the_metrics(asked: Path, tmp_path: Path) -> None:
-    """The curve's error is the metric `ece`, and margins are those of the metric `margin`."""
-    folder = made_run(tmp_path / "run", 400)
-    report = gathered(folder).report
-    items = pd.read_parquet(folder / "items.parquet")
-    assert {(each.endpoint, each.task) for each in report.calibration} == {
+def test_calibration_and_margins_are_those_of_the_metrics(run: Path, found: Gathered) -> None:
+    """The curve's error is the metric `ece`, its bins make it up, and margins are those of the metric
+    `margin`."""
+    scores, items = load_run(run).scores, load_run(run).items
+    assert {(each.endpoint, each.task) for each in found.report.calibration} == {
         (label, task) for label in LABELS for task in ("plain", "sorted")
     }
-    for each in report.calibration:
-        assert sum(one.n for one in each.bins) == each.n
+    for each in found.report.calibration:
         gap = sum(one.n * abs(one.accuracy - one.confidence) for one in each.bins) / each.n
         assert each.ece == pytest.approx(gap)
-    metrics = load_run(asked).scores
-    told = load_run(asked).items
-    for one in gathered(asked).report.margins:
-        rows = told[(told["endpoint"] == one.endpoint) & (told["task"] == one.task)]
-        assert sorted(one.values.tolist()) == pytest.approx(sorted(rows["value_margin"].dropna()))
-    assert not metrics.empty
-    assert len(items) == 800
+        told = scores[(scores["endpoint"] == each.endpoint) & (scores["task"] == each.task)]
+        for value in told[(told["metric"] == "ece") & (told["subject"] == "")]["value"]:
+            assert each.ece == pytest.approx(value, rel=1e-9)
+    assert (scores["metric"] == "ece").any()
+    for ahead in found.report.margins:
+        rows = items[(items["endpoint"] == ahead.endpoint) & (items["task"] == ahead.task)]
+        if ahead.task == "plain":
+            assert sorted(ahead.values.tolist()) == pytest.approx(sorted(rows["value_margin"].dropna()))
 
 
 def test_flips_are_those_of_compare(run: Path, found: Gathered, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.cleaning import Cleaner
 from harness.secrets import MASK, Secret, like_a_secret, redact
 from tests.test_planted import FORMS, searched
 from tests.test_planted import tokens as planted
@@ -105,6 +106,13 @@ def test_other_text_is_left_alone() -> None:
     """Nothing but secrets changes; an empty secret is none."""
     text = "flipped flp, help_me: 100 % of 5 tokens \\u00e9"
     assert redact(text, [Secret(""), Secret("absent")]) == text
+
+
+@pytest.mark.parametrize("apart", ["\n\n", "\0", " \x1b ", "\u200b\t"])
+def test_what_comes_together_in_a_line_goes_too(apart: str) -> None:
+    """A secret that has a space in it is found where a line is made of what stood apart."""
+    line = Cleaner([Secret("correct horse battery")]).line(f"no: correct{apart}horse{apart}battery!")
+    assert line == "no: ***!"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,19 @@ from harness import reference
 from harness.choosing.resolving import resolve
 from harness.cli import NEW_OBJECTS
 
-LIBRARIES = ("aiohttp", "altair", "datasets", "itables", "jinja2", "msgspec", "numpy", "pandas", "pyarrow", "scipy", "tokenizers")
+LIBRARIES = (
+    "aiohttp",
+    "altair",
+    "datasets",
+    "itables",
+    "jinja2",
+    "msgspec",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "tokenizers",
+)
 SLOW = {*LIBRARIES, "asyncio", "http.client", "tenacity", "urllib.request"}
 """Modules that take long to import, each some hundredths of a second at least."""
 
@@ -58,7 +70,10 @@ def said(program: str, *arguments: str) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["plan"], ["compare"], ["rescore"], ["report"], ["view"], ["tasks"], ["doctor"], ["serve"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["run"], ["plan"], ["compare"], ["rescore"], ["report"], ["view"], ["tasks"], ["doctor"], ["serve"]],
+)
 def test_help_waits_for_no_library(command: list[str]) -> None:
     """Help prints without anything that sends, reads data, counts or scores."""
     found = set(said(HELP, *command, "--help"))

@@ -56,6 +56,8 @@ LORA = "#ep1:lora"
 ITEMS = 80
 """Of HellaSwag, of which two are looked at: eight requests."""
 LOOK = 8
+PROBE = 6
+"""Requests of the brief probe: three that are scored, two of a text, one for its ids."""
 
 
 @pytest.fixture
@@ -198,6 +200,19 @@ async def test_a_base_that_cannot_be_asked_proves_nothing_and_stops_nothing(benc
     assert {each["verdict"] for each in found} == {"not checked"}
     assert "the base model cannot be asked" in found[0]["says"]
     assert "404" in found[0]["says"]
+
+
+async def test_an_adapter_that_one_server_of_two_applies_is_a_warning(bench: Bench, rows: None) -> None:
+    """Where some replies are the base's to the last digit, the distance of the others does not hide it."""
+    told = adapters()
+
+    def script(number: int, body: Body) -> Fault | None:
+        return told(number, body) if number % 2 else None
+
+    async with FakeEndpoint(script) as endpoint:
+        result = await run(bench, f"{endpoint.base_url}{LORA}")
+    assert {each["verdict"] for each in checks(bench, check="adapter")} == {"warning"}
+    assert sum("the adapter is not always applied" in remark for remark in result.remarks) == 2
 
 
 @pytest.mark.parametrize("with_base", [True, False])
@@ -376,7 +391,9 @@ async def test_caps_that_leave_little_room_leave_out_the_looks(bench: Bench, row
     assert looks(bench) == []
     assert any("the caps of the run leave too little room" in remark for remark in result.remarks)
     settings = bench.settings("embedded", tasks="hellaswag", probe=True, tokenizer=(), max_requests=200)
-    assert [part.beside for part in foreseen(prepare(replace(settings, out=None), {})).parts] == [0]
+    assert [part.beside for part in foreseen(prepare(replace(settings, out=None), {})).parts] == [PROBE]
+    few = replace(settings, out=None, max_requests=10 * PROBE - 1)
+    assert [part.beside for part in foreseen(prepare(few, {})).parts] == [0], "nor a probe"
     assert result.parts[0].meter.sent.requests == 200
 
 
@@ -391,11 +408,11 @@ async def test_looks_are_counted_and_foreseen(bench: Bench, rows: None) -> None:
         result = await run(bench, *urls, repeat_sample=10)
         left = foreseen(prepare(bench.settings(*urls, tasks="hellaswag", probe=True, shortcut=False), {}))
     first, second = outlook.parts
-    assert (first.beside, second.beside) == (10 * 4 + 5 * LOOK, 10 * 4 + 3 * LOOK)
+    assert (first.beside, second.beside) == (PROBE + 10 * 4 + 5 * LOOK, PROBE + 10 * 4 + 3 * LOOK)
     for planned, part in zip(outlook.parts, result.parts, strict=True):
         assert planned.whole.requests == part.forecast.volume.requests == 4 * ITEMS + planned.beside
         assert planned.whole.prompt_tokens == part.forecast.volume.prompt_tokens
-        assert part.meter.sent.requests >= part.forecast.volume.requests
+        assert part.meter.sent == part.forecast.volume, "the probe, too, is of what was planned"
         assert part.after.attempts == part.progress.requests_done
     assert left.left.requests == 0
 

@@ -49,6 +49,8 @@ class Stop:
     """Of the order."""
     asked: NDArray[np.bool_]
     """Which items were, shape (items,)."""
+    margin: float
+    """With which it was decided (a fraction)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

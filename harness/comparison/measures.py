@@ -102,8 +102,8 @@ def margins(side: Side) -> Floats:
 
 
 def ahead(sums: Ragged[np.float64], is_gold: NDArray[np.bool_]) -> Floats:
-    """By how much the likeliest right choice of each item is ahead of the likeliest wrong one (nats); NaN where
-    every choice is right. No item may be without choices."""
+    """By how much the likeliest right choice of each item is ahead of the likeliest wrong one (nats); NaN
+    where every choice is right. No item may be without choices."""
     right = sums.within(np.maximum, np.where(is_gold, sums.values, -np.inf))
     wrong = sums.within(np.maximum, np.where(is_gold, -np.inf, sums.values))
     return np.where(np.isfinite(wrong), right - wrong, np.nan)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.clients import Clients
 from harness.dialects import dialect
 from harness.doctor.asking import Asking
-from harness.doctor.brief import Brief, Wakings
+from harness.doctor.brief import PROBED_ITEMS, Brief, Wakings
 from harness.doctor.examining import asking_of, sayer, wake_first
 from harness.doctor.varied import Varied
 from harness.doctor.waking import management_url
@@ -21,10 +21,6 @@ from harness.prepare import Prepared
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-ITEMS = 1
-"""Of the run, of which a choice is asked; more where it cannot be."""
-MORE_ITEMS = 32
 
 
 class Briefs:
@@ -66,7 +62,9 @@ class Briefs:
                 found.waking, found.say = prepared.settings.patience, sayer(self._console, endpoint.label)
             return found
 
-        brief = Brief(endpoint.label, asking, part.meter, self.wakings, probing=prepared.settings.probe)
+        brief = Brief(
+            endpoint.label, asking, part.meter, part.forecast, self.wakings, probing=prepared.settings.probe
+        )
         opened.push_async_callback(brief.close)
         opened.callback(self._give_up)
         part.probed = brief.findings
@@ -92,7 +90,7 @@ class Briefs:
             client = await opened.enter_async_context(self._clients.beside(endpoint, addresses))
             wire = Varied(dialect(endpoint.dialect))
             return Asking(client=client, varied=wire, questions=(), management=url, sleep=self._clients.sleep)
-        for items in (ITEMS, MORE_ITEMS):
+        for items in PROBED_ITEMS:
             with suppress(UsageError, EndpointRefused, CancelledError):
                 return await asking_of(
                     prepared,

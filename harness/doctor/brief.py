@@ -10,22 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from harness.caps import Meter, Volume
+from harness.caps import Meter
+from harness.dialects import Dialect
 from harness.doctor.asking import Asking
 from harness.doctor.findings import Finding, not_checked
 from harness.doctor.judging import Chain, chain_holds, judged_chain, judged_flat
 from harness.doctor.sound import chain_of, link
 from harness.doctor.waking import Awake, awake
-from harness.doctor.wire import TEXTS, compared_tokenizers, reads_prompts
+from harness.doctor.wire import PLAIN, TEXTS, compared_tokenizers, reads_prompts, takes_prompts
 from harness.errors import EndpointRefused, Stopped
 from harness.events import event
+from harness.exchange import ScoreRequest
+from harness.forecast import Forecast
+from harness.pairs import Tokenizes, Unencoded
 
 ROUNDS = 8
 """How often the chain is asked for before what is amiss with it counts."""
 HOLD = 10.0
 """Seconds that a run waits for its probe; then it begins, and hears of it later."""
+PROBED_ITEMS = 1, 32
+"""Of the run, of which a choice is asked: the first; more where it cannot be."""
 RESERVE = 10
 """Caps must leave so many times what the probe takes, or it is not made."""
 Wakings = dict[str, "asyncio.Task[Awake]"]
@@ -51,6 +57,7 @@ class Brief:
         label: str,
         asking: Callable[[], Awaitable[Asking | None]],
         meter: Meter,
+        forecast: Forecast,
         wakings: Wakings,
         *,
         probing: bool = True,
@@ -61,6 +68,7 @@ class Brief:
             label: of the endpoint.
             asking: how to ask; None: nothing of this run can be asked.
             meter: of the endpoint.
+            forecast: of the endpoint, to which the probe is added.
             wakings: of all endpoints of the run.
             probing: it is probed too, and not only woken.
         """
@@ -68,6 +76,7 @@ class Brief:
         self._label = label
         self._asking = asking
         self._meter = meter
+        self._forecast = forecast
         self._wakings = wakings
         self._probes = probing
         self._probing: asyncio.Task[None] | None = None
@@ -143,12 +152,13 @@ class Brief:
         if asking is None:
             self._found(not_checked("probe", "none of the first items can be asked"))
             return
-        taken = _taken(asking)
-        times = (RESERVE * each for each in (taken.requests, taken.prompt_tokens, taken.forced_tokens))
-        reserve = Volume(*times)
-        if not self._meter.leaves(reserve):
-            self._found(not_checked("probe", f"its {taken.requests} requests are too many for the caps"))
+        requests = await asyncio.to_thread(taken, asking.questions[0], asking.varied, asking.tokenizer)
+        reserve = Forecast()
+        reserve.add(RESERVE * requests)
+        if not self._meter.leaves(reserve.volume):
+            self._found(not_checked("probe", f"its {len(requests)} requests are too many for the caps"))
             return
+        self._forecast.add(requests)
         asked = [_unless_down("probe", _sound(asking)), *_beside(asking)]
         found = await asyncio.gather(*asked, return_exceptions=True)
         if any(isinstance(each, Stopped) for each in found):  # so will whoever sends next
@@ -197,12 +207,24 @@ async def woken(asking: Asking) -> Awake:
     return found
 
 
-def _taken(asking: Asking) -> Volume:
-    """What a probe takes that goes well."""
-    requests = chain_of(asking)
-    prompt = sum(len(each.context_ids) for each in requests) + 2 * 64
-    forced = sum(len(each.forced_ids) for each in requests)
-    return Volume(len(requests) + 3, prompt, forced)
+def taken(question: ScoreRequest, wire: Dialect, tokenizer: Tokenizes | None) -> list[ScoreRequest]:
+    """What a probe asks if all goes well; texts are encoded for that.
+
+    Args:
+        question: that it asks.
+        wire: format of the endpoint.
+        tokenizer: the one that was given; None: it is the endpoint itself.
+    """
+    parts: list[tuple[Sequence[int], Sequence[int]]] = [*chain_of(question)]
+    if wire.wants_text:
+        parts = [(question.context_ids, question.forced_ids)]
+    if tokenizer is not None and takes_prompts(wire):
+        ids = tokenizer.encode([PLAIN])[0]
+        parts += [] if isinstance(ids, Unencoded) else 2 * [(ids, question.forced_ids)]
+    asked = [ScoreRequest(b"", context, forced) for context, forced in parts]
+    if tokenizer is not None and wire.tokenize_route is not None:
+        asked += [ScoreRequest(b"", (), ()) for _ in MIXED]
+    return asked
 
 
 def _beside(asking: Asking) -> list[Awaitable[Finding]]:
@@ -223,7 +245,7 @@ async def _sound(asking: Asking) -> Finding:
         return await _whole_alone(asking)
     chain, why = Chain(), ""
     for _ in range(ROUNDS):
-        why = await link(asking, chain)
+        why = await link(asking, chain, 3)
         if chain_holds(chain) and judged_flat("", chain.whole).verdict != "wrong":
             return judged_chain("chain rule", chain)
         if why and not why.startswith("protocol"):

@@ -14,6 +14,9 @@ ESSENTIAL = "log-probabilities"
 """The probe without which nothing is known of an endpoint, however little is wrong with it."""
 
 
+AMISS: tuple[Verdict, ...] = ("warning", "wrong")
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What one probe found of one endpoint."""
@@ -33,7 +36,8 @@ class Finding:
     def line(self) -> str:
         """All of it but the verdict."""
         parts = [f"{self.name}: {self.measured}", self.consequence, self.advice]
-        return ". ".join(part.rstrip(".") for part in parts if part)
+        said = ". ".join(part.rstrip(".") for part in parts if part)
+        return said.replace("?. ", "? ")  # what endpoints and refusals say may end in a question
 
     def document(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -52,6 +56,12 @@ def not_checked(name: str, why: str) -> Finding:
     return Finding(name, "not checked", why)
 
 
+def amiss(earlier: Iterable[Finding], now: Iterable[Finding]) -> list[Finding]:
+    """What was amiss in all sessions: scores of each are in the tables. What is so still is told once."""
+    found = {(each.name, each.verdict): each for each in (*earlier, *now)}
+    return [each for each in found.values() if each.verdict in AMISS]
+
+
 def any_wrong(findings: Iterable[Finding]) -> bool:
     """Whether scores of this endpoint would be wrong."""
     return any(each.verdict == "wrong" for each in findings)
@@ -67,9 +77,16 @@ def fit(findings: Iterable[Finding]) -> bool:
 def told(label: str, findings: Iterable[Finding]) -> list[str]:
     """What people must know of a brief probe: a sentence for each thing amiss, one for what is not known."""
     found = list(findings)
-    amiss = [each.line() for each in found if each.verdict in ("warning", "wrong")]
+    lines = [f"{label}: probed before the run: {each.line()}" for each in found if each.verdict in AMISS]
     unknown = [
         f"{each.name} ({each.measured.rstrip('.')})" for each in found if each.verdict == "not checked"
     ]
-    lines = [f"{label}: probed before the run: {each}" for each in amiss]
     return lines + ([f"{label}: not checked before the run: {'; '.join(unknown)}"] if unknown else [])
+
+
+def told_earlier(label: str, earlier: Iterable[Finding], now: Iterable[Finding]) -> list[str]:
+    """What was amiss before earlier sessions, and was not found again before this one."""
+    found = list(now)
+    again = amiss((), found)
+    gone = [each for each in amiss(earlier, found) if each not in again]
+    return [f"{label}: probed before an earlier session: {each.line()}" for each in gone]

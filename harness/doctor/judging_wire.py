@@ -5,26 +5,53 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.doctor.findings import Finding
+from harness.doctor.findings import Finding, not_checked
 from harness.doctor.judging import NOISY, Values, apart, nats
 
 TOP_WANTED, TOP_NEEDED = 20, 5
 """Alternatives that reading letters off them asks for, and the fewest of use."""
 
 
-def judged_prompt(name: str, tokens: Values, prompt: Values, counted: tuple[int, int | None]) -> Finding:
-    """Whether a text is read as the ids that it is here.
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Tokens of one context."""
+
+    sent: int
+    """Ids that were sent."""
+    of_ids: int | None
+    """Prompt tokens that the endpoint counted then; None: it did not say."""
+    of_text: int | None
+    """And for the same as text."""
+
+
+def judged_prompt(name: str, tokens: Values, prompt: Values | None, counts: Counts, why: str) -> Finding:
+    """Whether a text is read as the ids that it is here, and ids as they are.
 
     Args:
         name: of the probe.
         tokens: values after the ids.
-        prompt: values after the text.
-        counted: ids that were sent, and prompt tokens that the endpoint counted for the text.
+        prompt: values after the text; None: there are none.
+        counts: of the tokens of both.
+        why: there are no values after the text, or empty.
     """
-    largest, (sent, said) = apart(tokens, prompt), counted
-    more = f"; it counted {said} tokens where {sent} ids were sent" if said not in (None, sent) else ""
-    measured = f"a text and its ids differ by {nats(largest)}{more}"
-    if largest <= NOISY:
+    largest = apart(tokens, prompt) if prompt is not None else None
+    unlike = largest is not None and largest > NOISY
+    if counts.of_ids not in (None, counts.sent):
+        beside = why if largest is None else f"a text and its ids differ by {nats(largest)}"
+        return Finding(
+            name,
+            "wrong" if unlike else "warning",
+            f"it counted {counts.of_ids} tokens where {counts.sent} ids were sent; {beside}",
+            "It adds tokens to what is sent or drops some: other questions are scored than asked",
+            "Have whoever runs it put nothing in front of ids; --bos says what is sent there",
+            largest,
+        )
+    if largest is None:
+        return not_checked(name, why)
+    measured = f"a text and its ids differ by {nats(largest)}"
+    if counts.of_text not in (None, counts.sent):
+        measured += f"; of the text it counted {counts.of_text} tokens, not {counts.sent}"
+    if not unlike:
         return Finding(name, "ok", measured, value=largest)
     return Finding(
         name,
@@ -113,15 +140,20 @@ def _fits(each: Tokenized, front: tuple[int, ...] | None) -> bool:
     return front is not None and theirs[: len(found) + len(ours)] == [*found, *ours]
 
 
-def judged_sampling(name: str, plain: Values, neutral: Values | None, moved: Mapping[str, Values]) -> Finding:
+def judged_sampling(
+    name: str, plainly: tuple[Values, Values], neutral: Values | None, moved: Mapping[str, Values]
+) -> Finding:
     """Whether sampling fields move log-probabilities.
 
     Args:
         name: of the probe.
-        plain: values without any such field, as they are asked here.
+        plainly: values without any such field, as they are asked here; twice, first and last.
         neutral: values with fields that change nothing; None where they are refused.
         moved: values with fields that narrow what is drawn, by field.
     """
+    plain, noise = plainly[0], apart(*plainly)
+    if noise > NOISY:
+        return not_checked(name, f"without any such field values differ by {nats(noise)} from time to time")
     own = 0.0 if neutral is None else apart(plain, neutral)
     if own > NOISY:
         return Finding(

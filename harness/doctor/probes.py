@@ -29,7 +29,8 @@ async def examined(
 ) -> list[Finding]:
     """What all probes find, one after another; `tell` hears of each at once.
 
-    An endpoint that refuses is asked no more: those probes that are not always asked are then not checked.
+    An endpoint that refuses, or stays down, is asked no more: those probes that are not always asked are then
+    not checked. That it does is wrong in itself, unless an earlier finding says so already.
     """
     findings: list[Finding] = []
     why = ""
@@ -41,7 +42,9 @@ async def examined(
                 finding = await probe.run(probe.name, asking)
             except EndpointRefused as error:
                 finding = not_checked(probe.name, str(error))
-                why = "the endpoint refuses requests"
+                if not why:
+                    finding = Finding(probe.name, "wrong", str(error), "A run would give the endpoint up")
+                    why = f"see {probe.name}"
         findings.append(finding)
         tell(finding)
         if finding.verdict == "wrong" and probe.always:

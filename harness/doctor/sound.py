@@ -168,7 +168,7 @@ async def chains(name: str, asking: Asking) -> Finding:
     chain = Chain()
     lacking = ""
     for _ in range(TRIES):
-        lacking = await link(asking, chain)
+        lacking = await link(asking, chain, 1)  # what company does has a probe of its own
         if chain_holds(chain):
             break
     if not (chain.whole and chain.first and chain.rest):
@@ -176,30 +176,30 @@ async def chains(name: str, asking: Asking) -> Finding:
     return judged_chain(name, chain)
 
 
-async def link(asking: Asking, chain: Chain) -> str:
-    """Ask for a chain once more, its parts side by side; why a part was not answered, if one was not."""
-    outcomes = await asking.together(chain_of(asking), 3)
+async def link(asking: Asking, chain: Chain, at_once: int) -> str:
+    """Ask for a chain once more; why a part was not answered, if one was not."""
+    parts = [
+        asking.request(asking.questions[0], forced, context=context)
+        for context, forced in chain_of(asking.questions[0])
+    ]
+    outcomes = await asking.together(parts, at_once)
     for outcome, answers in zip(outcomes, (chain.whole, chain.first, chain.rest), strict=True):
         if (values := values_of(outcome)) is not None:
             answers.append(values)
     return next((why_not(each) for each in outcomes if each.reply is None), "")
 
 
-def chain_of(asking: Asking) -> tuple[ScoreRequest, ScoreRequest, ScoreRequest]:
-    """A question of several tokens, its first token alone, and the others with that one before them.
+def chain_of(question: ScoreRequest) -> list[tuple[list[int], list[int]]]:
+    """A question of several tokens, its first token alone, and the others with that one before them: the
+    contexts, and what is forced.
 
     Some tokens of the context are forced too: they are unlikely there, so their values are not all near 0.
     """
-    question = asking.questions[0]
     context = list(question.context_ids)
     spread = [context[len(context) * at // 4] for at in (1, 2, 3)] if context else []
     own = list(question.forced_ids[: max(1, MOST_FORCED - len(spread))])
     forced = [*own, *spread] if len(own) + len(spread) > 1 else [*own, *own]
-    return (
-        asking.request(question, forced),
-        asking.request(question, forced[:1]),
-        asking.request(question, forced[1:], context=[*context, forced[0]]),
-    )
+    return [(context, forced), (context, forced[:1]), ([*context, forced[0]], forced[1:])]
 
 
 PROBES = (

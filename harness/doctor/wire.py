@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from harness.dialects import Dialect
 from harness.doctor.asking import Asking, values_of, why_not
 from harness.doctor.findings import Finding, not_checked
 from harness.doctor.judging import Values
 from harness.doctor.judging_wire import (
+    Counts,
     Tokenized,
     judged_prompt,
     judged_sampling,
@@ -47,12 +49,16 @@ LONGEST = 8192
 SHORTEST = 256
 REFUSED = ("400", "413", "422")
 """Reasons of failure that are a clear no."""
+TRIES = 3
+"""How often something is asked that is neither answered nor refused."""
 
 
 async def reads_prompts(name: str, asking: Asking) -> Finding:
     """A text is read as the ids that it is here."""
     if not asking.takes_ids:
         return not_checked(name, "it is sent text anyway")
+    if not takes_prompts(asking.varied):
+        return not_checked(name, "of a text it echoes, the cut is found by count; ids are sent")
     if asking.tokenizer is None:
         return not_checked(name, "the tokenizer is the endpoint itself")
     ids = await _encoded(asking.tokenizer, PLAIN, whole=True)
@@ -61,14 +67,22 @@ async def reads_prompts(name: str, asking: Asking) -> Finding:
     question = asking.questions[0]
     as_ids = await asking.score(asking.request(question, context=ids))
     fields = {"tokens": None, "prompt": PLAIN}
-    if asking.varied.name != "friendli":  # the continuation goes in the same text
-        return not_checked(name, "of a text it echoes, the cut is found by count; ids are sent")
     as_text = await asking.score(asking.request(question, context=ids, fields=fields))
-    values, others = values_of(as_ids), values_of(as_text)
-    if values is None or others is None:
-        return not_checked(name, why_not(as_ids) or f"it takes no text ({why_not(as_text)})")
-    said = as_text.reply.usage.prompt_tokens if as_text.reply is not None else None
-    return judged_prompt(name, values, others, (len(ids), said))
+    if as_ids.reply is None:
+        return not_checked(name, why_not(as_ids))
+    why = f"it takes no text ({why_not(as_text)})" if as_text.reply is None else ""
+    counts = Counts(len(ids), _counted(as_ids), _counted(as_text))
+    return judged_prompt(name, as_ids.reply.token_logprobs, values_of(as_text), counts, why)
+
+
+def takes_prompts(wire: Dialect) -> bool:
+    """Whether a text may stand where ids do, apart from what is forced after it."""
+    return wire.name == "friendli"
+
+
+def _counted(outcome: Outcome) -> int | None:
+    """Prompt tokens, as the endpoint counts them; None where it does not say."""
+    return outcome.reply.usage.prompt_tokens if outcome.reply is not None else None
 
 
 async def _encoded(tokenizer: Tokenizes, text: str, *, whole: bool) -> list[int] | Unencoded:
@@ -108,12 +122,13 @@ async def ignores_sampling(name: str, asking: Asking) -> Finding:
     if plain is None:
         return not_checked(name, "the question itself was not answered")
     neutral = values_of(await asking.score(asking.request(question, fields=NEUTRAL)))
+    again = values_of(await asking.score(asking.request(question)))
     moved: dict[str, Values] = {}
     for fields in NARROW:
         values = values_of(await asking.score(asking.request(question, fields=fields)))
         if values is not None:
             moved[", ".join(f"{field} {value}" for field, value in fields.items())] = values
-    return judged_sampling(name, plain, neutral, moved)
+    return judged_sampling(name, (plain, again or plain), neutral, moved)
 
 
 async def names_alternatives(name: str, asking: Asking) -> Finding:
@@ -121,6 +136,8 @@ async def names_alternatives(name: str, asking: Asking) -> Finding:
     taken, refused, named, said = 0, 0, 0, ""
     for top in LADDER:
         outcome = await _with_top(asking, top)
+        if outcome.reply is None and not _refused(outcome):
+            return not_checked(name, f"logprobs {top} is neither taken nor refused ({why_not(outcome)})")
         if outcome.reply is None:
             refused, said = top, why_not(outcome)
             break
@@ -136,7 +153,20 @@ async def names_alternatives(name: str, asking: Asking) -> Finding:
 
 
 async def _with_top(asking: Asking, top: int) -> Outcome:
-    return await asking.score(asking.request(asking.questions[0], top=top))
+    return await _answered(asking, lambda: asking.request(asking.questions[0], top=top))
+
+
+async def _answered(asking: Asking, make: Callable[[], ScoreRequest]) -> Outcome:
+    """A reply or a clear no; what fails otherwise is asked again, as it may be chance."""
+    for _ in range(TRIES):
+        outcome = await asking.score(make())
+        if outcome.reply is not None or _refused(outcome):
+            break
+    return outcome
+
+
+def _refused(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.reason in REFUSED
 
 
 def _named(outcome: Outcome) -> int:
@@ -151,14 +181,15 @@ async def keeps_whole(name: str, asking: Asking) -> Finding:
     """What fits is read whole, and what does not is refused clearly."""
     if not asking.takes_ids:
         return not_checked(name, "texts have no known number of tokens there")
-    stated = asking.max_length
+    stated, beyond_it = asking.max_length, []
     if stated is None and asking.management is not None:
         stated = await stated_length(asking.management, asking.client.call)
+        beyond_it = [stated + 1] if stated is not None and stated < LONGEST else []
     most = min(stated or LONGEST, LONGEST)
-    sizes = [*(size for size in _doubled(most) if size < most), most]
+    sizes = [*(size for size in _doubled(most) if size < most), most, *beyond_it]
     fits, outcome = 0, None
     for size in sizes:
-        outcome = await asking.score(_of_size(asking, size))
+        outcome = await _of_size(asking, size)
         if outcome.reply is None:
             break
         if (cut := _cut(name, outcome)) is not None:
@@ -168,7 +199,9 @@ async def keeps_whole(name: str, asking: Asking) -> Finding:
     if outcome.reply is not None:
         return Finding(name, "ok", f"{fits:,} tokens are read whole; more was not tried", value=fits)
     failure, beyond = why_not(outcome), size
-    if outcome.failure is not None and outcome.failure.reason not in REFUSED:
+    if not _refused(outcome) and (not fits or (outcome.failure and outcome.failure.reason == "protocol")):
+        return not_checked(name, f"{beyond:,} tokens are neither taken nor refused ({failure})")
+    if not _refused(outcome):
         return Finding(
             name,
             "warning",
@@ -192,17 +225,17 @@ def _doubled(most: int) -> list[int]:
     return sizes
 
 
-def _of_size(asking: Asking, size: int) -> ScoreRequest:
-    """A question of so many tokens, of which one is forced."""
+async def _of_size(asking: Asking, size: int) -> Outcome:
+    """What comes of a question of so many tokens, of which one is forced."""
     question = asking.questions[0]
     context = list(question.context_ids) or list(question.forced_ids)
     longer = (context * (size // len(context) + 1))[: size - 1]
-    return asking.request(question, question.forced_ids[:1], context=longer)
+    return await _answered(asking, lambda: asking.request(question, question.forced_ids[:1], context=longer))
 
 
 def _cut(name: str, outcome: Outcome) -> Finding | None:
     """What is to be said of a reply to another context than was sent; None where it is the same."""
-    said = outcome.reply.usage.prompt_tokens if outcome.reply is not None else None
+    said = _counted(outcome)
     sent = len(outcome.request.context_ids)
     if said is None or said >= sent:  # of OpenAI-style endpoints the forced token is one of the prompt
         return None
@@ -219,14 +252,14 @@ def _cut(name: str, outcome: Outcome) -> Finding | None:
 async def _exactly(asking: Asking, fits: int, beyond: int, said: str) -> int:
     """The longest that fits, in a few requests: numbers in what the endpoint says are tried first."""
     for number in sorted({int(each) for each in re.findall(r"\d+", said.replace(",", ""))}):
-        if fits < number < beyond and (await asking.score(_of_size(asking, number))).reply is not None:
+        if fits < number < beyond and (await _of_size(asking, number)).reply is not None:
             fits = number
             break
-    if fits + 1 < beyond and (await asking.score(_of_size(asking, fits + 1))).reply is None:
+    if fits + 1 < beyond and (await _of_size(asking, fits + 1)).reply is None:
         return fits
     while beyond - fits > 1:
         middle = (fits + beyond) // 2
-        if (await asking.score(_of_size(asking, middle))).reply is None:
+        if (await _of_size(asking, middle)).reply is None:
             beyond = middle
         else:
             fits = middle

@@ -35,6 +35,7 @@ from harness.reports.records import (
 from harness.reports.settled import sections_of
 from harness.reports.wording import wordings
 from harness.scoring.estimates import wilson
+from harness.scoring.scores import NOT_ASKED
 from harness.scoring.summaries import Calibration
 from harness.sources import End, Source, Sources, resolve
 from harness.stored import Run
@@ -253,9 +254,9 @@ def _coverage(found: Sources, items: Items, tasks: Mapping[str, str]) -> Iterato
             if why is not None:
                 counts[place.task][_reason(why)] += 1
         for task, of_task in counts.items():
-            scored = of_task.pop("", 0)
-            if scored or of_task:
-                yield Coverage(label, task, scored, dict(of_task.most_common()))
+            scored, spared = of_task.pop("", 0), of_task.pop(NOT_ASKED, 0)
+            if scored or spared or of_task:
+                yield Coverage(label, task, scored, dict(of_task.most_common()), spared)
 
 
 def _reason(why: str) -> str:

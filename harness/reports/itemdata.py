@@ -28,6 +28,8 @@ PLENTY = 8_000_000
 BLOCK = 120_000
 """Characters of JSON that are compressed together, and opened together when one of their items is: a block
 opens in some milliseconds, and items beside one another share their shots."""
+LEVEL = 6
+"""Of compression: 9 takes three times as long for a hundredth less."""
 FLIPPED, WRONG, RIGHT = range(3)
 """Ranks: whose documents come first."""
 HALF = 0.5
@@ -53,6 +55,8 @@ class Packed:
     """Items whose document is held, by rank."""
     ranks: Counter[int]
     """Items, by rank."""
+    unstored: Counter[int]
+    """Items of which no document is stored, by rank: none was asked, or the run kept no texts."""
     texts: bool
     """Whether there were documents at all."""
 
@@ -92,13 +96,16 @@ def pack(report: Report, documents: Documents, *, room: int, plenty: int = PLENT
     ranks = [rank(items, at) for at in range(len(items))]
     at = {place: position for position, place in enumerate(items.places)}
     lines: dict[int, str] = {}
-    blocks = list(_blocks(items, ranks, at, documents, lines, room, plenty))
+    stored: set[int] = set()
+    blocks = list(_blocks(items, ranks, at, documents, lines, stored, room, plenty))
     columns, held = _columns_within(report, ranks, lines, room)
     chosen = _chosen(blocks, room - len(columns), plenty)
     if held == len(items):
         columns = packed(_columns(report, range(len(items)), lines, chosen))
-        while chosen and len(columns) + sum(len(each.packed) for each in chosen) > room:
-            chosen.pop()  # numbers of documents take room too
+        # Numbers of documents take room too, so that what fitted without them may not fit now.
+        while chosen and (over := len(columns) + sum(len(each.packed) for each in chosen) - room) > 0:
+            while chosen and over > 0:
+                over -= len(chosen.pop().packed)
             columns = packed(_columns(report, range(len(items)), lines, chosen))
     else:
         chosen = []
@@ -110,6 +117,7 @@ def pack(report: Report, documents: Documents, *, room: int, plenty: int = PLENT
         held,
         Counter(ranks[item] for item in shown),
         Counter(ranks),
+        Counter(ranks[item] for item in range(len(items)) if item not in stored),
         bool(lines),
     )
 
@@ -127,7 +135,7 @@ def rank(items: Items, at: int) -> int:
 
 def packed(text: str) -> str:
     """Base64 of the compressed text; the same text gives the same bytes."""
-    return b64encode(gzip.compress(text.encode("utf-8", "replace"), 9, mtime=0)).decode()
+    return b64encode(gzip.compress(text.encode("utf-8", "replace"), LEVEL, mtime=0)).decode()
 
 
 def _blocks(
@@ -136,14 +144,17 @@ def _blocks(
     at: dict[Place, int],
     documents: Documents,
     lines: dict[int, str],
+    stored: set[int],
     room: int,
     plenty: int,
 ) -> Iterator[_Block]:
-    """All documents that could have a place, compressed; what each item asks is put into `lines`."""
+    """All documents that could have a place, compressed; what each item asks is put into `lines`, and which
+    items have a document at all into `stored`."""
     open_blocks: dict[tuple[int, str], _Block] = {}
     taken: Counter[tuple[int, str]] = Counter()
     for place, document in documents():
         item = at[place]
+        stored.add(item)
         if document.contexts:
             lines.setdefault(item, inert(question(document)))
         key = ranks[item], place.task

@@ -56,7 +56,7 @@ def page(
         documents: reads the documents of all items.
         limit: bytes that it may have.
     """
-    nothing = Packed("", (), len(report.items), 0, Counter(), Counter(), texts=False)
+    nothing = Packed("", (), len(report.items), 0, Counter(), Counter(), Counter(), texts=False)
     empty = _rendered(report, plots, nothing)
     room = limit - len(empty.encode()) - 4096
     room -= _TAG * (room // BLOCK + 1)
@@ -198,14 +198,17 @@ def left_out(items: Packed) -> list[str]:
             " more do not fit into one page."
         )
     names = {FLIPPED: "flipped", WRONG: "wrong or unscored", RIGHT: "right"}
-    missing = {name: items.ranks[rank] - items.documents[rank] for rank, name in names.items()}
+    kept = items.ranks - items.unstored
+    missing = {name: kept[rank] - items.documents[rank] for rank, name in names.items()}
     if items.texts and any(missing.values()):
         told = ", ".join(
-            f"{count:,} of {items.ranks[rank]:,} {names[rank]} ones"
+            f"{count:,} of {kept[rank]:,} {names[rank]} ones"
             for rank, count in zip(names, missing.values(), strict=True)
             if count
         )
         said.append(f"Whole prompts, choices and tokens are left out of {told}.")
     if said:
         said.append("forced-choice view shows every item whole.")
+    if items.texts and (count := items.unstored.total()):
+        said.append(f"Of {count:,} items no prompt is stored: they were not asked, or the run kept no texts.")
     return said

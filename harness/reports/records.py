@@ -107,6 +107,8 @@ class Coverage:
     scored: int
     reasons: Mapping[str, int]
     """Unscored items by reason, the most frequent first."""
+    spared: int = 0
+    """Items that were not asked since a comparison was decided without them: no failures."""
 
     @property
     def asked(self) -> int:

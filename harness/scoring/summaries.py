@@ -109,7 +109,7 @@ class Calibration:
         self.confidence.extend(other.confidence)
 
     def bins(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """What is right, and the confidence, of the items of each bin, by rising confidence; none is empty."""
+        """What is right, and the confidence, of each bin's items, by rising confidence; none is empty."""
         import numpy as np
 
         if not self.n:
@@ -119,9 +119,7 @@ class Calibration:
         right = np.bincount(level, np.array(self.right)) / np.bincount(level)
         order = np.sort(level)
         count = min(BINS, self.n)
-        both = zip(
-            np.array_split(right[order], count), np.array_split(confidence[order], count), strict=True
-        )
+        both = zip(np.array_split(right[order], count), np.array_split(confidence[order], count), strict=True)
         return list(both)
 
     def estimate(self) -> Estimate:

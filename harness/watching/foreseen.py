@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from harness.dialects import dialect
+from harness.doctor.brief import PROBED_ITEMS, taken
+from harness.doctor.brief import RESERVE as PROBE_RESERVE
 from harness.encoding import encode_prompts
 from harness.endpoints import Endpoint
 from harness.exchange import ScoreRequest
 from harness.forecast import Forecast
 from harness.plan import KeyMaker
-from harness.planning import planned
+from harness.planning import first_questions, planned
 from harness.prepare import Prepared, asked_of
 from harness.prices import caps_of
 from harness.replies import StoredReplies
@@ -32,6 +35,18 @@ def looks(prepared: Prepared) -> Mapping[str, int]:
     return found
 
 
+def requests_of_probe(prepared: Prepared, endpoint: Endpoint) -> list[ScoreRequest]:
+    """What the brief probe of a session asks; nothing where caps leave too little room for it."""
+    asked = asked_of(prepared, endpoint)
+    for items in PROBED_ITEMS if prepared.settings.probe else ():
+        for question in first_questions(prepared.suite, asked, items):
+            if question.context_ids:
+                tokenizer = prepared.tokenizers[endpoint.label]
+                requests = taken(question, dialect(endpoint.dialect), tokenizer)
+                return [] if _too_dear(prepared, endpoint, PROBE_RESERVE * requests) else requests
+    return []
+
+
 def requests_of_looks(prepared: Prepared, endpoint: Endpoint) -> list[ScoreRequest]:
     """What all looks of a session ask; nothing where caps leave too little room for them."""
     times = looks(prepared)[endpoint.label]
@@ -42,7 +57,7 @@ def requests_of_looks(prepared: Prepared, endpoint: Endpoint) -> list[ScoreReque
         looked_at(prepared), asked.tokenizer, asked.bound, chat=asked.chat, as_text=asked.as_text
     )
     requests = times * requests_of_look(encoded, endpoint.identity, 0)
-    return [] if _too_dear(prepared, endpoint, requests) else requests
+    return [] if _too_dear(prepared, endpoint, RESERVE * requests) else requests
 
 
 def requests_of_sample(prepared: Prepared, endpoint: Endpoint, top: int) -> Iterator[list[ScoreRequest]]:
@@ -66,10 +81,10 @@ def still_to_repeat(
     return merged([each for each, key in zip(requests, keys, strict=True) if key not in answered])
 
 
-def _too_dear(prepared: Prepared, endpoint: Endpoint, requests: Sequence[ScoreRequest]) -> bool:
-    """Whether a run that begins would leave them out, as `Watch` does."""
+def _too_dear(prepared: Prepared, endpoint: Endpoint, reserve: Sequence[ScoreRequest]) -> bool:
+    """Whether a run that begins would not be left so much by its caps."""
     forecast = Forecast()
-    forecast.add([*requests] * RESERVE)
+    forecast.add(reserve)
     volume = forecast.volume
     cost = prepared.prices.of(endpoint.label).of(volume)
     return bool(caps_of(prepared.settings).beyond(volume.requests, volume.tokens, cost))

@@ -45,6 +45,10 @@ class Difference:
     """Likewise."""
     shift: float
     """The mean with signs: other minus one."""
+    replies: int = 0
+    """Of several tokens, that both have."""
+    alike: int = 0
+    """Those of them that are equal."""
 
     def figures(self) -> dict[str, float]:
         """As the table of checks has them."""
@@ -99,14 +103,15 @@ class Look:
 
 def difference(one: Looked, other: Looked) -> Difference | None:
     """How far two looks at the same requests lie apart; None where they have no reply in common."""
-    pairs = [
-        (before, after)
+    both = [
+        [*zip(first, second, strict=False)]
         for first, second in zip(one, other, strict=False)
         if first is not None and second is not None
-        for before, after in zip(first, second, strict=False)
     ]
+    pairs = [pair for each in both for pair in each]
     if not pairs:
         return None
+    several = [each for each in both if len(each) > 1]
     shifts = [after - before for before, after in pairs]
     sizes = [abs(each) for each in shifts]
     return Difference(
@@ -114,6 +119,8 @@ def difference(one: Looked, other: Looked) -> Difference | None:
         mean=math.fsum(sizes) / len(sizes),
         largest=max(sizes),
         shift=math.fsum(shifts) / len(shifts),
+        replies=len(several),
+        alike=sum(all(abs(after - before) <= EQUAL for before, after in each) for each in several),
     )
 
 
@@ -153,6 +160,12 @@ def applied(found: Difference, when: str, floor: Floor, *, before: bool) -> Find
         says = (
             f"the adapter hardly shows ({when}): log-probabilities lie {found.mean:.2g} nats a token from the"
             f" base's on average ({most}), and asking the same again may give {floor}"
+        )
+    elif found.alike:
+        verdict = "warning"
+        says = (
+            f"the adapter is not always applied ({when}): {found.alike} of {found.replies} replies of several"
+            " tokens are those of the base model to the last digit; is there a server without it?"
         )
     figures = {**found.figures(), "floor": floor.nats}
     return Finding(check="adapter", when=when, verdict=verdict, says=says, figures=figures)

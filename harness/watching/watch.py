@@ -179,8 +179,6 @@ class Watch:
         """
         if self.work.before is not None:
             await self.work.before()
-        if self.work.before is not None:
-            await self.work.before()
         if self._begun is None:
             self._begun = asyncio.create_task(self._begin())
         await asyncio.shield(self._begun)

@@ -134,7 +134,7 @@ class Faults:
     positive: Annotated[float, SHARE, "a log-probability is above 0"] = 0.0
     null: Annotated[float, SHARE, "a log-probability is null"] = 0.0
     nan: Annotated[float, SHARE, "log-probabilities are `NaN` from some token on, as Python writes it"] = 0.0
-    other_ids: Annotated[float, SHARE, "`choices[].tokens` are other ids than were put out"] = 0.0
+    other_ids: Annotated[float, SHARE, "`choices[].tokens` are others than were forced, values too"] = 0.0
     retry_after: Annotated[int, WHOLE_SECONDS, "what `429` and `429_date` ask for; default 1"] = 1
     slow_seconds: Annotated[float, SECONDS, "how long `slow` takes; default 5"] = 5.0
     seed: Annotated[int, SEED, "another seed strikes other requests; default 0"] = 0

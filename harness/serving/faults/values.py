@@ -142,12 +142,13 @@ NAMES = frozenset((*_SHIFTS, *_CHANGES, "chain", "other_ids"))
 
 
 def _other_ids(choices: Iterable[dict[str, Any]]) -> bool:
-    """Put the id before it in place of each; whether there was any."""
+    """Put the id before it in place of each, and values that may be its; whether there was any."""
     found = False
     for choice in choices:
         ids = choice.get("tokens")
         if isinstance(ids, list) and ids and all(type(each) is int for each in ids):
             choice["tokens"] = [each - 1 if each else 1 for each in ids]
+            _each(choice.get("logprobs") or {}, lambda value: value - 1.0 if value < 0 else value)
             found = True
     return found
 
