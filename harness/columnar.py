@@ -100,12 +100,11 @@ def columns_of(run: Run, label: str, *, called: str = "", repeated: bool = False
 
 
 def _stopped(run: Run, table: pa.Table) -> Stop | None:
-    """Which items were asked, where a run that was to stop once decided left out some."""
-    settings = run.manifest.get("settings", {})
+    """Which items were asked, where a run that was to stop once decided left out some: also where a later
+    session without that flag was cut off, since what was asked before it rests on what came."""
+    order = run.manifest.get("random_order")
     asked = np.array([each not in (NOT_ASKED, NOT_TRIED) for each in table["unscored"].to_pylist()], np.bool_)
-    if asked.all() or not settings.get("compare_until_decided"):
-        return None
-    return Stop(settings["seed"], asked)
+    return None if asked.all() or not order else Stop(order["seed"], asked, order["margin"])
 
 
 def records_of(run: Run, label: str) -> Iterator[ItemRecord]:

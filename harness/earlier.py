@@ -39,11 +39,19 @@ class _Probed(msgspec.Struct, frozen=True):
     advice: str = ""
 
 
+class RandomOrder(msgspec.Struct, frozen=True):
+    """How a run was asked that was to stop once decided."""
+
+    seed: int
+    margin: float
+
+
 class _Manifest(msgspec.Struct, frozen=True):
     """What of `run.json` is read here; an earlier version may have written none of it."""
 
     beside_journal: dict[str, Volume] = {}
     probes_amiss: list[_Probed] = []
+    random_order: RandomOrder | None = None
     timings: _Timings = _Timings()
 
 
@@ -57,6 +65,8 @@ class Earlier:
     """What no journal knows, by label."""
     probed: Mapping[Whose, Sequence[Finding]] = field(default_factory=dict)
     """What brief probes found amiss, by endpoint, whether this session asks it or not."""
+    order: RandomOrder | None = None
+    """Of the last session that was to stop once decided."""
     seconds: float = 0.0
     """That all sessions together took for sending."""
 
@@ -93,7 +103,8 @@ def earlier(folder: Path) -> Earlier:
     probed: dict[Whose, list[Finding]] = {}
     for each in said.probes_amiss:
         probed.setdefault((each.identity, each.replicate), []).append(_finding(each))
-    return Earlier(sent, said.beside_journal, probed, said.timings.earlier_s + said.timings.sending_s)
+    seconds = said.timings.earlier_s + said.timings.sending_s
+    return Earlier(sent, said.beside_journal, probed, said.random_order, seconds)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from harness.caps import Caps, Meter, Price, Spending, Volume
 from harness.choosing.catalogue import task_hash
 from harness.doctor.findings import Finding as Probed
 from harness.doctor.findings import amiss
-from harness.earlier import Earlier, sent_of
+from harness.earlier import Earlier, RandomOrder, sent_of
 from harness.endpoints import Endpoint
 from harness.forecast import Forecast
 from harness.journal import Journal
@@ -27,6 +27,7 @@ from harness.prepare import Prepared
 from harness.progress import Progress
 from harness.replies import JournalStats
 from harness.runs import Whose, whose
+from harness.settings import MARGIN
 from harness.suite import PreparedTask
 from harness.watching.findings import documented
 from harness.watching.judging import Finding, wrong
@@ -144,10 +145,20 @@ def manifest(
         "probes_amiss": probes_amiss(parts, earlier.probed),
         "checks": {part.endpoint.label: documented(part.findings) for part in parts},
         "sequence": sequence,
+        "random_order": _random_order(prepared, earlier),
         "remarks": list(remarks),
         "timings": {**timings, **{name: round(value, 3) for name, value in seconds.items()}},
         "versions": {"python": platform.python_version(), **_versions()},
     }
+
+
+def _random_order(prepared: Prepared, earlier: Earlier) -> dict[str, Any] | None:
+    """The order of this session, or of an earlier one: until all is asked it must be known that a run once
+    stopped as soon as it was decided, since which items it has then depends on what came."""
+    settings, order = prepared.settings, earlier.order
+    if settings.compare_until_decided:
+        order = RandomOrder(settings.seed, MARGIN if settings.margin is None else settings.margin)
+    return {"seed": order.seed, "margin": order.margin} if order else None
 
 
 def _task(task: PreparedTask) -> dict[str, Any]:

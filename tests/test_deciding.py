@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,10 +22,12 @@ from harness.deciding.referee import AHEAD
 from harness.items import BadItem
 from harness.manifest import Exit
 from harness.prepare import prepare
+from harness.reports.gathered import gather
 from harness.rescoring import rescore
 from harness.scoring.scores import NOT_ASKED
 from tests.fake_endpoint import Body, FakeEndpoint, Fault, Script, Status, values
 from tests.running import Bench, bench, write_rows
+from tests.test_reports import page_of
 
 __all__ = ["bench"]
 
@@ -235,6 +238,39 @@ async def test_what_compare_says_of_it(large: Bench) -> None:
     assert np.isnan([shift.ci_low, shift.p_value]).all()
     assert any("until a comparison was decided" in each for each in found.remarks)
     assert not found.findings.mismatches
+
+
+async def test_a_stopped_run_that_goes_on_and_is_cut_off(large: Bench) -> None:
+    """What was asked until it was decided does not become a number of items that was fixed beforehand by a
+    later session that asks no more: its sequence is still what counts, with the margin that it had."""
+    async with FakeEndpoint(knowing(half)) as one, FakeEndpoint(knowing(most)) as other:
+        await run(large, one, other, margin=0.02)
+        first = large.manifest()
+        again = await run(large, one, other, compare_until_decided=False, max_requests=1)
+    assert (again.exit, large.manifest()["sequence"]) == (Exit.UNSCORED, None)
+    assert large.manifest()["random_order"] == first["random_order"] == {"seed": 0, "margin": 0.02}
+    found = compare(large.folder / "run")
+    row = next(row for row in found.findings.rows if row.headline)
+    assert (row.test, math.isnan(row.p_mcnemar)) == ("sequence", True)
+    assert any("was decided with --margin 0.02; here it is 0.01" in each for each in found.remarks)
+
+
+async def test_a_report_on_a_stopped_run(large: Bench) -> None:
+    """What was not asked is no failure, and nothing that `view` could show: a page counts it apart, and cries
+    no alarm over a run that ended as it was to."""
+    async with FakeEndpoint(knowing(half)) as one, FakeEndpoint(knowing(most)) as other:
+        await run(large, one, other)
+    found = gather([str(large.folder / "run")], margin=0.01)
+    assert all(each.spared and not each.reasons for each in found.report.coverage)
+    assert {each.asked + each.spared for each in found.report.coverage} == {ITEMS}
+    page = page_of(found)
+    assert "This run is" not in page.text
+    assert "more not asked: decided without them" in page.text
+    assert "these intervals promise too much" in page.text
+    kept = pd.read_parquet(large.folder / "run/texts.parquet")[["subject", "index"]].drop_duplicates()
+    assert page.left_out == [
+        f"Of {ITEMS - len(kept)} items no prompt is stored: they were not asked, or the run kept no texts."
+    ]
 
 
 async def test_stopped_runs_of_other_orders(large: Bench) -> None:

@@ -209,7 +209,7 @@ def test_a_stopped_run_is_not_judged() -> None:
     """Of a run that stopped once decided counts are told, and no reason."""
     before = model(np.random.default_rng(45), 60)
     after = before + np.random.default_rng(46).normal(0, 1, before.shape) - 5
-    stopped = replace(scored("b", after), stopped=Stop(0, np.ones(60, np.bool_)))
+    stopped = replace(scored("b", after), stopped=Stop(0, np.ones(60, np.bool_), 0.01))
     found = drift_columns([scored("a", before), stopped], TASKS)
     assert found.predictions[0].flips > 0
     assert found.predictions[0].explained == ""

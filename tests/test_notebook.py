@@ -57,7 +57,7 @@ def test_a_run_is_shown_as_a_table(tmp_path: Path) -> None:
     shown = Elements(run._repr_html_())
     assert f"run: {' and '.join(LABELS)}, complete" in shown.texts
     assert shown.names.count("table") == 1
-    assert shown.names.count("tr") == 1 + 3  # a metric of one task, two of the other
+    assert shown.names.count("tr") == 1 + 5  # three metrics of one task, two of the other
     assert {*LABELS, "plain", "sorted", "acc_norm", str(run.folder)} <= set(shown.texts)
     assert "each context begins with token 0 (--bos auto)" in shown.texts
 

@@ -208,7 +208,7 @@ async def test_a_probe_that_hangs_does_not_hold_the_run(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run begins after a moment, ends as it would, and the probe is let go."""
-    monkeypatch.setattr(brief, "HOLD", 0.01)
+    monkeypatch.setattr(brief, "HOLD", 0.5)  # seconds: its requests are there before the first item's
     async with FakeEndpoint(first(SOUND + 1, Hang())) as endpoint:
         result = await probed(bench, endpoint)
     assert result.exit is Exit.DONE

@@ -276,6 +276,15 @@ def test_a_run_that_is_broken_off_says_so(tmp_path: Path) -> None:
     assert "This run is interrupted." in page_of(gathered(folder)).text
 
 
+def test_settings_that_say_no_are_shown(tmp_path: Path) -> None:
+    """What was turned off, or set to 0, stands among the settings; what was not given does not."""
+    settings = {"tasks": "plain", "shots": 0, "probe": False, "limit": None, "metrics": ""}
+    folder = made_run(tmp_path / "run", 4, settings=settings)
+    rows = dict(gathered(folder).report.sections[0].rows)
+    assert (rows["shots"], rows["probe"]) == ("0", "no")
+    assert not {"limit", "metrics"} & set(rows)
+
+
 def test_latencies_and_pace(asked: Path) -> None:
     """Latencies come from the journal, one a reply; the pace from the log file, of this run alone."""
     run = load_run(asked)

@@ -330,6 +330,18 @@ def test_a_changed_run_is_read_again(tmp_path: Path) -> None:
     assert (before.state(NOW), after.state(NOW)) == ("dead", "complete")
 
 
+async def test_a_run_in_progress_has_no_tables_of_earlier_sessions(tmp_path: Path) -> None:
+    """Tables of an earlier session are told to be so where there are some, and only there."""
+    folder = made_run(tmp_path / "run", 10, status="running")
+    async with pages(tmp_path) as client:
+        before = await text_of(client, f"/run/{key_of(tmp_path, 'run')}")
+    header = (folder / "scores.csv").read_text().partition("\n")[0]
+    (folder / "scores.csv").write_text(header + "\n")
+    async with pages(tmp_path) as client:
+        after = await text_of(client, f"/run/{key_of(tmp_path, 'run')}")
+    assert ("of an earlier session" in before, "of an earlier session" in after) == (True, False)
+
+
 async def test_the_list_is_searched_sorted_and_paged(tmp_path: Path) -> None:
     """Words are looked for in names, tasks, endpoints and states; the newest run comes first by itself."""
     for number in range(52):

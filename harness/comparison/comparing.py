@@ -19,7 +19,8 @@ from harness.comparison.paired import Floats, Integers
 from harness.comparison.parts import Part, cluster_codes, parts
 from harness.comparison.ranking import rankings
 from harness.comparison.resampling import bootstrap
-from harness.comparison.stopped import Stopped, remark
+from harness.comparison.stopped import Stopped
+from harness.comparison.stopped import remarks as told_of
 from harness.comparison.verdicts import judged, suite_drafts
 from harness.errors import UsageError
 
@@ -82,7 +83,7 @@ def compare_columns(
         flips=tuple(flip for pair in pairs for flip in flips(pair, all_parts)),
         mismatches=mismatches,
         rankings=() if stopped else tuple(rankings(pairs, all_parts, codes)),
-        remarks=(*remarks, *noise.remarks, *([remark(stopped)] if stopped else [])),
+        remarks=(*remarks, *noise.remarks, *told_of(stopped, margin)),
     )
 
 

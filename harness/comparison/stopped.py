@@ -134,13 +134,19 @@ class Stopped:
         return self._times
 
 
-def remark(stopped: Sequence[Columns]) -> str:
-    """What a reader must know of endpoints that stopped so."""
-    return (
+def remarks(stopped: Sequence[Columns], margin: float) -> Iterator[str]:
+    """What a reader must know of endpoints that stopped so; `margin` as of the comparison."""
+    if not stopped:
+        return
+    yield (
         f"{', '.join(each.label for each in stopped)}: asked only until a comparison was decided. Intervals"
         " and p are those of the sequence that decided: they speak of all items of the run, asked or not, and"
         " hold however often one looks. What has no such interval has no test and no verdict."
     )
+    others = sorted({each.stopped.margin for each in stopped if each.stopped} - {margin})
+    if others:
+        own = " and ".join(f"{each:g}" for each in others)
+        yield f"What they stopped for was decided with --margin {own}; here it is {margin:g}"
 
 
 def _asked(columns: Columns) -> NDArray[np.bool_]:

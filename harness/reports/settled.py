@@ -76,7 +76,7 @@ def _settings(told: Mapping[str, Any], of: str) -> Section:
     rows = [
         (name, _text(value))
         for name, value in settings.items()
-        if name not in _ELSEWHERE and value not in (None, [], (), "", False)
+        if name not in _ELSEWHERE and value is not None and value not in ([], (), "")
     ]
     timings = _mapping(told.get("timings"))
     seconds = [

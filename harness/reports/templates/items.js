@@ -29,7 +29,7 @@
   // A document: {tokenizer, contexts, choices, tokens, logprobs: {label: [[..]]}}
   function itemDetail(item) {
     const box = element("div", { className: "item" });
-    const place = [item.task, item.subject, `item ${item.index}`, item.id && `id ${item.id}`, `${item.shots} shots`];
+    const place = [item.task, item.subject, `item ${item.index}`, item.id && `id ${item.id}`, `${item.shots} ${item.shots === 1 ? "shot" : "shots"}`];
     box.append(element("p", { className: "facts" }, place.filter(Boolean).join(" · ")));
     const texts = item.documents.find((each) => each.contexts.length);
     if (texts) box.append(element("h4", {}, "Prompt"), ...texts.contexts.map(prompt));
@@ -101,7 +101,7 @@
   // What the cell of an endpoint shows: whether it is right, what it chose, and by how much right is ahead.
   function verdict(end) {
     const cell = document.createDocumentFragment();
-    if (end.unscored === null) return element("span", { className: "faint" }, "not asked");
+    if (end.unscored === null || end.unscored.startsWith("not asked")) return element("span", { className: "faint" }, "not asked");
     if (end.unscored) return element("span", { className: "mark none" }, "– unscored");
     const right = end.value >= 0.5;
     const chosen = end.prediction >= 0 ? letter(end.prediction) : end.value === null ? "" : number(end.value, 2);

@@ -148,7 +148,8 @@ def _other_ids(choices: Iterable[dict[str, Any]]) -> bool:
         ids = choice.get("tokens")
         if isinstance(ids, list) and ids and all(type(each) is int for each in ids):
             choice["tokens"] = [each - 1 if each else 1 for each in ids]
-            _each(choice.get("logprobs") or {}, lambda value: value - 1.0 if value < 0 else value)
+            if _list(choice.get("logprobs"), "token_logprobs")[:1] != [None]:  # as in an echo
+                _each(choice.get("logprobs") or {}, lambda value: value - 1.0 if value < 0 else value)
             found = True
     return found
 

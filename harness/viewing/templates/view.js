@@ -184,8 +184,8 @@
     filled.style.width = `${100 * share}%`;
     bar.append(filled);
     const counts = [
-      `${count(end.done)} of ${count(end.items)} items`,
-      `${count(end.requests)} requests sent`,
+      end.items ? `${count(end.done)} of ${count(end.items)} items` : "not counted yet",
+      end.items && `${count(end.requests)} requests sent`,
       end.reused && `${count(end.reused)} answered already`,
       end.rate !== null && `${number(end.rate, 1)} a second`,
       end.in_flight && `${count(end.in_flight)} in flight`,
