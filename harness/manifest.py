@@ -27,6 +27,7 @@ from harness.prepare import Prepared
 from harness.progress import Progress
 from harness.replies import JournalStats
 from harness.runs import Whose, whose
+from harness.scoring.scores import NOT_TRIED
 from harness.settings import MARGIN
 from harness.suite import PreparedTask
 from harness.watching.findings import documented
@@ -111,8 +112,8 @@ def exit_code(
 
 
 def untried(parts: Sequence[EndpointRun]) -> int:
-    """Items that were not asked, or not to the end."""
-    return sum(part.progress.items_total - part.progress.items_done for part in parts)
+    """Items that were not asked, or not to the end, in any session; reads the journals."""
+    return sum(score.unscored == NOT_TRIED for part in parts for score in part.journal.scores())
 
 
 def manifest(

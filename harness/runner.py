@@ -151,7 +151,7 @@ async def _concluded(prepared: Prepared, signs: Signs, remarks: Sequence[str], e
         outcome = await outcome_of(referee, scores, parts)
     remarks = [*remarks, *told_greedy(accuracy), *told_ties(accuracy)]
     remarks += outcome.remarks() if outcome else ()
-    remarks += [told(ended.cap, untried(parts))] if ended.cap else []
+    remarks += [told(ended.cap, await asyncio.to_thread(untried, parts))] if ended.cap else []
     unscored = 0 if outcome and outcome.spared else int(accuracy["unscored"].sum())
     code = exit_code(unscored, parts, interrupted=ended.interrupted, capped=bool(ended.cap))
     folder.write_manifest(

@@ -280,7 +280,7 @@ def test_settings_that_say_no_are_shown(tmp_path: Path) -> None:
     """What was turned off, or set to 0, stands among the settings; what was not given does not."""
     settings = {"tasks": "plain", "shots": 0, "probe": False, "limit": None, "metrics": ""}
     folder = made_run(tmp_path / "run", 4, settings=settings)
-    rows = {name: value for name, value in gathered(folder).report.sections[0].rows}
+    rows = {row[0]: row[1] for row in gathered(folder).report.sections[0].rows}
     assert (rows["shots"], rows["probe"]) == ("0", "no")
     assert not {"limit", "metrics"} & set(rows)
 
