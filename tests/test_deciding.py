@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from harness.compared import compare
 from harness.comparison.sequential import State
 from harness.deciding.order import Chunks, order_of
 from harness.deciding.outcome import told
-from harness.deciding.referee import AHEAD
+from harness.deciding.referee import AHEAD, Pair, Referee
 from harness.items import BadItem
 from harness.manifest import Exit
 from harness.prepare import prepare
@@ -126,6 +127,37 @@ async def test_items_come_side_by_side(large: Bench) -> None:
     assert orders[0] != sorted(orders[0])
     places = [{item: at for at, item in enumerate(order)} for order in orders]
     assert max(abs(places[0][item] - places[1][item]) for item in range(ITEMS)) <= 2 * AHEAD
+
+
+async def test_nothing_is_taken_twice(large: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pools that end while the referee reads what came: it looks again only when it is done with that."""
+    look, take_all, reading = Referee._look, Referee._take_all, threading.Lock()
+    begun: list[int] = []
+    last, twice = threading.Event(), threading.Event()
+
+    async def looking(self: Referee) -> None:
+        begun.append(1)
+        if len(begun) > 1:
+            last.set()
+        await look(self)
+
+    def slowly(self: Referee, pairs: Sequence[Pair]) -> None:
+        if not reading.acquire(blocking=False):
+            twice.set()
+            return
+        try:
+            last.wait(10)  # seconds: until the pools have ended
+            twice.wait(0.2)
+            take_all(self, pairs)
+        finally:
+            reading.release()
+
+    monkeypatch.setattr(Referee, "_look", looking)
+    monkeypatch.setattr(Referee, "_take_all", slowly)
+    async with FakeEndpoint(knowing(half)) as one, FakeEndpoint(knowing(half)) as other:
+        result = await run(large, one, other, margin=0.0)
+    assert result.exit is Exit.DONE
+    assert last.is_set() and not twice.is_set()
 
 
 async def test_equal_endpoints_are_told_to_be(large: Bench) -> None:

@@ -88,6 +88,7 @@ class Referee:
             for part in parts
         }
         self._changed = threading.Condition()
+        self._looking = asyncio.Lock()
         self._moved = asyncio.Event()
 
     def _sequence(self) -> Sequential:
@@ -229,10 +230,11 @@ class Referee:
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
-        wanted = [pair for pair in self.pairs if pair.sequence.decided_at is None and self._reach(pair)]
-        if wanted:
-            await asyncio.to_thread(self._take_all, wanted)
-            self._stop_what_is_decided()
+        async with self._looking:  # the look that a cancelled task had begun goes on: nothing is taken twice
+            wanted = [pair for pair in self.pairs if pair.sequence.decided_at is None and self._reach(pair)]
+            if wanted:
+                await asyncio.to_thread(self._take_all, wanted)
+                self._stop_what_is_decided()
 
     def _reach(self, pair: Pair) -> int:
         """How many items more both endpoints have done."""
