@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from harness import __version__, examples
+from harness.compare_settings import CompareSettings, ReportSettings
 from harness.doctor.settings import DoctorSettings
 from harness.errors import EndpointRefused, HarnessError, StoreError, UsageError
 from harness.printing import (
@@ -27,7 +28,8 @@ from harness.printing import (
     print_result,
 )
 from harness.redacting import install
-from harness.settings import FILES, CompareSettings, ReportSettings, RunSettings, ServeSettings
+from harness.serve_settings import ServeSettings
+from harness.settings import FILES, RunSettings
 from harness.terminal import pairs_table, print_table, reader_may_leave, say, show_other_signs
 from harness.viewing.settings import ViewSettings
 

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from harness.compare_settings import CompareSettings, ReportSettings
     from harness.compared import Comparison
     from harness.comparison.gate import Check
     from harness.doctor.settings import DoctorSettings
     from harness.runner import RunResult
-    from harness.settings import CompareSettings, ReportSettings, RunSettings
+    from harness.settings import RunSettings
 
 NAME = "forced-choice"
 

@@ -1,4 +1,4 @@
-"""What a person can set, one field a flag, checked before anything is done.
+"""What a person can set about a run, one field a flag, checked before anything is done.
 
 `harness.cli` reads the flags off these records; nothing here contacts an endpoint or opens a file.
 """
@@ -22,18 +22,12 @@ MARGIN = 0.01
 NEEDED = "give --tasks NAME and --endpoint SPEC, or a suite file: run SUITE.toml"
 
 WHAT = Group("What to evaluate", sort_key=1)
-COMPARED = Group("What to compare", sort_key=1)
 ITEMS = Group("Which items", sort_key=2)
 TEXT = Group("Text and tokens", sort_key=3)
 CHECKS = Group("Checks of the endpoint", sort_key=4)
 PACE = Group("Pace and patience", sort_key=4)
 MONEY = Group("Prices and caps", sort_key=5)
-GATE = Group("Gate", sort_key=5)
 FILES = Group("Files and output", sort_key=6)
-SERVED = Group("What is served", sort_key=1)
-REACHED = Group("How it is reached", sort_key=2)
-KEPT = Group("What it remembers", sort_key=3)
-FAULTS = Group("How it misbehaves", sort_key=4)
 
 
 def _auto_or_number(hint: object, tokens: Sequence[Token]) -> Concurrency:
@@ -240,131 +234,3 @@ outages, a heartbeat a minute."""
     def task_names(self) -> tuple[str, ...]:
         """The tasks in the order given, each once."""
         return tuple(dict.fromkeys(name.strip() for name in self.tasks.split(",") if name.strip()))
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class CompareSettings:
-    """The flags of `compare`."""
-
-    baseline: Annotated[str | None, Parameter(group=COMPARED, metavar="LABEL")] = None
-    """The endpoint that the others are compared with; by default the first."""
-    common_only: Annotated[bool, Parameter(group=COMPARED, negative="", show_default=False)] = False
-    """Compare the items that can be joined, and list the others in mismatches.csv, instead of refusing."""
-    margin: Annotated[float, Parameter(group=COMPARED)] = MARGIN
-    """A difference below this does not matter in practice: 0.01 is one point."""
-    engines: Annotated[bool, Parameter(group=COMPARED, negative="", show_default=False)] = False
-    """The endpoints serve one model in different ways (bf16 and fp8, say): write how the log-probabilities \
-of tokens shift (shifts.csv, worst.csv), and whether near-ties explain the predictions that differ \
-(drift.csv)."""
-    fail_if_worse_than: Annotated[float | None, Parameter(group=GATE, metavar="MARGIN")] = None
-    """Exit 1 unless each endpoint is shown to be worse by less than this on each task."""
-    gate: Annotated[Path | None, Parameter(group=GATE, metavar="FILE")] = None
-    """Exit 1 unless each endpoint passes the policy in a TOML file: margins, required tasks, coverage."""
-    junit: Annotated[Path | None, Parameter(group=GATE, metavar="FILE")] = None
-    """Write the gate's checks as JUnit XML."""
-    summary: Annotated[Path | None, Parameter(group=GATE, metavar="FILE")] = None
-    """Append the gate's Markdown summary to a file, such as "$GITHUB_STEP_SUMMARY" (if set)."""
-    out: Annotated[Path | None, Parameter(group=FILES)] = None
-    """Folder for comparison.csv and flips.csv; by default that of the second run, or of the only one."""
-    format: Annotated[Literal["text", "markdown", "latex"], Parameter(group=FILES)] = "text"
-    """How the table is printed on stdout."""
-    subjects: Annotated[bool, Parameter(group=FILES, negative="", show_default=False)] = False
-    """Show a row for each subject too."""
-    json: Annotated[bool, Parameter(group=FILES, negative="", show_default=False)] = False
-    """Print all rows of comparison.csv as JSON on stdout, for programs."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
-        for flag, value in (("--margin", self.margin), ("--fail-if-worse-than", self.fail_if_worse_than)):
-            if value is not None:
-                check_margin(flag, value)
-        if self.fail_if_worse_than is not None and self.gate is not None:
-            raise UsageError(
-                "--gate and --fail-if-worse-than exclude each other; put the margin into the file"
-            )
-        if self.junit == Path():
-            raise UsageError("--junit: no file given")
-        if (self.junit or self.summary) and self.fail_if_worse_than is None and self.gate is None:
-            flag = "--junit" if self.junit else "--summary"
-            raise UsageError(f"{flag} needs a gate: give --fail-if-worse-than or --gate")
-        if self.json and self.format != "text":
-            raise UsageError(f"--json and --format {self.format} exclude each other; choose one")
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class ReportSettings:
-    """The flags of `report`."""
-
-    baseline: Annotated[str | None, Parameter(group=COMPARED, metavar="LABEL")] = None
-    """The endpoint that the others are compared with; by default the first."""
-    margin: Annotated[float, Parameter(group=COMPARED)] = MARGIN
-    """A difference below this does not matter in practice: 0.01 is one point."""
-    out: Annotated[Path | None, Parameter(group=FILES, metavar="FILE")] = None
-    """The page; by default report.html in the folder of the second run, or of the only one. Plots go into \
-plots/ beside it."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
-        check_margin("--margin", self.margin)
-        if self.out is not None and (not self.out.name or self.out.is_dir()):
-            raise UsageError(f"--out {self.out}: is a folder; name the file, as {self.out / 'report.html'}")
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class ServeSettings:
-    """The flags of `serve`."""
-
-    model: Annotated[Path | None, Parameter(group=SERVED, metavar="DIR")] = None
-    """A Hugging Face folder: config.json, model.safetensors, tokenizer.json. Without it the reference model \
-that ships with the program, with its adapters."""
-    adapters: Annotated[Path | None, Parameter(group=SERVED, metavar="DIR")] = None
-    """A folder of LoRA adapters in PEFT's layout; DIR/NAME is asked for as model ENDPOINT_ID:NAME."""
-    backend: Annotated[Literal["auto", "numpy", "transformers"], Parameter(group=SERVED)] = "auto"
-    """What computes. numpy: models of the Llama architecture. transformers: any causal LM (pip install \
-'forced-choice[local]'). auto: numpy where it can."""
-    device: Annotated[Literal["auto", "cpu", "cuda"], Parameter(group=SERVED)] = "auto"
-    """Where transformers computes; auto: on a GPU where there is one."""
-    dtype: Annotated[Literal["auto", "float32", "float16", "bfloat16"], Parameter(group=SERVED)] = "auto"
-    """What transformers computes in; auto: float32 on a processor, the checkpoint's own type on a GPU."""
-    host: Annotated[str, Parameter(group=REACHED)] = "127.0.0.1"
-    """Address to listen on."""
-    port: Annotated[int, Parameter(group=REACHED)] = 8000
-    """Port to listen on; 0 picks a free one."""
-    token: Annotated[str | None, Parameter(group=REACHED, env_var="FORCED_CHOICE_SERVE_TOKEN")] = None
-    """Bearer token that clients must send; without it any or none is accepted."""
-    team: Annotated[str | None, Parameter(group=REACHED)] = None
-    """Team id that clients must send in X-Friendli-Team; without it any or none is accepted."""
-    until_eof: Annotated[bool, Parameter(group=REACHED, negative="", show_default=False)] = False
-    """End when standard input ends, so that whoever started it need not stop it."""
-    cache_tokens: Annotated[int, Parameter(group=KEPT)] = 65_536
-    """Tokens of contexts whose keys and values are kept, so that what starts alike is read once; 0: none."""
-    cache_mib: Annotated[int, Parameter(group=KEPT)] = 256
-    """Mebibytes that these may take; 0: none."""
-    faults: Annotated[
-        tuple[str, ...],
-        Parameter(group=FAULTS, negative="", consume_multiple=False, metavar="FAULTS", show_default=False),
-    ] = ()
-    """What goes wrong: a TOML file, or short forms such as 429=0.1,reset=0.01,seed=7. Repeatable. \
---faults list prints them all."""
-    startup: Annotated[float, Parameter(group=FAULTS)] = 0.0
-    """Seconds that a sleeping endpoint takes to wake up, through the phases that the vendor names."""
-    asleep: Annotated[bool, Parameter(group=FAULTS, negative="", show_default=False)] = False
-    """Begin asleep: the first request on /dedicated/v1 wakes it, and gets 503 until it is up."""
-    sleep_after: Annotated[float, Parameter(group=FAULTS)] = 0.0
-    """Seconds with no request to answer after which it falls asleep; 0: never."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be meant."""
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"--port {self.port}: must be between 0 and 65535")
-        for flag, value in (
-            ("--cache-tokens", self.cache_tokens),
-            ("--cache-mib", self.cache_mib),
-            ("--startup", self.startup),
-            ("--sleep-after", self.sleep_after),
-        ):
-            if not 0 <= value < float("inf"):
-                raise UsageError(f"{flag} {value:g}: must be 0 or more")

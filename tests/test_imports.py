@@ -157,6 +157,8 @@ SHELL = (
     "endpoints",
     "accounts",
     "settings",
+    "compare_settings",
+    "serve_settings",
     "doctor.settings",
     "viewing.settings",
     "suite",

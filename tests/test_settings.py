@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from harness import UsageError
-from harness.settings import RunSettings, ServeSettings
+from harness.serve_settings import ServeSettings
+from harness.settings import RunSettings
 
 
 def settings(**changes: Any) -> RunSettings:

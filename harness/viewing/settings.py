@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from harness.errors import UsageError
-from harness.settings import REACHED
+from harness.serve_settings import REACHED
 
 MOST_PORT = 65_535
 
