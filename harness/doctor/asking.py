@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.client import Client
 from harness.doctor.varied import Varied
+from harness.doctor.waking import Awake, awake
 from harness.errors import EndpointRefused
 from harness.exchange import Outcome, ScoreRequest
 from harness.pairs import Tokenizes
@@ -81,6 +82,18 @@ class Asking:
             question.forced_ids if forced is None else forced,
             top,
             question.text,
+        )
+
+    async def wake(self) -> Awake:
+        """See to it that a dedicated endpoint is awake; it must have a management API."""
+        assert self.management is not None
+        return await awake(
+            self.management,
+            self.client.call,
+            self.say,
+            patience=self.waking,
+            clock=self.clock,
+            sleep=self.sleep,
         )
 
     async def score(self, request: ScoreRequest) -> Outcome:

@@ -18,7 +18,7 @@ from harness.doctor.asking import Asking
 from harness.doctor.findings import Finding, not_checked
 from harness.doctor.judging import Chain, chain_holds, judged_chain, judged_flat
 from harness.doctor.sound import chain_of, link
-from harness.doctor.waking import Awake, awake
+from harness.doctor.waking import Awake
 from harness.doctor.wire import PLAIN, TEXTS, compared_tokenizers, reads_prompts, takes_prompts
 from harness.errors import EndpointRefused, Stopped
 from harness.events import event
@@ -193,15 +193,7 @@ async def woken(asking: Asking) -> Awake:
     Raises:
         EndpointRefused: it will not be.
     """
-    assert asking.management is not None
-    found = await awake(
-        asking.management,
-        asking.client.call,
-        asking.say,
-        patience=asking.waking,
-        clock=asking.clock,
-        sleep=asking.sleep,
-    )
+    found = await asking.wake()
     if found.state == "down":
         raise EndpointRefused(f"it does not run: its status is {found.told}")
     return found

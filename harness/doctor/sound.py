@@ -9,7 +9,6 @@ from harness.doctor.asking import MOST_FORCED, Asking, values_of, why_not
 from harness.doctor.findings import ESSENTIAL, Finding, not_checked
 from harness.doctor.judging import Chain, chain_holds, judged_chain, judged_flat
 from harness.doctor.probes import Probe
-from harness.doctor.waking import awake
 from harness.errors import EndpointRefused
 from harness.exchange import ScoreRequest
 from harness.saying import duration
@@ -30,14 +29,7 @@ async def is_awake(name: str, asking: Asking) -> Finding:
     """A dedicated endpoint that sleeps is woken and waited for."""
     if asking.management is None:
         return not_checked(name, "only dedicated endpoints sleep, and have a route that says so")
-    found = await awake(
-        asking.management,
-        asking.client.call,
-        asking.say,
-        patience=asking.waking,
-        clock=asking.clock,
-        sleep=asking.sleep,
-    )
+    found = await asking.wake()
     match found.state:
         case "unknown":
             return not_checked(name, found.told)

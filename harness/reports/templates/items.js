@@ -1,4 +1,4 @@
-// The table of items, and one item opened. Used by reports, whose items stand in the page, and by the local
+// The table of items, one item opened, and what plots tell. Used by reports, whose items stand in the page, and by the local
 // page, which asks its server: `itemTable` takes what reads them as an argument. Texts of data sets and
 // endpoints are put into the page as text, never as markup.
 
@@ -114,5 +114,21 @@
     return cell;
   }
 
-  Object.assign(own, { element, letter, number, signed, count, itemDetail, verdict });
+  // Words of a plot's mark, under the pointer.
+  function tips() {
+    const tip = document.getElementById("tip");
+    document.addEventListener("pointermove", (event) => {
+      const mark = event.target instanceof Element ? event.target.closest(".picture .role-mark [aria-label]") : null;
+      const said = mark?.getAttribute("aria-label") ?? "";
+      tip.hidden = !said;
+      if (!said) return;
+      tip.textContent = said;
+      const left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8);
+      const below = event.clientY + 18 + tip.offsetHeight < innerHeight;
+      tip.style.left = `${Math.max(8, left)}px`;
+      tip.style.top = `${below ? event.clientY + 18 : event.clientY - tip.offsetHeight - 12}px`;
+    });
+  }
+
+  Object.assign(own, { element, letter, number, signed, count, itemDetail, verdict, tips });
 })();

@@ -1,7 +1,7 @@
 // A report: its items out of the page itself, their table, the words of plots under the pointer, and print.
 
 (() => {
-  const { jQuery, element, letter, count, itemDetail, verdict } = globalThis.forcedChoice;
+  const { jQuery, element, letter, count, itemDetail, verdict, tips } = globalThis.forcedChoice;
   const PAGE = 25; // rows
   const NEAR = 0.1; // nats: a margin within this is nearly a tie
   const FLIPS = ["", "wrong to right", "right to wrong", "wrong to other wrong"];
@@ -223,22 +223,7 @@
     home.dataset.ready = "yes";
   }
 
-  // ------------------------------------------------------------------------------------ plots, and the rest
-
-  function tips() {
-    const tip = document.getElementById("tip");
-    document.addEventListener("pointermove", (event) => {
-      const mark = event.target instanceof Element ? event.target.closest(".picture .role-mark [aria-label]") : null;
-      const said = mark?.getAttribute("aria-label") ?? "";
-      tip.hidden = !said;
-      if (!said) return;
-      tip.textContent = said;
-      const left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8);
-      const below = event.clientY + 18 + tip.offsetHeight < innerHeight;
-      tip.style.left = `${Math.max(8, left)}px`;
-      tip.style.top = `${below ? event.clientY + 18 : event.clientY - tip.offsetHeight - 12}px`;
-    });
-  }
+  // ------------------------------------------------------------------------------------------------ printing
 
   // Whoever prints wants to read what is folded up.
   function printing() {

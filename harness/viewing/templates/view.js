@@ -2,7 +2,7 @@
 // filters, and a run in progress. Texts of data sets and endpoints are put into the page as text.
 
 (() => {
-  const { jQuery, element, letter, number, count, itemDetail, verdict } = globalThis.forcedChoice;
+  const { jQuery, element, letter, number, count, itemDetail, verdict, tips } = globalThis.forcedChoice;
   const PAGE = 25; // rows
   const WAIT = 200; // milliseconds after the last key before a search begins
 
@@ -235,21 +235,6 @@
         said.replaceChildren("It has ended. ", element("a", { href: location.pathname }, "Show its tables"));
       }
       home.dataset.ready = "yes";
-    });
-  }
-
-  // ------------------------------------------------------------------------------------------------- plots
-
-  function tips() {
-    const tip = document.getElementById("tip");
-    document.addEventListener("pointermove", (event) => {
-      const mark = event.target instanceof Element ? event.target.closest(".picture .role-mark [aria-label]") : null;
-      const said = mark?.getAttribute("aria-label") ?? "";
-      tip.hidden = !said;
-      if (!said) return;
-      tip.textContent = said;
-      tip.style.left = `${Math.max(8, Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8))}px`;
-      tip.style.top = `${event.clientY + 18}px`;
     });
   }
 
