@@ -64,7 +64,7 @@ bench-view: install
 
 soak: install
 	$(BIN)/python -m tests.bench.serving
-	$(BIN)/python -m tests.bench.flat $(if $(REQUESTS),--requests $(REQUESTS))
+	$(BIN)/python -m tests.bench.flat $(if $(REQUESTS),--requests $(REQUESTS)) --ledger
 	$(BIN)/python -m tests.bench.mixed $(if $(MIXES),--mixes $(MIXES)) --ledger
 
 school: install

@@ -1,6 +1,6 @@
 """Whether a long run stays as it is: sockets, tasks, threads, open files and memory over a million requests.
 
-    python -m tests.bench.flat [--requests 1000000] [--faulty 200]
+    python -m tests.bench.flat [--requests 1000000] [--faulty 200] [--ledger]
 
 The program itself asks an instant endpoint that drops connections, cuts replies short and refuses now and
 then. What the process holds it says in its log file; memory and open files are looked at from outside too. A
@@ -21,9 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests import ledger
 from tests.bench.measuring import ROOT, Failed, Figure, Instant, machine, measure, table
 from tests.bench.memory import private, write_questions
 from tests.bench.speed import bars
+from tests.ledger import note
 from tests.running import write_tokenizer
 
 CHOICES = 4
@@ -194,6 +196,7 @@ def main() -> int:
     parser.add_argument("--faulty", type=int, default=200, help="every N-th goes wrong at first")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two samples")
     parser.add_argument("--keep", type=Path, help="keep the log file here")
+    parser.add_argument("--ledger", action="store_true", help="renew the table in tests/README.md")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         run = soaked(Path(scratch), given.requests, faulty=given.faulty, every=given.every)
@@ -205,7 +208,11 @@ def main() -> int:
     print(f"Seen from outside: at most {peak:.0f} MB of private memory, {files} open files.\n")
     found = figures(run)
     print(bars(found))
-    return 0 if all(each.holds for each in found) else 1
+    note("requests of one long run with faults", tried=run.wanted, lost=run.lost, unit="requests")
+    held = all(each.holds for each in found)
+    if held and given.ledger:
+        ledger.write()
+    return 0 if held else 1
 
 
 if __name__ == "__main__":
