@@ -185,6 +185,7 @@ def prompts(
     pools: Mapping[str, Sequence[Item]],
     chosen: Mapping[str, Collection[int]],
     orders: bool = False,
+    wanted: Callable[[int], bool] | None = None,
 ) -> Iterator[Prompt | BadItem]:
     """The prompts of the chosen items, in file order.
 
@@ -195,15 +196,20 @@ def prompts(
         pools: the items shots are drawn from, by subject.
         chosen: which indices of each subject, as `Selection.indices` gives them.
         orders: with each item in the other cyclic orders of its choices.
+        wanted: of the chosen items only these, by their position among them, get a prompt; it is asked when
+            their row comes. None: all.
     """
     drawers: dict[str, Callable[[Item | None], Sequence[Item]]] = {}
     fronts = _Fronts(task)
-    left = sum(map(len, chosen.values()))
+    size = left = sum(map(len, chosen.values()))
     reading = iter(rows)
     all_draw = bool(shots) and task.shots.draw == "random"  # also for rows that nobody asks for
     while left and (row := next(reading, None)) is not None:
         subject = row.subject
         is_chosen = row.index in chosen.get(subject, ())
+        left -= is_chosen
+        if is_chosen and wanted is not None:
+            is_chosen = wanted(size - left - 1)
         if not is_chosen and not all_draw:
             continue
         item = item_or_bad(task, row)
@@ -212,7 +218,6 @@ def prompts(
         drawn = drawers[subject](item if isinstance(item, Item) else None)
         if not is_chosen:
             continue
-        left -= 1
         if isinstance(item, BadItem):
             yield item
             continue

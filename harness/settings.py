@@ -15,9 +15,12 @@ from cyclopts import Group, Parameter, Token
 from harness.endpoint_settings import Concurrency, EndpointSettings
 from harness.errors import UsageError, check_margin
 from harness.modes import Bos, ChatMode, Overflow
+from harness.sharding import parse_shard
 
 MARGIN = 0.01
 """A difference of a metric below this does not matter in practice, unless one says otherwise."""
+
+MOST_WORKERS = 1000
 
 NEEDED = "give --tasks NAME and --endpoint SPEC, or a suite file: run SUITE.toml"
 
@@ -27,7 +30,8 @@ TEXT = Group("Text and tokens", sort_key=3)
 CHECKS = Group("Checks of the endpoint", sort_key=4)
 PACE = Group("Pace and patience", sort_key=4)
 MONEY = Group("Prices and caps", sort_key=5)
-FILES = Group("Files and output", sort_key=6)
+SPREAD = Group("More processes, more machines", sort_key=6)
+FILES = Group("Files and output", sort_key=7)
 
 
 def _auto_or_number(hint: object, tokens: Sequence[Token]) -> Concurrency:
@@ -151,6 +155,14 @@ code 3, and with a higher cap the same command continues."""
     """Never send more tokens, of prompts and forced; likewise."""
     max_cost: Annotated[float | None, Parameter(group=MONEY)] = None
     """Never spend more, at these prices; likewise."""
+    workers: Annotated[int | None, Parameter(group=SPREAD, metavar="N")] = None
+    """Send from so many processes of this machine (with --engine ray: of the cluster) instead of from this one, which hands them parts of the run and keeps what comes back. --concurrency holds in each; budgets and caps hold for all together."""
+    engine: Annotated[Literal["local", "ray"], Parameter(group=SPREAD)] = "local"
+    """Where workers are: processes of this machine, or actors of a Ray cluster (pip install 'forced-choice[ray]')."""
+    ray_address: Annotated[str | None, Parameter(group=SPREAD, metavar="ADDRESS", show_default=False)] = None
+    """The cluster, as ray.init takes it: auto, HOST:PORT, ray://HOST:PORT; by default the one that RAY_ADDRESS names, or a new one on this machine."""
+    shard: Annotated[str | None, Parameter(group=SPREAD, metavar="I/N", show_default=False)] = None
+    """Do only part I of N of the run, in shards/I-of-N of its folder; the command merge puts the parts together. For arrays of jobs (Slurm, Kubernetes). Budgets and caps are those of all parts: each takes its Nth."""
     out: Annotated[Path | None, Parameter(group=FILES)] = None
     """The run's folder; by default results/<tasks>-<identity>. The same command continues it."""
     log_file: Annotated[Path | None, Parameter(group=FILES, metavar="FILE")] = None
@@ -193,6 +205,7 @@ outages, a heartbeat a minute."""
             raise UsageError(f"--patience {self.patience:g}: must be 0 or more seconds")
         self._check_money()
         self._check_deciding()
+        self._check_spread()
         _ = self.metric_names  # which says what is unknown
 
     def _check_money(self) -> None:
@@ -222,6 +235,33 @@ outages, a heartbeat a minute."""
                 "--repeat-sample and --compare-until-decided exclude each other: nobody knows beforehand"
                 " which items will be asked"
             )
+
+    def _check_spread(self) -> None:
+        """Refuse what cannot go with several processes, or means nothing without."""
+        if self.workers is not None and not 1 <= self.workers <= MOST_WORKERS:
+            raise UsageError(f"--workers {self.workers}: must be 1 to {MOST_WORKERS:,}")
+        if self.ray_address is not None and self.engine != "ray":
+            raise UsageError("--ray-address is of --engine ray")
+        spread = "--workers" if self.workers is not None else "--engine ray" if self.engine == "ray" else ""
+        if self.shard is not None:
+            parse_shard(self.shard)
+            spread, other = "--shard", spread
+            if other:
+                raise UsageError(
+                    f"--shard and {other} exclude each other; each shard is a command of its own"
+                )
+        if spread and self.compare_until_decided:
+            raise UsageError(
+                f"{spread} and --compare-until-decided exclude each other: whether more is asked depends on"
+                " all that came so far"
+            )
+        if self.shard is not None and self.repeat_sample is not None:
+            raise UsageError("--shard and --repeat-sample exclude each other; repeat in a run of its own")
+
+    @property
+    def spread(self) -> bool:
+        """Whether workers send, and not this process."""
+        return self.workers is not None or self.engine == "ray"
 
     @property
     def metric_names(self) -> tuple[str, ...]:

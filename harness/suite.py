@@ -52,8 +52,9 @@ class PreparedTask:
         """What that is called."""
         return aside_names(self.needs, self.survey.most_choices)
 
-    def prompts(self) -> Iterator[Prompt | BadItem]:
-        """The prompts of the chosen items, in file order."""
+    def prompts(self, wanted: Callable[[int], bool] | None = None) -> Iterator[Prompt | BadItem]:
+        """The prompts of the chosen items, in file order; of those alone whose position among them is wanted,
+        if anything is said of that."""
         return prompts(
             self.task,
             self.rows,
@@ -61,6 +62,7 @@ class PreparedTask:
             pools=self.pools,
             chosen=self.chosen,
             orders=ORDERS in self.needs,
+            wanted=wanted,
         )
 
     @property

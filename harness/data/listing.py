@@ -14,8 +14,8 @@ import stat
 import threading
 import time
 import weakref
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path
 from shutil import rmtree
@@ -98,6 +98,23 @@ class Listing:
                 self._file.executemany("UPDATE items SET ordinal = ? WHERE ordinal = ?", moved)
                 last = rows[-1][0]
             self._file.execute("COMMIT")
+
+    def within(self, ordinals: Sequence[range]) -> Listing:
+        """A list of its own of the records with these ordinals."""
+        self.flush()
+        part = Listing()
+        part._file.execute("ATTACH ? AS whole", (str(self.path),))
+        for each in ordinals:
+            query = "INSERT INTO main.items SELECT * FROM whole.items WHERE ordinal >= ? AND ordinal < ?"
+            part._file.execute(query, (each.start, each.stop))
+        part._file.execute("DETACH whole")
+        return part
+
+    def places(self) -> Iterator[tuple[str, str, str]]:
+        """Task, subject and cluster of all records, in order."""
+        self.flush()
+        with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as reader:
+            yield from reader.execute("SELECT task, subject, cluster FROM items ORDER BY ordinal")
 
     def __iter__(self) -> Iterator[ItemRecord]:
         """All records so far."""
