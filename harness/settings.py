@@ -156,13 +156,19 @@ code 3, and with a higher cap the same command continues."""
     max_cost: Annotated[float | None, Parameter(group=MONEY)] = None
     """Never spend more, at these prices; likewise."""
     workers: Annotated[int | None, Parameter(group=SPREAD, metavar="N")] = None
-    """Send from so many processes of this machine (with --engine ray: of the cluster) instead of from this one, which hands them parts of the run and keeps what comes back. --concurrency holds in each; budgets and caps hold for all together."""
+    """Send from so many processes of this machine (with --engine ray: of the cluster) instead of from this \
+one, which hands them parts of the run and keeps what comes back. --concurrency holds in each; budgets and \
+caps hold for all together."""
     engine: Annotated[Literal["local", "ray"], Parameter(group=SPREAD)] = "local"
-    """Where workers are: processes of this machine, or actors of a Ray cluster (pip install 'forced-choice[ray]')."""
+    """Where workers are: processes of this machine, or actors of a Ray cluster (pip install \
+'forced-choice[ray]')."""
     ray_address: Annotated[str | None, Parameter(group=SPREAD, metavar="ADDRESS", show_default=False)] = None
-    """The cluster, as ray.init takes it: auto, HOST:PORT, ray://HOST:PORT; by default the one that RAY_ADDRESS names, or a new one on this machine."""
+    """The cluster, as ray.init takes it: auto, HOST:PORT, ray://HOST:PORT; by default the one that \
+RAY_ADDRESS names, or a new one on this machine."""
     shard: Annotated[str | None, Parameter(group=SPREAD, metavar="I/N", show_default=False)] = None
-    """Do only part I of N of the run, in shards/I-of-N of its folder; the command merge puts the parts together. For arrays of jobs (Slurm, Kubernetes). Budgets and caps are those of all parts: each takes its Nth."""
+    """Do only part I of N of the run, in shards/I-of-N of its folder; the command merge puts the parts \
+together. For arrays of jobs (Slurm, Kubernetes). Budgets and caps are those of all parts: each takes its \
+Nth."""
     out: Annotated[Path | None, Parameter(group=FILES)] = None
     """The run's folder; by default results/<tasks>-<identity>. The same command continues it."""
     log_file: Annotated[Path | None, Parameter(group=FILES, metavar="FILE")] = None

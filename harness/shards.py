@@ -1,4 +1,4 @@
-"""Shards of a prepared suite: which items they hold, and their prompts, each split read as seldom as can be."""
+"""Shards of a prepared suite: which items they hold, and their prompts, each split read as seldom as it can."""
 
 from __future__ import annotations
 

@@ -1,19 +1,20 @@
 """Whole runs against the embedded endpoint while it does wrong whatever `--faults` can, several at once.
 
-A mix is drawn from a number. The run is the real one with its default patience, the endpoint the real
-application around a model that is a table; both live in a loop whose waits cost nothing. What a run comes
-to is held against the same run without faults: each item has the same sums to the bit, or none, for a reason
-that the mix explains.
+A mix is drawn by hypothesis, or from a number (the long ones). The run is the real one with its default
+patience, the endpoint the real application around a model that is a table; both live in a loop whose waits
+cost nothing. What a run comes to is held against the same run without faults: each item has the same sums to
+the bit, or none, for a reason that the mix explains.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,6 +22,7 @@ from unittest.mock import patch
 import numpy as np
 import numpy.typing as npt
 from aiohttp import ClientSession
+from hypothesis import strategies as st
 from pyarrow import parquet
 from yarl import URL
 
@@ -70,19 +72,26 @@ SILENT = frozenset(
 
 MIXED = tuple(name for name in FAULTS if name not in SILENT)
 
-_DRAWN: Mapping[str, Callable[[random.Random], object]] = {
-    "blackout": lambda chance: f"{chance.choice((3, 60, 1500))}@{chance.choice((0, 0.01, 0.05))}",
-    "outage": lambda chance: f"{chance.choice((3, 60, 1500))}@{chance.choice((0, 0.01, 0.05))}",
-    "rpm": lambda chance: chance.choice((20, 60, 300)),
-    "tpm": lambda chance: chance.choice((2_000, 6_000, 40_000)),
-    "capacity": lambda chance: chance.choice((1, 2, 5)),
-    "queue": lambda chance: chance.choice((1, 2, 5)),
-    "context": lambda chance: chance.choice((60, 90, 200)),
-    "top": lambda chance: chance.choice((1, 5)),
-    **dict.fromkeys(("401", "403"), lambda chance: 0.02),
-    **dict.fromkeys(("tokenizer", "no_tokenize", "no_prompt", "moved_by_sampling"), lambda chance: "true"),
+_DOWN = tuple(f"{seconds}@{begin}" for seconds, begin in product((3, 60, 1500), (0, 0.01, 0.05)))
+_VALUES: Mapping[str, Sequence[object]] = {
+    "blackout": _DOWN,
+    "outage": _DOWN,
+    "rpm": (300, 60, 20),
+    "tpm": (40_000, 6_000, 2_000),
+    "capacity": (5, 2, 1),
+    "queue": (5, 2, 1),
+    "context": (200, 90, 60),
+    "top": (5, 1),
+    **dict.fromkeys(("401", "403"), (0.02,)),
+    **dict.fromkeys(("tokenizer", "no_tokenize", "no_prompt", "moved_by_sampling"), ("true",)),
 }
-"""How to draw the value of a fault that is no share."""
+"""What a fault that is no share of requests may be set to, the mildest first."""
+_LEAST = 20
+"""Thousandths of the requests that a fault strikes at least, where it is a share of them."""
+_RETRY_AFTER, _SLOW_SECONDS = (0, 1, 7), (1, 90, 150)
+_DIALECTS, _ROUTES, _CONCURRENCY = ("", "", "openai+"), ("", "tuned"), (1, 8, "auto")
+_TASKS = ("mmlu", "hellaswag", "hellaswag,mmlu", "hellaswag,mmlu", "hellaswag,mmlu")
+"""Both of them mostly; a mix that fails comes down to the fewest items."""
 
 _REASONS: Mapping[str, frozenset[str]] = {
     "blackout": frozenset({"connection"}),
@@ -116,6 +125,9 @@ class Mix:
     concurrency: int | str
     probe: bool = False
     """The run asks beside its items too."""
+    tasks: str = "hellaswag,mmlu"
+    limit: int | None = None
+    """Items of each task; of each subject."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -123,30 +135,66 @@ class Mix:
         return frozenset(read_faults([self.faults]).on())
 
 
-def drawn(seed: int, *, most: int = 4, largest: float = 0.3) -> Mix:
-    """A mix; numbers that follow one another lead with one fault after another, so that all have their turn.
+@st.composite
+def mixes(draw: st.DrawFn, leading: str, *, most: int = 4, largest: float = 0.3) -> Mix:
+    """Mixes that have a certain fault; the simplest has no other, strikes seldom, and asks few items.
 
     Args:
-        seed: its number.
+        draw: of hypothesis.
+        leading: the fault.
+        most: faults beside it.
+        largest: share of requests that one of them strikes.
+    """
+    others = draw(st.lists(st.sampled_from(MIXED), max_size=most, unique=True))
+    values = {name: draw(_values(name, largest)) for name in FAULTS if name in {leading, *others}}
+    seed = draw(st.integers(0, 10**6))
+    return Mix(
+        seed,
+        _said(values, seed, draw(st.sampled_from(_RETRY_AFTER)), draw(st.sampled_from(_SLOW_SECONDS))),
+        draw(st.sampled_from(_DIALECTS)),
+        draw(st.sampled_from(_ROUTES)),
+        draw(st.sampled_from(_CONCURRENCY)),
+        draw(st.sampled_from((False, False, False, True))),
+        draw(st.sampled_from(_TASKS)),
+        draw(st.sampled_from((1, None, None))),
+    )
+
+
+def _values(name: str, largest: float) -> st.SearchStrategy[object]:
+    if name in _VALUES:
+        return st.sampled_from(_VALUES[name])
+    return st.integers(_LEAST, round(1000 * largest)).map(lambda share: share / 1000)
+
+
+def drawn(seed: int, *, most: int, largest: float) -> Mix:
+    """A mix from a number; those that follow one another lead with one fault after another.
+
+    Args:
+        seed: the number.
         most: faults beside the leading one.
         largest: share of requests that one of them strikes.
     """
     chance = random.Random(seed)
     names = {MIXED[seed % len(MIXED)], *chance.sample(MIXED, chance.randint(0, most))}
-    said = [f"{name}={_value(name, chance, largest)}" for name in FAULTS if name in names]
-    details = f"seed={seed},retry_after={chance.choice((0, 1, 7))},slow_seconds={chance.choice((1, 90, 150))}"
+    values = {
+        name: chance.choice(_VALUES.get(name) or (round(chance.uniform(_LEAST / 1000, largest), 3),))
+        for name in FAULTS
+        if name in names
+    }
     return Mix(
         seed,
-        ",".join([*said, details]),
-        chance.choice(("", "", "openai+")),
-        chance.choice(("", "tuned")),
-        chance.choice((1, 8, "auto")),
+        _said(values, seed, chance.choice(_RETRY_AFTER), chance.choice(_SLOW_SECONDS)),
+        chance.choice(_DIALECTS),
+        chance.choice(_ROUTES),
+        chance.choice(_CONCURRENCY),
         chance.random() < 0.25,
     )
 
 
-def _value(name: str, chance: random.Random, largest: float) -> object:
-    return _DRAWN[name](chance) if name in _DRAWN else round(chance.uniform(0.02, largest), 3)
+def _said(values: Mapping[str, object], seed: int, retry_after: int, slow_seconds: int) -> str:
+    """As `--faults` takes it."""
+    details = {"seed": seed, "retry_after": retry_after, "slow_seconds": slow_seconds}
+    return ",".join(f"{name}={value}" for name, value in {**values, **details}.items())
 
 
 # ------------------------------------------------------------------------------------------------ the runs
@@ -204,7 +252,15 @@ async def came_of(bench: Bench, mix: Mix, out: str, *, port: int = 0, **changes:
     async with listening(create_app(service), port=port) as url:
         spec = f"it={mix.dialect}{url}#base{':' + mix.route if mix.route else ''}"
         result = await bench.run(
-            spec, out=out, **{"concurrency": mix.concurrency, "probe": mix.probe, **changes}
+            spec,
+            out=out,
+            **{
+                "concurrency": mix.concurrency,
+                "probe": mix.probe,
+                "tasks": mix.tasks,
+                "limit": mix.limit,
+                **changes,
+            },
         )
         async with ClientSession() as session, session.get(url.removesuffix("/v1") + "/admin") as reply:
             struck = (await reply.json())["faults"]
@@ -222,7 +278,7 @@ def sums_of(folder: Path) -> Sums:
 
 def without_faults(mix: Mix) -> Mix:
     """The same run of an endpoint that does nothing wrong."""
-    return Mix(mix.seed, "", mix.dialect, mix.route, mix.concurrency)
+    return replace(mix, faults="", probe=False)
 
 
 # ---------------------------------------------------------------------------------------------- the verdict

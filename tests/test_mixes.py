@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
 
 from harness.manifest import Exit
 from tests.ledger import note
@@ -18,7 +20,7 @@ from tests.mixes import (
     Mix,
     Sums,
     came_of,
-    drawn,
+    mixes,
     mixing,
     rushed,
     without_faults,
@@ -27,8 +29,8 @@ from tests.mixes import (
 from tests.running import Bench
 from tests.rushed_time import in_rushed_time
 
-MIXES = 200
-PARTS = 8
+EACH = 6
+"""Mixes that each fault leads: more than 200 in all."""
 SLOW = "slow,slow_seconds=1"
 """A run takes seconds, so that something can happen in its middle."""
 IDLE = frozenset({"rpm", "tpm", "top", "tokenizer", "no_tokenize", "no_prompt", "moved_by_sampling"})
@@ -36,6 +38,8 @@ IDLE = frozenset({"rpm", "tpm", "top", "tokenizer", "no_tokenize", "no_prompt", 
 
 seen: Counter[str] = Counter()
 """How often each fault struck; and, as "mixes", how many there were."""
+had: Counter[str] = Counter()
+"""How many mixes had each fault."""
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +60,11 @@ class Truths:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        self._known: dict[tuple[str, str], Came] = {}
+        self._known: dict[tuple[object, ...], Came] = {}
 
     async def of(self, mix: Mix) -> Came:
         """The same run as this one, on an endpoint that does nothing wrong."""
-        which = mix.dialect, mix.route
+        which = mix.dialect, mix.route, mix.tasks, mix.limit
         if which not in self._known:
             self._known[which] = await came_of(self._bench, without_faults(mix), f"truth{len(self._known)}")
         return self._known[which]
@@ -78,57 +82,79 @@ def truths(bench: Bench) -> Truths:
     return Truths(bench)
 
 
-def test_every_fault_has_its_place() -> None:
-    """Every fault that there is occurs in several mixes, or is known to show in no reply."""
-    drawn_often = Counter(name for seed in range(MIXES) for name in drawn(seed).names)
-    assert set(FAULTS) == {name for name in MIXED if drawn_often[name] >= 5} | SILENT
+def over(
+    drawn: st.SearchStrategy[Mix],
+    often: int,
+    number: int,
+    run: Callable[[Mix], Coroutine[None, None, list[str]]],
+) -> tuple[int, int]:
+    """Run mixes, the same ones each time; how many, and how many of them came to something wrong.
+
+    Args:
+        drawn: what they are drawn from; one that fails is made simpler first.
+        often: how many.
+        number: another one draws others.
+        run: says what is wrong with a mix, in a loop of its own.
+    """
+    tried = lost = 0
+
+    @seed(number)
+    @settings(max_examples=often, database=None)
+    @given(drawn)
+    def each(mix: Mix) -> None:
+        nonlocal tried, lost
+        wrong = in_rushed_time(run(mix))
+        tried += 1
+        lost += bool(wrong)
+        assert not wrong
+
+    each()
+    return tried, lost
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-def test_mixes_of_faults(part: int, bench: Bench, truths: Truths) -> None:
+@pytest.mark.parametrize("leading", MIXED)
+def test_mixes_of_faults(leading: str, bench: Bench, truths: Truths) -> None:
     """Each item has the sums of a run without faults, to the bit, or none, counted, for the right reason."""
-    seeds = range(part, MIXES, PARTS)
 
-    async def all_of_them() -> list[str]:
-        found = []
-        for seed in seeds:
-            mix = drawn(seed)
-            came = await came_of(bench, mix, f"run{seed}")
-            found += wrong_in(came, await truths.sums(mix), mix)
-            seen.update({"mixes": 1, **came.struck})
-        return found
+    async def run(mix: Mix) -> list[str]:
+        came = await came_of(bench, mix, f"run{seen['mixes']}")
+        seen.update({"mixes": 1, **came.struck})
+        had.update(mix.names)
+        return wrong_in(came, await truths.sums(mix), mix)
 
-    wrong = in_rushed_time(all_of_them())
-    note("runs among mixed faults", tried=len(seeds), lost=len(wrong), unit="mixes")
-    assert not wrong
+    tried, lost = over(mixes(leading), EACH, MIXED.index(leading), run)
+    note("runs among mixed faults", tried=tried, lost=lost, unit="mixes")
 
 
 def test_every_fault_struck() -> None:
-    """What occurs in the mixes has struck requests there."""
-    if seen["mixes"] < MIXES:
-        pytest.skip("needs all parts of the test before it")
+    """Every fault that there is was in several mixes and struck there, or is known to show in no reply."""
+    if seen["mixes"] < EACH * len(MIXED):
+        pytest.skip("needs all mixes of the test before it")
+    assert set(FAULTS) == {name for name in MIXED if had[name] >= EACH} | SILENT
     struck = {name for name in MIXED if seen[name]}
     note("faults that struck in them", tried=len(struck), lost=0, unit="faults")
     assert struck >= set(MIXED) - IDLE
 
 
-@pytest.mark.parametrize("seed", range(1000, 1012))
-def test_the_same_command_mends_it(seed: int, bench: Bench, truths: Truths) -> None:
+def test_the_same_command_mends_it(bench: Bench, truths: Truths) -> None:
     """What faults left unscored is asked again by the same command; the tables are those without faults."""
-    mix = drawn(seed, largest=0.8)
+    runs = 0
 
-    async def twice() -> tuple[Came, Came, Came]:
-        first = await came_of(bench, mix, f"again{seed}")
-        second = await came_of(bench, without_faults(mix), f"again{seed}", port=first.port)
-        return first, second, await truths.of(mix)
+    async def twice(mix: Mix) -> list[str]:
+        nonlocal runs
+        runs += 1
+        first = await came_of(bench, mix, f"again{runs}")
+        second = await came_of(bench, without_faults(mix), f"again{runs}", port=first.port)
+        true = await truths.of(mix)
+        assert second.result.exit == Exit.DONE
+        assert second.sums == true.sums
+        for name in ("scores.csv", "items.csv"):
+            assert (second.result.folder / name).read_bytes() == (true.result.folder / name).read_bytes()
+        return wrong_in(first, true.sums, mix)
 
-    first, second, true = in_rushed_time(twice())
-    assert not wrong_in(first, true.sums, mix)
-    assert second.result.exit == Exit.DONE
-    assert second.sums == true.sums
-    for name in ("scores.csv", "items.csv"):
-        assert (second.result.folder / name).read_bytes() == (true.result.folder / name).read_bytes()
-    note("runs mended by the same command", tried=1, lost=0, unit="runs")
+    leading = st.sampled_from(MIXED).flatmap(lambda name: mixes(name, largest=0.8))
+    tried, lost = over(leading, 12, 1000, twice)
+    note("runs mended by the same command", tried=tried, lost=lost, unit="runs")
 
 
 @pytest.mark.parametrize("concurrency", [1, "auto"])
