@@ -5,6 +5,7 @@
 # make real    serves a real tiny model and runs every task of the shared data; FULL=1: long tasks whole too
 # make browser installs Chromium where there is none (Debian, as root), and looks at reports and `view` in it
 # make local   installs the extra `local` and tests models through transformers
+# make ray     installs the extra `ray` and tests workers on a cluster of two nodes (four minutes)
 # make bench   how fast the program is beside a bare loop and lm-evaluation-harness, and how kind to the endpoint
 # make bench-compare  how long a comparison of 60,000 items on four endpoints takes, and how much memory
 # make bench-view  how long pages of `view` over a million items take, and how much memory
@@ -21,7 +22,7 @@ SHARED ?= ../shared
 # As many files of tests at once as there are cores.
 AT_ONCE := --numprocesses auto --dist loadfile
 
-.PHONY: eval test ledger check real browser chromium local bench bench-compare bench-view soak school lock install clean
+.PHONY: eval test ledger check real browser chromium local ray bench bench-compare bench-view soak school lock install clean
 
 eval: install
 	$(BIN)/forced-choice run --tasks sample_mmlu:cloze,sample_hellaswag \
@@ -53,6 +54,10 @@ local: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,local,reference]'
 	$(BIN)/python -m pytest tests/local
 
+ray: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,ray]'
+	$(BIN)/python -m pytest tests/ray
+
 bench: install
 	$(BIN)/python -m tests.bench.speed --shared $(SHARED) $(if $(ONLY),--only $(ONLY))
 
@@ -81,7 +86,7 @@ $(STAMP): pyproject.toml requirements.lock
 
 lock:
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,local,reference,train]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,local,ray,reference,train]'
 	$(BIN)/pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+cpu$$//' > requirements.lock
 	touch $(STAMP)
 

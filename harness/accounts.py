@@ -13,10 +13,13 @@ from harness.endpoint_settings import Concurrency
 from harness.endpoints import Account, Endpoint
 from harness.errors import UsageError
 from harness.events import event
-from harness.pacing import Budget, Capacity, Gate, Level
+from harness.pacing import AnyBudget, Budget, Capacity, Gate, Level
 
 EMBEDDED_AT_ONCE = 32
 """Requests in flight on each embedded endpoint: our own server takes all, and batches as many as come."""
+
+
+NONE_ELSEWHERE: Mapping[Account, AnyBudget] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +33,16 @@ class Allowance:
 
 
 def allowances(
-    endpoints: Sequence[Endpoint], *, rpm: float | None, tpm: float | None
+    endpoints: Sequence[Endpoint], *, rpm: float | None, tpm: float | None, shards: int = 1
 ) -> dict[Account, Allowance]:
-    """What each account allows: what a table says of one of its endpoints, else what is said of all.
+    """What each account allows: what a table says of one of its endpoints, else what is said of all; of
+    several shards each gets its part, so that all at once keep within it.
 
     Args:
         endpoints: of the run.
         rpm: requests a minute of every account that no table speaks of.
         tpm: tokens a minute, likewise.
+        shards: how many share it.
 
     Raises:
         UsageError: two tables say two things of one account.
@@ -46,10 +51,14 @@ def allowances(
     for account in dict.fromkeys(endpoint.account for endpoint in endpoints):
         members = [endpoint for endpoint in endpoints if endpoint.account == account]
         found[account] = Allowance(
-            rpm=_agreed("rpm", ((each.label, each.own.rpm) for each in members), rpm),
-            tpm=_agreed("tpm", ((each.label, each.own.tpm) for each in members), tpm),
+            rpm=_part(_agreed("rpm", ((each.label, each.own.rpm) for each in members), rpm), shards),
+            tpm=_part(_agreed("tpm", ((each.label, each.own.tpm) for each in members), tpm), shards),
         )
     return found
+
+
+def _part(amount: float | None, shards: int) -> float | None:
+    return None if amount is None else amount / shards
 
 
 def _agreed(key: str, said: Iterable[tuple[str, float | None]], otherwise: float | None) -> float | None:
@@ -69,15 +78,32 @@ def _agreed(key: str, said: Iterable[tuple[str, float | None]], otherwise: float
 
 class Paces:
     """The budgets and gates of a run, made as its endpoints ask for them: one budget an account, one gate an
-    endpoint, and one level an account where it is to be found out."""
+    endpoint, and one level an account where it is to be found out.
 
-    def __init__(self, allowances: Mapping[Account, Allowance], concurrency: Concurrency) -> None:
-        """Take what `allowances` gave, and the concurrency of endpoints that have none of their own."""
-        self._budgets = {account: Budget(each.rpm, each.tpm) for account, each in allowances.items()}
+    Attributes:
+        own: the budgets that are kept here, by account.
+    """
+
+    def __init__(
+        self,
+        allowances: Mapping[Account, Allowance],
+        concurrency: Concurrency,
+        budgets: Mapping[Account, AnyBudget] = NONE_ELSEWHERE,
+    ) -> None:
+        """Take what `allowances` gave, and the concurrency of endpoints that have none of their own.
+
+        `budgets`: of accounts whose budget is kept elsewhere.
+        """
+        self.own = {
+            account: Budget(each.rpm, each.tpm)
+            for account, each in allowances.items()
+            if account not in budgets
+        }
+        self._budgets: Mapping[Account, AnyBudget] = {**self.own, **budgets}
         self._concurrency = concurrency
         self._capacities: dict[Account, Capacity] = {}
 
-    def budget(self, endpoint: Endpoint) -> Budget:
+    def budget(self, endpoint: Endpoint) -> AnyBudget:
         """The budget of an endpoint's account."""
         return self._budgets[endpoint.account]
 

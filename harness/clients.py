@@ -8,15 +8,14 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from harness.accounts import Paces
+from harness.accounts import NONE_ELSEWHERE, Paces
 from harness.caps import Meter, Spending
 from harness.client import Client, Event
 from harness.dialects import Dialect, dialect
 from harness.endpoints import Account, Endpoint
 from harness.errors import Stopped
 from harness.events import event as happened
-from harness.manifest import EndpointRun
-from harness.pacing import Capacity, Gate
+from harness.pacing import AnyBudget, Capacity, Gate
 from harness.patience import ClientSettings
 from harness.prepare import Prepared
 from harness.progress import Progress
@@ -37,21 +36,34 @@ BESIDE_S = 60.0
 
 
 class Clients:
-    """Makes the clients of a run: one pace an account, one meter and one listener an endpoint."""
+    """Makes the clients of a run: one pace an account, one meter and one listener an endpoint.
 
-    def __init__(self, prepared: Prepared, console: Console, stop: asyncio.Event, spending: Spending) -> None:
+    Attributes:
+        meters: what each endpoint asks before it is sent anything, by label.
+        budgets: those that are kept here, by account.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        console: Console,
+        stop: asyncio.Event,
+        spending: Spending,
+        budgets: Mapping[Account, AnyBudget] = NONE_ELSEWHERE,
+    ) -> None:
+        """`budgets`: of accounts whose budget is kept elsewhere."""
         self._prepared = prepared
         self._stop = stop
-        self._paces = Paces(prepared.allowances, prepared.settings.concurrency)
+        self._paces = Paces(prepared.allowances, prepared.settings.concurrency, budgets)
+        self.budgets = self._paces.own
         self.meters: Mapping[str, Meter] = {
             each.label: spending.meter(prepared.prices.of(each.label)) for each in prepared.endpoints
         }
         self._heard = {each.label: _Listener(each.label, console) for each in prepared.endpoints}
         self._sharers: dict[Account, list[Progress]] = {}
 
-    def tell(self, part: EndpointRun) -> None:
-        """What happens on an endpoint goes to its counters from now on."""
-        endpoint, progress = part.endpoint, part.progress
+    def tell(self, endpoint: Endpoint, progress: Progress) -> None:
+        """What happens on an endpoint goes to these counters from now on."""
         self._heard[endpoint.label].progress = progress
         progress.sharers = self._sharers.setdefault(endpoint.account, [])
         self._sharers[endpoint.account].append(progress)

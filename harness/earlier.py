@@ -46,6 +46,29 @@ class RandomOrder(msgspec.Struct, frozen=True):
     margin: float
 
 
+class Merged(msgspec.Struct, frozen=True):
+    """What `run.json` says of a shard that was merged into the run."""
+
+    status: str
+    """As the shard's own `run.json` had it."""
+    at: str
+    """Its last sign of life then."""
+    running: bool
+    """It was still at work, and may have answered more since."""
+    items: int
+    """That it holds."""
+    sent: dict[str, Volume]
+    """By label of the endpoint, in all its sessions."""
+    seconds: float
+    """That these took for sending."""
+
+
+class _Endpoint(msgspec.Struct, frozen=True):
+    label: str
+    identity: str
+    replicate: int
+
+
 class _Manifest(msgspec.Struct, frozen=True):
     """What of `run.json` is read here; an earlier version may have written none of it."""
 
@@ -53,6 +76,8 @@ class _Manifest(msgspec.Struct, frozen=True):
     probes_amiss: list[_Probed] = []
     random_order: RandomOrder | None = None
     timings: _Timings = _Timings()
+    shards: dict[str, Merged] = {}
+    endpoints: list[_Endpoint] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +94,19 @@ class Earlier:
     """Of the last session that was to stop once decided."""
     seconds: float = 0.0
     """That all sessions together took for sending."""
+    shards: Mapping[str, Merged] = field(default_factory=dict)
+    """Those that were merged, by name."""
+    labels: Mapping[Whose, str] = field(default_factory=dict)
+    """Of the endpoints of the last session."""
+
+    @property
+    def by_label(self) -> dict[str, Volume]:
+        """All that was sent, by label of the endpoint; empty where no session that is known called it so."""
+        found = dict(self.beside)
+        for of_whom, volume in self.journals.items():
+            label = self.labels.get(of_whom, "")
+            found[label] = found.get(label, Volume()) + volume
+        return found
 
     @property
     def volume(self) -> Volume:
@@ -104,7 +142,13 @@ def earlier(folder: Path) -> Earlier:
     for each in said.probes_amiss:
         probed.setdefault((each.identity, each.replicate), []).append(_finding(each))
     seconds = said.timings.earlier_s + said.timings.sending_s
-    return Earlier(sent, said.beside_journal, probed, said.random_order, seconds)
+    labels = {(each.identity, str(each.replicate)): each.label for each in said.endpoints}
+    return Earlier(sent, said.beside_journal, probed, said.random_order, seconds, said.shards, labels)
+
+
+def merged_in(folder: Path) -> Mapping[str, Merged]:
+    """The shards that were merged into the run in a folder, by name."""
+    return _manifest(folder / "run.json").shards
 
 
 @contextmanager

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+PROGRAM = """\
+See it work, with no account:
+  forced-choice run --tasks sample_mmlu:cloze --endpoint embedded
+Every flag of a command, with examples:
+  forced-choice run --help"""
+
 RUN = """\
 Examples
 

@@ -13,11 +13,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.data.listing import Listing
 from harness.errors import StoreError
 from harness.exchange import Outcome
-from harness.layout import ITEM_COLUMNS, NO_ASIDES, SCHEMA, SHORTCUT, TABLES, WATCHED, item_row, reply_row
+from harness.layout import (
+    ITEM_COLUMNS,
+    NO_ASIDES,
+    NOTES,
+    SCHEMA,
+    SHORTCUT,
+    TABLES,
+    WATCHED,
+    item_row,
+    reply_row,
+)
 from harness.replies import StoredReplies, read_meta, store_errors
 from harness.scoring.scores import ItemRecord
 
@@ -53,6 +64,19 @@ _RESTORE_PLANNED = """UPDATE main.items SET prompt_hash = planned.prompt_hash,
     AND planned.id = items.id AND planned.gold = items.gold AND planned.n_bytes = items.n_bytes"""
 
 
+class Rows(NamedTuple):
+    """Rows that another process has made of outcomes and items, and who is to hear that they are on disk."""
+
+    replies: Sequence[Sequence[object]]
+    items: Sequence[Sequence[object]]
+    done: Callable[[], object]
+    """Called by the writing thread."""
+
+
+_Waiting = Outcome | Rows | Sequence[ItemRecord]
+"""What can be handed over."""
+
+
 class Journal(StoredReplies):
     """The journal of one endpoint, created or continued. Methods may be called from any thread.
 
@@ -85,7 +109,7 @@ class Journal(StoredReplies):
         self._told = False
         self._closed = False
         self._hurry = False
-        self._waiting: list[Outcome | Sequence[ItemRecord]] = []
+        self._waiting: list[_Waiting] = []
         self._since = 0.0
         self._n_put = 0
         self._n_done = 0
@@ -113,6 +137,10 @@ class Journal(StoredReplies):
     def plan(self, records: Sequence[ItemRecord]) -> None:
         """Hand over items as planned; they replace those of the same ordinal. Raises as `put` does."""
         self._hand_over(records)
+
+    def put_rows(self, rows: Rows) -> None:
+        """Hand over rows, to be committed together. Raises as `put` does."""
+        self._hand_over(rows)
 
     def begin(self, asked: Listing) -> int:
         """Replace the items by what this run asks for, as one change; how many there are.
@@ -197,14 +225,14 @@ class Journal(StoredReplies):
                     writer.execute(table)
                 writer.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
         stored = read_meta(writer, path)
-        for name in sorted((stored.keys() | meta.keys()) - {SHORTCUT, WATCHED}):
+        for name in sorted((stored.keys() | meta.keys()) - NOTES):
             there, now = stored.get(name, "nothing"), meta.get(name, "nothing")
             if there != now:
                 raise StoreError(f"{path}: {name} is {there} there and {now} now; choose another --out")
         writer.execute("PRAGMA journal_mode=WAL")
         writer.execute(f"PRAGMA synchronous={'FULL' if fsync else 'NORMAL'}")
 
-    def _hand_over(self, *rows: Outcome | Sequence[ItemRecord]) -> None:
+    def _hand_over(self, *rows: _Waiting) -> None:
         with self._changed:
             self._tell()
             if self._closed:
@@ -239,7 +267,7 @@ class Journal(StoredReplies):
                 )
                 self._changed.notify_all()
 
-    def _next_group(self) -> list[Outcome | Sequence[ItemRecord]]:
+    def _next_group(self) -> list[_Waiting]:
         """Wait for rows, then a little for more; empty when the journal is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
@@ -252,18 +280,23 @@ class Journal(StoredReplies):
     def _full(self) -> bool:
         return self._hurry or self._closed or len(self._waiting) >= GROUP_ROWS
 
-    def _commit(self, group: Sequence[Outcome | Sequence[ItemRecord]]) -> None:
+    def _commit(self, group: Sequence[_Waiting]) -> None:
         outcomes = [each for each in group if isinstance(each, Outcome)]
-        records = [record for each in group if not isinstance(each, Outcome) for record in each]
+        made = [each for each in group if isinstance(each, Rows)]
+        records = [record for each in group if not isinstance(each, Outcome | Rows) for record in each]
+        replies = chain(map(reply_row, outcomes), *(each.replies for each in made))
+        items = chain(map(item_row, records), *(each.items for each in made))
         with self._writing, store_errors(self.path):
             self._writer.execute("BEGIN IMMEDIATE")
             with self._writer:
-                self._insert(_PUT_REPLIES, map(reply_row, outcomes))
-                self._insert(_PUT_ITEMS, map(item_row, records))
+                self._insert(_PUT_REPLIES, replies)
+                self._insert(_PUT_ITEMS, items)
+        for each in made:
+            each.done()
         if outcomes and self.on_commit is not None:
             self.on_commit([outcome.request.key for outcome in outcomes])
 
-    def _insert(self, statement: str, rows: Iterator[tuple[object, ...]]) -> int:
+    def _insert(self, statement: str, rows: Iterator[Sequence[object]]) -> int:
         """Insert rows, many a statement; how many there were."""
         count = 0
         while chunk := list(islice(rows, _CHUNK)):

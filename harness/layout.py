@@ -68,6 +68,7 @@ TABLES = (
 )
 
 ITEM_COLUMNS = tuple(line.split()[0] for line in ITEMS.splitlines()[1:-1])
+REPLY_COLUMNS = tuple(line.split()[0] for line in TABLES[1].splitlines()[1:-1] if "CHECK" not in line)
 """As SQL names them."""
 _Packed = TypeVar("_Packed", bytes, str)
 SHORTCUT = "shortcut"
@@ -75,6 +76,12 @@ SHORTCUT = "shortcut"
 known, while all other rows are there from the start."""
 WATCHED = "watched"
 """The row that says, as JSON, when the endpoint was asked beside its items, and what came of it."""
+ADOPTED = "adopted"
+"""The row that says, as JSON, what the replies took to send that were taken over from other journals."""
+NOTES = frozenset({SHORTCUT, WATCHED, ADOPTED})
+"""The rows of `meta` that change."""
+SHARD = "shard"
+"""The row that names the shard whose replies a journal has; none in that of a whole run."""
 KEY_BYTES = 16
 _HASH_BYTES = 32
 _ASIDES = msgspec.msgpack.Decoder(list[tuple[str, bytes, str]])

@@ -12,6 +12,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from msgspec import to_builtins
+
 from harness import __version__
 from harness.caps import Caps, Meter, Price, Spending, Volume
 from harness.choosing.catalogue import task_hash
@@ -144,6 +146,7 @@ def manifest(
         "counts": {part.endpoint.label: counts_of(part) for part in parts},
         "beside_journal": {label: asdict(volume) for label, volume in _beside(parts, earlier).items()},
         "probes_amiss": probes_amiss(parts, earlier.probed),
+        "shards": to_builtins(earlier.shards),
         "checks": {part.endpoint.label: documented(part.findings) for part in parts},
         "sequence": sequence,
         "random_order": _random_order(prepared, earlier),

@@ -6,22 +6,30 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import astuple
+from functools import partial
 from itertools import islice
+from math import ceil
 
-from harness.caps import Spending
+from harness.caps import Spending, Volume
 from harness.earlier import Earlier, earlier
 from harness.endpoints import Endpoint
 from harness.errors import StoreError, UsageError
 from harness.events import event
 from harness.journal import Journal
-from harness.manifest import EndpointRun
+from harness.layout import SHARD
+from harness.manifest import EndpointRun, manifest
+from harness.merging.spent import refuse_unmerged, sent_outside
 from harness.prepare import Prepared
 from harness.prices import caps_of
 from harness.progress import Progress
 from harness.prompts import Prompt
-from harness.runs import PROMPTS_SHOWN, RunFolder
+from harness.replies import StoredReplies
+from harness.runs import PROMPTS_SHOWN, RunFolder, earlier_manifest
+from harness.segments import Segment, beneath, keep_listing, listing_digest, listing_file, shards_in
+from harness.sharding import Shard
 from harness.suite import Suite
 
 
@@ -67,7 +75,41 @@ def spending_of(prepared: Prepared, stop: asyncio.Event) -> tuple[Earlier, Spend
         stop=reached,
     )
     before.count(spending, prepared.prices)
+    if prepared.shard is not None:
+        for label, volume in sent_outside(prepared.whole_folder, prepared.shard).items():
+            spending.earlier(_part(volume, prepared.shard), prepared.prices.of(label))
     return before, spending
+
+
+def _part(volume: Volume, shard: Shard) -> Volume:
+    """What a shard counts of what was sent elsewhere: its part, and no less."""
+    return Volume(*(ceil(each / shard.of) for each in astuple(volume)))
+
+
+def folder_of(prepared: Prepared, session: str) -> RunFolder:
+    """The folder that this run writes, created or opened again; beside a shard stands what all of them share.
+
+    Raises:
+        UsageError: it cannot be used; or it is a shard's, and the run or another shard is of another suite;
+            or it is a whole run's, and its shards have replies that are not merged.
+    """
+    if prepared.shard is None:
+        refuse_unmerged(prepared.folder)
+        return RunFolder(prepared.folder, prepared.identity, session)
+    for folder in (prepared.whole_folder, *shards_in(prepared.whole_folder).values()):
+        earlier_manifest(folder, prepared.identity)
+    opened = RunFolder(prepared.folder, prepared.identity, session)
+    try:
+        keep_listing(prepared.whole.listing, listing_file(prepared.whole_folder, _listed(prepared)))
+    except StoreError as error:
+        raise UsageError(f"--out {prepared.whole_folder}: {error}") from error
+    return opened
+
+
+def _listed(prepared: Prepared) -> str:
+    """The digest of the list of all items."""
+    said = manifest(prepared, "", 0.0)
+    return listing_digest(prepared.identity.fields, said["settings"], said["tasks"])
 
 
 def parts_of(prepared: Prepared, folder: RunFolder, journals: ExitStack) -> list[EndpointRun]:
@@ -76,23 +118,41 @@ def parts_of(prepared: Prepared, folder: RunFolder, journals: ExitStack) -> list
     Raises:
         UsageError: a journal cannot be used.
     """
-    return [_part(prepared, endpoint, folder, journals) for endpoint in prepared.endpoints]
+    beneath = _beneath(prepared, prepared.shard) if prepared.shard else None
+    return [_opened(prepared, endpoint, folder, journals, beneath) for endpoint in prepared.endpoints]
 
 
-def _part(prepared: Prepared, endpoint: Endpoint, folder: RunFolder, journals: ExitStack) -> EndpointRun:
+def _opened(
+    prepared: Prepared, endpoint: Endpoint, folder: RunFolder, journals: ExitStack, beneath: Beneath | None
+) -> EndpointRun:
     """Open an endpoint's journal and list in it what this run asks for."""
     identity = endpoint.identity
     name = f"{_slug(endpoint.wire_model or 'endpoint')}-{identity.digest()}"
     if identity.replicate:
         name += f"-r{identity.replicate}"
     meta = {"identity": identity.text(), "replicate": str(identity.replicate)}
+    path, fsync = folder.journal(name), prepared.settings.fsync
     try:
-        journal = Journal(folder.journal(name), meta=meta, fsync=prepared.settings.fsync)
+        if beneath is None:
+            journal = Journal(path, meta=meta, fsync=fsync)
+        else:
+            named = {**meta, SHARD: str(prepared.shard)}
+            journal = Segment(path, meta=named, beneath=beneath(meta), fsync=fsync)
     except StoreError as error:
         raise UsageError(f"--out {folder.path}: {error}") from error
     journals.callback(journal.close)
     asked = journal.begin(prepared.suite.listing)
     return EndpointRun(endpoint, journal, Progress(endpoint.label, asked), before=journal.stats())
+
+
+Beneath = Callable[[Mapping[str, str]], Sequence[StoredReplies]]
+"""The journals of the run that may answer for an endpoint, by what they say of it."""
+
+
+def _beneath(prepared: Prepared, shard: Shard) -> Beneath:
+    """Those in which replies to items of this shard may be."""
+    listed, ordinals = _listed(prepared), prepared.suite.listing.ordinals()
+    return partial(beneath, prepared.whole_folder, shard, listed, ordinals, now=time.time())
 
 
 def first_prompts(suite: Suite) -> Iterator[Prompt]:

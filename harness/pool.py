@@ -20,12 +20,12 @@ from harness.errors import EndpointRefused, HarnessError, Stopped
 from harness.exchange import Outcome, ScoreRequest
 from harness.feed import Feed
 from harness.forecast import Forecast
-from harness.journal import Journal
 from harness.learning import Learner, Lesson
 from harness.plan import PlannedItem
 from harness.planning import Asked, Batch, planned
 from harness.progress import Progress
 from harness.reading import Reading
+from harness.replies import JournalStats
 from harness.scoring.scores import ItemRecord
 from harness.shortcut import Names, merged
 from harness.suite import Suite
@@ -36,6 +36,37 @@ class TakesTexts(Protocol):
 
     def add(self, item: PlannedItem, tokenizer: str) -> None:
         """Keep one item."""
+
+
+class Keeps(Protocol):
+    """Where items and outcomes are kept: the journal, or what stands for it in another process."""
+
+    on_commit: Callable[[Sequence[bytes]], None] | None
+    """Called with the keys of outcomes that are on disk, from any thread."""
+
+    def put(self, *outcomes: Outcome) -> None:
+        """Take outcomes, to be committed together."""
+
+    def plan(self, records: Sequence[ItemRecord]) -> None:
+        """Take items as planned."""
+
+    def answered(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Which of these have a reply."""
+
+    def forget(self, keys: Sequence[bytes]) -> None:
+        """Drop what is stored under these keys."""
+
+    def note_shortcut(self, evidence: str) -> None:
+        """Keep what shows that choices may be read off alternatives."""
+
+    def may_answer(self) -> bool:
+        """Whether any reply may be there that this session did not bring."""
+
+    def stats(self) -> JournalStats:
+        """Counts over all that is stored."""
+
+    def flush(self) -> None:
+        """Return when all that was taken is on disk."""
 
 
 @dataclass(slots=True)
@@ -59,7 +90,7 @@ class Work:
     """Filled with how that is done, or why it is not."""
     interrupt: Callable[[], None] | None = None
     """Ends what the tokenizer waits for, where it is one that waits."""
-    journal: Journal
+    journal: Keeps
     client: Client
     progress: Progress
     forecast: Forecast
@@ -75,6 +106,13 @@ class Work:
     """Called with the ordinal of each item that is done, once what came of it is on disk."""
     enough: asyncio.Event | None = None
     """Once set, this endpoint alone need not be asked any more: what is in flight ends."""
+
+
+class Runs(Protocol):
+    """What asks an endpoint its items: a pool, or what stands for the pools of other processes."""
+
+    async def run(self) -> None:
+        """As `Pool.run`."""
 
 
 class Pool:
@@ -113,7 +151,7 @@ class Pool:
 
         work.journal.on_commit = committed
         if work.names is not None:
-            answered = work.journal.answered if work.journal.stats().replies else None
+            answered = work.journal.answered if work.journal.may_answer() else None
             self._learner = Learner(work.names, work.asked.keys, self._ask, answered, work.lesson)
         try:
             async with asyncio.TaskGroup() as group:

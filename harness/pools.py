@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING
 
 from harness.background import to_its_end
 from harness.clients import Clients
@@ -16,13 +17,17 @@ from harness.errors import EndpointRefused, Stopped, StoreError
 from harness.heartbeat import told_begun, told_ended
 from harness.manifest import EndpointRun
 from harness.opening import Lost
-from harness.pool import Work
+from harness.pool import Pool, Runs, Work
 from harness.prepare import asked_of, fail_on_overflow, names_of
 from harness.probing import Ready
 from harness.runs import RunFolder
 from harness.texts import TextWriter
 from harness.watching.session import Watches
 from harness.watching.watch import Watch
+from harness.workers.engine import Engine
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 async def send_all(
@@ -32,11 +37,20 @@ async def send_all(
     asking: tuple[Clients, Briefs, Referee | None],
     addresses: Mapping[str, str],
     lost: Lost,
+    engine: Engine | None,
+    console: Console,
 ) -> None:
     """Run all pools side by side; one that fails stops only itself.
 
-    `asking`: what makes clients and probes, and who may stop endpoints; `addresses`: where embedded endpoints
-    are; `lost`: is told what breaks the run.
+    Args:
+        found: the run, with its tokenizers.
+        parts: its endpoints.
+        folder: of the run.
+        asking: what makes clients and probes, and who may stop endpoints.
+        addresses: where embedded endpoints are.
+        lost: is told what breaks the run.
+        engine: starts workers that ask the items; None: this process does.
+        console: where people are told of them.
     """
     clients, briefs, referee = asking
     prepared = found.prepared
@@ -44,15 +58,24 @@ async def send_all(
     stop = lost.stop
     async with AsyncExitStack() as opened:
         turn = referee.turn if referee else None
-        texts = opened.enter_context(_texts(folder, parts, stop, turn)) if settings.store_text else None
+        keeping = settings.store_text and engine is None
+        texts = opened.enter_context(_texts(folder, parts, stop, turn)) if keeping else None
         await _long_items(found)
-        watches = Watches(prepared, clients, addresses, opened, stop)
+        pool: Callable[[Work, asyncio.Event], Runs] = Pool
+        if engine is not None:
+            from harness.workers.crew import crew_of
+
+            crew = await opened.enter_async_context(
+                crew_of(found, parts, folder, engine, clients, addresses, lost, console)
+            )
+            pool = crew.pool
+        watches = Watches(prepared, clients, addresses, opened, stop, pool)
         pools = []
         for part in parts:
             if part.refused:
                 told_ended(part)
                 continue
-            clients.tell(part)
+            clients.tell(part.endpoint, part.progress)
             label = part.endpoint.label
             client = clients.scoring(part.endpoint, addresses)
             brief = briefs.over(prepared, part, addresses, opened)

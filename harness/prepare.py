@@ -30,11 +30,14 @@ from harness.learning import Lesson
 from harness.pairs import Tokenizes
 from harness.plan import KeyMaker
 from harness.planning import Asked
-from harness.prices import Prices, prices_of
+from harness.prices import Prices, caps_of, prices_of
 from harness.prompts import Selection
 from harness.runs import SuiteIdentity
 from harness.scoring.metrics import EMPTY, METRICS
+from harness.segments import folder_of
 from harness.settings import RunSettings
+from harness.sharding import Shard, parse_shard
+from harness.shards import one_shard
 from harness.shortcut import Names
 from harness.suite import Suite, prepare_suite, with_metrics
 from harness.tokencache import cache_file
@@ -69,6 +72,10 @@ class Prepared:
     chat_remarks: Sequence[str]
     """What their templates do to prompts, one sentence each."""
     suite: Suite
+    """What is asked: of a shard, its part of the whole."""
+    whole: Suite
+    shard: Shard | None
+    """The part of the run that this is; None: it is all of it."""
     identity: SuiteIdentity
     identity_label: str
     """The endpoint whose tokenizer stands in the identity; empty: each has its own."""
@@ -80,7 +87,12 @@ class Prepared:
 
     @property
     def folder(self) -> Path:
-        """Where the run is written."""
+        """Where the run is written, or the shard."""
+        return folder_of(self.whole_folder, self.shard) if self.shard else self.whole_folder
+
+    @property
+    def whole_folder(self) -> Path:
+        """Where the whole run is written."""
         return self.settings.out or Path("results") / f"{self.suite.title}-{self.identity.digest()}"
 
 
@@ -96,8 +108,10 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ, *, s
         UsageError: the settings or the data are wrong; the text names the flag.
     """
     endpoints = tuple(_with_weights(endpoint) for endpoint in parse_endpoints(settings.endpoint))
-    allowed = allowances(endpoints, rpm=settings.rpm, tpm=settings.tpm)
+    shard = None if settings.shard is None else parse_shard(settings.shard)
+    allowed = allowances(endpoints, rpm=settings.rpm, tpm=settings.tpm, shards=shard.of if shard else 1)
     prices = prices_of(endpoints, settings)
+    caps_of(settings)  # which says where there is too little for a shard
     secrets = {endpoint.label: credentials(endpoint, environ) for endpoint in endpoints if send}
     refuse_secrets(endpoints, secrets.values())
     trusted = _trusted(settings, endpoints)
@@ -142,7 +156,9 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ, *, s
         token_cache=cache_file(environ),
         chats=chats,
         chat_remarks=tried(suite, chats),
-        suite=suite,
+        suite=one_shard(suite, shard) if shard else suite,
+        whole=suite,
+        shard=shard,
         identity=identity,
         identity_label=of_suite,
     )

@@ -10,13 +10,33 @@ from harness.endpoints import OPENAI, Account, Endpoint
 from harness.errors import UsageError
 from harness.runs import Whose, whose
 from harness.settings import RunSettings
+from harness.sharding import Shard, parse_shard
 
 WAY_OUT = "give --price-in and --price-out (per million tokens), or --price-hour"
 
 
 def caps_of(settings: RunSettings) -> Caps:
-    """What the run may send and spend at most."""
-    return Caps(requests=settings.max_requests, tokens=settings.max_tokens, cost=settings.max_cost)
+    """What the run may send and spend at most; a shard its part of that.
+
+    Raises:
+        UsageError: there is too little for so many shards.
+    """
+    caps = Caps(requests=settings.max_requests, tokens=settings.max_tokens, cost=settings.max_cost)
+    return caps if settings.shard is None else _part(caps, parse_shard(settings.shard))
+
+
+def _part(caps: Caps, shard: Shard) -> Caps:
+    """The parts of all shards add up to the whole."""
+    for flag, cap in (("--max-requests", caps.requests), ("--max-tokens", caps.tokens)):
+        if cap is not None and cap < shard.of:
+            raise UsageError(
+                f"{flag} {cap}: is less than one for each of {shard.of:,} shards; raise it, or cut into fewer"
+            )
+    return Caps(
+        requests=None if caps.requests is None else shard.part(caps.requests),
+        tokens=None if caps.tokens is None else shard.part(caps.tokens),
+        cost=None if caps.cost is None else caps.cost / shard.of,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,12 +78,20 @@ class Progress:
         """Whether items are left that another session would try: not done, or failed by the endpoint."""
         return self.items_done < self.items_total or self.items_unscored > self.unscorable.total()
 
-    def sending(self) -> None:
-        """A request leaves."""
+    def begun(self) -> None:
+        """The first request leaves, or another one."""
         if self.started is None:
             self.started = self.clock()
             self.marks.append((self.started, 0))
+
+    def sending(self) -> None:
+        """A request leaves."""
+        self.begun()
         self.in_flight += 1
+
+    def count(self, requests: int) -> None:
+        """Requests have been answered, or have failed for good, and that is on disk."""
+        self.requests_done += requests
 
     def rate(self) -> float:
         """Requests a second, lately; counted from the first that was sent."""

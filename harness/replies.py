@@ -14,9 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from harness.caps import Volume
 from harness.errors import StoreError
 from harness.exchange import Failure
-from harness.layout import KEY_BYTES, SCHEMA, aside_names, item_record, numbers, pieces
+from harness.layout import (
+    ADOPTED,
+    KEY_BYTES,
+    REPLY_COLUMNS,
+    SCHEMA,
+    aside_names,
+    item_record,
+    numbers,
+    pieces,
+)
 from harness.scoring.scores import Answer, Answered, ItemRecord, ItemScore, score_item
 
 _LOOKUP = 900
@@ -87,6 +99,35 @@ class StoredReplies:
         with self._lock, store_errors(self.path):
             found = [text for (text,) in _select(self._reader, query, keys) if text]
         return {key for text in found for key in pieces(bytes.fromhex(text), KEY_BYTES)}
+
+    def may_answer(self) -> bool:
+        """Whether any request of a session that begins now may have a reply."""
+        with self._lock, store_errors(self.path):
+            query = "SELECT EXISTS(SELECT 1 FROM replies WHERE sum IS NOT NULL)"
+            return bool(self._reader.execute(query).fetchone()[0])
+
+    def rows_of(self, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:
+        """The rows of those of these requests that have a reply, as they are stored."""
+        query = f"SELECT {', '.join(REPLY_COLUMNS)} FROM replies WHERE sum IS NOT NULL AND key IN"
+        with self._lock, store_errors(self.path):
+            return [tuple(row) for row in _select(self._reader, query, keys)]
+
+    def attempts_of(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        """How often those of these requests were sent that a row tells of, be it of a failure."""
+        query = "SELECT key, attempts FROM replies WHERE key IN"
+        with self._lock, store_errors(self.path):
+            return {bytes(key): attempts for key, attempts in _select(self._reader, query, keys)}
+
+    def has_planned(self, ordinals: Sequence[range]) -> bool:
+        """Whether an item with one of these ordinals was ever planned."""
+        query = "SELECT EXISTS(SELECT 1 FROM items WHERE ordinal >= ? AND ordinal < ? AND prompt_hash != x'')"
+        with self._lock, store_errors(self.path):
+            rows = (self._reader.execute(query, (each.start, each.stop)).fetchone() for each in ordinals)
+            return any(found for (found,) in rows)
+
+    def adopted(self) -> Volume:
+        """What the replies took that were taken over from other journals."""
+        return msgspec.json.decode(self.meta.get(ADOPTED, "{}"), type=Volume)
 
     def scores(self) -> Iterator[ItemScore]:
         """The score of each item, in order of the run, from one state of the file; memory stays flat."""
@@ -186,7 +227,8 @@ class StoredReplies:
             yield from connection.execute(query)
 
     def stats(self) -> JournalStats:
-        """Counts over all that is stored."""
+        """Counts over all that is stored; what other journals sent is not among the attempts and tokens."""
+        adopted = self.adopted()
         with self._lock, store_errors(self.path):
             replies, read, attempts, context, forced, prompt, completion, cached = self._reader.execute(
                 "SELECT count(sum) FILTER (WHERE read_from IS NULL),"
@@ -203,9 +245,9 @@ class StoredReplies:
             replies=replies,
             read=read,
             failures=dict(failures),
-            attempts=attempts,
-            context_tokens=context,
-            forced_tokens=forced,
+            attempts=attempts - adopted.requests,
+            context_tokens=context - adopted.prompt_tokens,
+            forced_tokens=forced - adopted.forced_tokens,
             prompt_tokens=prompt,
             completion_tokens=completion,
             cached_tokens=cached,

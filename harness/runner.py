@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
+from harness.accounts import NONE_ELSEWHERE
 from harness.background import entered_beside, to_its_end
 from harness.caps import told
 from harness.clients import Clients
@@ -33,14 +34,15 @@ from harness.manifest import (
     manifest,
     untried,
 )
-from harness.opening import Lost, first_prompts, parts_of, spending_of
+from harness.opening import Lost, first_prompts, folder_of, parts_of, spending_of
 from harness.pools import send_all
 from harness.prepare import Prepared
 from harness.probing import ready, told_of
 from harness.progress import shown
 from harness.remarks import remarks_of, told_greedy, told_ties
-from harness.runs import RunFolder, whose
+from harness.runs import whose
 from harness.tables import write_results
+from harness.workers.engines import engine_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,14 +89,15 @@ async def evaluate(prepared: Prepared, console: Console, stop: asyncio.Event | N
 
 async def _evaluated(prepared: Prepared, console: Console, stop: asyncio.Event, session: str) -> RunResult:
     begun, since = time.time(), time.monotonic()
-    path = prepared.folder
     before, spending = await asyncio.to_thread(spending_of, prepared, stop)
-    clients = Clients(prepared, console, stop, spending)
-    briefs = Briefs(prepared, clients, console)
-    await briefs.wake_tokenizers()
-    async with ready(prepared, clients.tokenizing, stop) as found:
+    async with AsyncExitStack() as opened:
+        engine = await opened.enter_async_context(engine_of(prepared))
+        clients = Clients(prepared, console, stop, spending, engine.budgets if engine else NONE_ELSEWHERE)
+        briefs = Briefs(prepared, clients, console)
+        await briefs.wake_tokenizers()
+        found = await opened.enter_async_context(ready(prepared, clients.tokenizing, stop))
         prepared = found.prepared
-        with RunFolder(path, prepared.identity, session) as folder, ExitStack() as journals:
+        with folder_of(prepared, session) as folder, ExitStack() as journals:
             first = manifest(prepared, "running", begun, earlier=before)
             folder.write_manifest(first)
             chat = prepared.chats.get(prepared.endpoints[0].label)
@@ -111,7 +114,7 @@ async def _evaluated(prepared: Prepared, console: Console, stop: asyncio.Event, 
                 referee = await referee_of(prepared, parts)
                 async with shown([part.progress for part in parts], console), signs.given():
                     asking = clients, briefs, referee
-                    await send_all(found, parts, folder, asking, await addresses, lost)
+                    await send_all(found, parts, folder, asking, await addresses, lost, engine, console)
             ended = _Ended(begun, since, before, lost.why, spending.reason, stop.is_set(), referee)
             remarks = [*remarks_of(prepared, parts, lost.why), *told_of(found.asked)]
             return await _concluded(prepared, signs, remarks, ended)

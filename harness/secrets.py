@@ -24,6 +24,9 @@ _FRIENDLI = re.compile(r"flp(?:_|%(?:25){0,3}5f|\\{1,4}u005f|&\#(?:x5f|95);)[\w%
 """What a Friendli token looks like, whoever's it is."""
 _HTML = {"&": ("amp",), "<": ("lt",), ">": ("gt",), '"': ("quot",), "'": ("apos",)}
 """Characters that HTML has names for."""
+_BACKSLASH = "\\"
+_PARTS = re.compile(r"(\\*)([^\\]?)")
+"""Of a secret: each character, and the backslashes before it."""
 _MARKS = re.compile(r"[%\\\\&]")
 """One of these begins every escape."""
 _LEAST_BASE64 = 8
@@ -121,8 +124,10 @@ class _Finder:
 
     @cached_property
     def _escaped(self) -> re.Pattern[str]:
-        """As a text, character by character."""
-        return re.compile("".join(map(_forms, self._value)), re.IGNORECASE)
+        """As a text, character by character; backslashes together with those that escape what follows."""
+        parts = _PARTS.findall(self._value)
+        written = (_backslashes(len(run)) + _forms(each, alone=not run) for run, each in parts)
+        return re.compile("".join(written), re.IGNORECASE)
 
     @cached_property
     def _hexadecimal(self) -> re.Pattern[str]:
@@ -138,18 +143,48 @@ class _Finder:
 _finder = lru_cache(maxsize=256)(_Finder)
 
 
-def _forms(character: str) -> str:
+def _forms(character: str, *, alone: bool = True) -> str:
     """A pattern of one character in every form a server may write it, also twice over.
 
     Every repetition is bounded: what is searched comes from a server, which could make it take for ever.
+
+    Args:
+        character: no backslash; or nothing.
+        alone: no backslashes stand before it that are found already, whosever they are.
     """
+    if not character:
+        return ""
     code = ord(character)
-    percent = "".join(f"%(?:25){{0,3}}{byte:02x}" for byte in character.encode(errors="surrogatepass"))
-    plain = (r"\\{0,4}" if character in "\"'\\/" else "") + re.escape(character)
-    escaped = rf"\\{{1,4}}(?:u{code:04x}|u\{{0{{0,4}}{code:x}\}}|x{code:02x})"
+    before = r"\\{1,4}" if alone else r"(?<=\\)"
+    plain = (r"\\{0,4}" if alone and character in "\"'/" else "") + re.escape(character)
+    return rf"(?:{before}{_escape(code)}|{_percent(character)}|{_html(character)}|{plain})"
+
+
+def _backslashes(count: int) -> str:
+    """A pattern of so many backslashes in a row, in every form, and of those that escape what follows.
+
+    Which of a server's backslashes stands for which is not asked: the ways to share them out multiply, and a
+    search in vain would try them all. So a few more are found than the secret has.
+    """
+    if not count:
+        return ""
+    one = rf"\\(?:{_escape(ord(_BACKSLASH))})?|{_percent(_BACKSLASH)}|{_html(_BACKSLASH)}"
+    return rf"(?:{one}){{{count},{5 * count + 4}}}"
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%(?:25){{0,3}}{byte:02x}" for byte in character.encode(errors="surrogatepass"))
+
+
+def _escape(code: int) -> str:
+    """As JSON, Python and JavaScript escape a character, without the backslash."""
+    return rf"(?:u{code:04x}|u\{{0{{0,4}}{code:x}\}}|x{code:02x})"
+
+
+def _html(character: str) -> str:
+    code = ord(character)
     names = "".join(f"|{name}" for name in _HTML.get(character, ()))
-    html = rf"&(?:amp;){{0,3}}(?:\#(?:x0{{0,6}}{code:x}|0{{0,6}}{code}){names});"
-    return rf"(?:{plain}|{percent}|{escaped}|{html})"
+    return rf"&(?:amp;){{0,3}}(?:\#(?:x0{{0,6}}{code:x}|0{{0,6}}{code}){names});"
 
 
 def _base64_core(raw: bytes, shift: int) -> str:

@@ -89,7 +89,8 @@ _VALUES: Mapping[str, Sequence[object]] = {
 _LEAST = 20
 """Thousandths of the requests that a fault strikes at least, where it is a share of them."""
 _RETRY_AFTER, _SLOW_SECONDS = (0, 1, 7), (1, 90, 150)
-_DIALECTS, _ROUTES, _CONCURRENCY = ("", "", "openai+"), ("", "tuned"), (1, 8, "auto")
+_DIALECTS, _ROUTES = ("", "", "openai+"), ("", "tuned")
+_CONCURRENCY: tuple[int | str, ...] = (1, 8, "auto")
 _TASKS = ("mmlu", "hellaswag", "hellaswag,mmlu", "hellaswag,mmlu", "hellaswag,mmlu")
 """Both of them mostly; a mix that fails comes down to the fewest items."""
 

@@ -78,7 +78,12 @@ COMPARISON = (
 WHOLE_CORE = {*CORE, *(f"comparison.{each}" for each in COMPARISON)}
 EDGES = (
     "pacing.headers",
+    "pacing.allowance",
     "pacing.budget",
+    "pacing.lending",
+    "pacing.lessor",
+    "pacing.slots",
+    "pacing.leasing",
     "pacing.level",
     "pacing.gate",
     "pacing.outage",
@@ -223,13 +228,34 @@ SHELL = (
     "foretold",
     "choosing.taskpages",
     "examples",
+    "descriptions",
     "foreground",
     "printing",
+    "commands.run",
+    "commands.plan",
+    "commands.compare",
+    "commands.rescore",
+    "commands.report",
+    "commands.view",
+    "commands.tasks",
+    "commands.doctor",
+    "commands.serve",
     "cli",
 )
 """Modules of each ring, in the order in which they may import one another."""
 
-ROOMS = ("chatting", "choosing", "data", "reports", "deciding", "doctor", "scoring", "viewing", "watching")
+ROOMS = (
+    "chatting",
+    "choosing",
+    "commands",
+    "data",
+    "reports",
+    "deciding",
+    "doctor",
+    "scoring",
+    "viewing",
+    "watching",
+)
 """Packages whose modules stand in the rings above, under dotted names."""
 
 SCHOOLING = {
@@ -293,7 +319,12 @@ SERVING = {
 SCIENCE = {"numpy", "scipy"}
 EDGE_LIBRARIES = {
     "pacing.headers": set(),
+    "pacing.allowance": set(),
     "pacing.budget": set(),
+    "pacing.lending": set(),
+    "pacing.lessor": set(),
+    "pacing.slots": set(),
+    "pacing.leasing": set(),
     "pacing.level": set(),
     "pacing.gate": set(),
     "pacing.outage": set(),
@@ -426,9 +457,8 @@ def allowed(module: str) -> tuple[set[str], set[str] | None]:
         own = faults if room == "faults" or "serving.faults" in earlier else set()
         return {*CORE, *seam, *earlier, *own, "tokenizing", "serving"}, SERVING[room]
     below = {*WHOLE_CORE, *seam, *EDGES, *SHELL[: SHELL.index(module)]}
-    return below | (
-        {each for each in modules() if each.startswith("serving.")} if module == "cli" else set()
-    ), None
+    served = {each for each in modules() if each.startswith("serving.")}
+    return below | (served if module == "commands.serve" else set()), None
 
 
 def modules() -> list[str]:

@@ -6,6 +6,9 @@ import base64
 import copy
 import dataclasses
 import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -13,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.cleaning import Cleaner
-from harness.secrets import MASK, Secret, like_a_secret, redact
+from harness.secrets import MASK, Secret, _finder, like_a_secret, redact
 from tests.test_planted import FORMS, searched
 from tests.test_planted import tokens as planted
 
@@ -136,3 +139,111 @@ def test_whatever_a_server_makes_of_it(form: str, token: str) -> None:
     """No form in which a server may write a secret leaves a trace of it that could be put together again."""
     said = f"<{FORMS[form](token)}>"
     searched(token, iter([(form, redact(said, [Secret(token)]).encode())]))
+
+
+ROUGH = st.lists(st.sampled_from([*"\\\\\\/\"'%&u0", "\\u", "\\x", "a"]), min_size=8, max_size=24).map(
+    "".join
+)
+"""Secrets that hold what escapes begin with, mostly backslashes."""
+WAYS: Sequence[Any] = (
+    lambda each: each,
+    lambda each: each.upper(),
+    lambda each: f"%{ord(each):02x}",
+    lambda each: f"%25{ord(each):02X}",
+    lambda each: f"\\u{ord(each):04x}",
+    lambda each: f"\\\\x{ord(each):02x}",
+    lambda each: f"&#{ord(each)};",
+    lambda each: f"&amp;#x{ord(each):x};",
+    lambda each: f"\\\\\\{each}" if each in "\\/\"'" else each,
+)
+"""To write a character."""
+
+
+def mixed(data: st.DataObject, value: str) -> str:
+    """A secret, each of its characters written in some way."""
+    return "".join(data.draw(st.sampled_from(WAYS))(each) for each in value)
+
+
+@given(value=ROUGH, data=st.data())
+def test_every_character_may_be_written_its_own_way(value: str, data: st.DataObject) -> None:
+    """A secret is found whole though a server escapes some of its characters in one way, some in another."""
+    assert redact(f"<{mixed(data, value)}>", [Secret(value)]) == f"<{MASK}>"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("\\" * 20, "\\" * 90 + "x"),
+        ("\\" * 19 + "/", "\\" * 90 + "x"),
+        ("\\u" * 10, (5 * "\\" + "u0075") * 10),
+        ('\\"' * 10, (5 * "\\" + '"') * 9),
+    ],
+    ids=["backslashes alone", "and a slash", "escaped letters", "escaped quotes"],
+)
+def test_backslashes_without_end(value: str, text: str) -> None:
+    """Whichever of a server's backslashes may be whose, a search takes a bounded number of steps."""
+    in_vain(value, text)
+
+
+@given(value=ROUGH, data=st.data())
+def test_a_search_in_vain_is_short(value: str, data: st.DataObject) -> None:
+    """A search in what nearly holds a secret, again and again, takes a bounded number of steps."""
+    text = ""
+    for character in 2 * value:
+        ways = [each(character) for each in WAYS]
+        text += data.draw(st.sampled_from([*ways, "\\", 5 * "\\", "u0075", "u005c"]))
+    in_vain(value, text)
+
+
+def in_vain(value: str, text: str) -> None:
+    """Count the steps that a search takes where what comes after a secret never fits."""
+    parts = list(re._parser.parse(_finder(value)._escaped.pattern))  # type: ignore[attr-defined]
+    steps = Steps(text.lower(), most=100 * len(value) * len(text))
+    for at in range(len(text)):
+        for _ in steps.ends(parts, at):
+            pass
+
+
+class Steps:
+    """Searches as `re` does, by going back, and counts."""
+
+    def __init__(self, text: str, *, most: int) -> None:
+        """More than `most` steps are too many."""
+        self.text, self.left = text, most
+
+    def ends(self, parts: Sequence[Any], at: int) -> Iterator[int]:
+        """Where a pattern that begins here may end, each as often as there are ways to it."""
+        self.left -= 1
+        assert self.left > 0, "too many steps"
+        if not parts:
+            yield at
+            return
+        for end in self._one(parts[0][0], parts[0][1], at):
+            yield from self.ends(parts[1:], end)
+
+    def _one(self, kind: Any, given: Any, at: int) -> Iterator[int]:
+        name = str(kind)
+        if name == "LITERAL":
+            if self.text[at : at + 1] == chr(given).lower():
+                yield at + 1
+        elif name == "BRANCH":
+            for each in given[1]:
+                yield from self.ends(list(each), at)
+        elif name == "SUBPATTERN":
+            yield from self.ends(list(given[3]), at)
+        elif name == "ASSERT":
+            behind, inner = given
+            assert behind == -1
+            if any(True for _ in self.ends(list(inner), at - 1)):
+                yield at
+        else:
+            assert name == "MAX_REPEAT", name
+            least, most, inner = given
+            yield from self._repeated(least, most, list(inner), at)
+
+    def _repeated(self, least: int, most: int, inner: Sequence[Any], at: int) -> Iterator[int]:
+        if most:
+            for end in self.ends(inner, at):
+                yield from self._repeated(max(0, least - 1), most - 1, inner, end)
+        if not least:
+            yield at

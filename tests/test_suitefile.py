@@ -774,7 +774,7 @@ class Spied(Budget):
         self.let_through = 0
         self.made.append(self)
 
-    def let(self, share: Share, tokens: int, now: float, since: float) -> float:
+    def let(self, share: Share, tokens: int, now: float, since: float, requests: int = 1) -> float:
         self.let_through += 1
         return 0.0
 

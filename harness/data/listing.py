@@ -110,6 +110,15 @@ class Listing:
         part._file.execute("DETACH whole")
         return part
 
+    def ordinals(self) -> list[range]:
+        """The ordinals of all records, as ranges."""
+        self.flush()
+        with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as reader:
+            # Of neighbours the ordinal less the position is the same.
+            query = """SELECT min(ordinal), max(ordinal) + 1 FROM (SELECT ordinal,
+                ordinal - row_number() OVER (ORDER BY ordinal) AS run FROM items) GROUP BY run ORDER BY 1"""
+            return [range(first, end) for first, end in reader.execute(query)]
+
     def places(self) -> Iterator[tuple[str, str, str]]:
         """Task, subject and cluster of all records, in order."""
         self.flush()

@@ -10,83 +10,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from harness.pacing.allowance import Allowance, slack
 from harness.pacing.headers import Limits
-
-AIM = 0.985
-"""Share of an allowance that is used. With `BURST` on top a minute stays below 60 seconds' worth, with room
-for half a second by which requests bunch up on their way: 0.985 * (60 + 0.5 + 0.4) < 60."""
-
-BURST = 0.5
-"""Seconds' worth of an allowance that may go out at once: what a late wake-up may make good."""
-
-MINUTE = 60.4
-"""Seconds in which no more than a minute's worth goes out: requests are under way for different times."""
-
-GRAIN = 0.1
-"""Seconds; what goes out within is kept as one sum."""
 
 SAME_PAUSE = 1.0
 """Seconds."""
 
 ROUNDING = 1e-9
 """Seconds; a clock that was slept on need not show the very number."""
-
-
-@dataclass(slots=True)
-class _Allowance:
-    """One allowance of a budget: a schedule, on which every unit that is let through takes its time, and the
-    last minute, which may hold no more than a minute's worth. Only large units ever meet the second."""
-
-    a_minute: float
-    """Units."""
-    slack: float
-    """Seconds by which a unit may go out ahead of the schedule."""
-    due: float = float("-inf")
-    """When the schedule has caught up with all that was let through."""
-    sent: deque[tuple[float, float]] = field(default_factory=deque)
-    """What went out in the last minute: when, and how much."""
-    total: float = 0
-    """Of these."""
-
-    @property
-    def rate(self) -> float:
-        """Units a second."""
-        return AIM * self.a_minute / 60
-
-    def earliest(self, since: float, now: float, cost: float) -> float:
-        """When `cost` units may go out; more than the slack's worth has to be saved up first.
-
-        Args:
-            since: when these units became the next to go: from then on is saved up.
-            now: not before `since`.
-            cost: how many.
-        """
-        return max(max(self.due, since) + cost / self.rate - self.slack, self._room(now, cost))
-
-    def take(self, since: float, now: float, cost: float) -> None:
-        """Let `cost` units out now, which is not before `earliest`."""
-        seconds = cost / self.rate
-        self.due = max(max(self.due, since) + seconds, now + min(seconds, self.slack))
-        self.total += cost
-        if self.sent and now // GRAIN == self.sent[-1][0] // GRAIN:
-            cost += self.sent.pop()[1]
-        self.sent.append((now, cost))
-
-    def _room(self, now: float, cost: float) -> float:
-        """When the last minute has room for `cost` units; if they are more than fit in, once it is empty."""
-        while self.sent and self.sent[0][0] + MINUTE <= now:
-            self.total -= self.sent.popleft()[1]
-        over = self.total + cost - self.a_minute
-        room = now
-        for at, units in self.sent:
-            if over <= 0:
-                break
-            over -= units
-            room = at + MINUTE
-        return room
 
 
 @dataclass(slots=True, eq=False)
@@ -108,12 +43,59 @@ class _Waiter:
             self.called.set_result(None)
 
 
+class AnyShare(Protocol):
+    """What a client asks of its endpoint's share."""
+
+    @property
+    def queue(self) -> Sized:
+        """The requests that wait."""
+
+    async def wait(
+        self, tokens: int, clock: Callable[[], float], sleep: Callable[[float], Awaitable[object]]
+    ) -> None:
+        """Wait until a request of so many tokens may be sent."""
+
+
+class AnyBudget(Protocol):
+    """What a client asks of its account's budget, wherever that is kept."""
+
+    waiting: int
+    """How many requests wait."""
+
+    @property
+    def open(self) -> bool:
+        """Without limits and pauses; nobody need ask."""
+
+    @property
+    def allowed(self) -> tuple[float | None, float | None]:
+        """Requests and tokens a minute by now; None: no limit."""
+
+    def share(self, label: str = "") -> AnyShare:
+        """A share for one more endpoint; a budget that is kept elsewhere tells shares by their labels."""
+
+    def fastest(self, tokens: float) -> float | None:
+        """Requests a second of so many tokens that may go out at most; None: no limit."""
+
+    def pause(self, until: float) -> bool:
+        """Let nothing out before `until`; whether that is news."""
+
+    def paused(self, now: float) -> bool:
+        """Whether a pause is on."""
+
+    def follow(self, limits: Limits, now: float) -> bool:
+        """Take the endpoint's word where it allows less; whether a pause is news."""
+
+    def alone(self, tokens: int, now: float) -> float:
+        """Seconds that a request waits which does not queue."""
+
+
 class Budget:
     """What one account allows, and who of its endpoints is next.
 
     Attributes:
         open: without limits and pauses; nobody need ask.
         waiting: how many requests wait.
+        on_change: called when a pause begins, and when the endpoint has told another allowance.
     """
 
     def __init__(self, rpm: float | None = None, tpm: float | None = None) -> None:
@@ -127,11 +109,12 @@ class Budget:
         self._served = 0.0
         """The start tag of the request that was let through last: the virtual time of fair queueing."""
         self._arrived = 0
+        self.on_change: Callable[[], object] = lambda: None
         self.waiting = 0
         self.open = rpm is None and tpm is None
 
-    def share(self) -> Share:
-        """A share for one more endpoint."""
+    def share(self, label: str = "") -> Share:
+        """A share for one more endpoint, whatever it is called."""
         share = Share(self)
         self._shares.append(share)
         return share
@@ -157,19 +140,28 @@ class Budget:
         news = until > self._paused_until + SAME_PAUSE
         self._paused_until = max(self._paused_until, until)
         self.open = False
+        if news:
+            self.on_change()
         return news
 
     def paused(self, now: float) -> bool:
         """Whether a pause is on."""
         return now < self._paused_until
 
+    def pause_left(self, now: float) -> float:
+        """Seconds that a pause still lasts; 0: none is on."""
+        return max(0.0, self._paused_until - now)
+
     def follow(self, limits: Limits, now: float) -> bool:
         """Take the endpoint's word where it allows less than was said here; a pause where nothing is left, as
         `pause` has it."""
+        before = self.allowed
         self._requests = _brought_down(self._requests, self._said[0], limits.requests.allowed, smallest=1)
         self._tokens = _brought_down(self._tokens, self._said[1], limits.tokens.allowed, smallest=0)
         if self._requests is not None or self._tokens is not None:
             self.open = False
+        if self.allowed != before:
+            self.on_change()
         return limits.wait > 0 and self.pause(now + limits.wait)
 
     def alone(self, tokens: int, now: float) -> float:
@@ -180,8 +172,8 @@ class Budget:
 
     # ---------------------------------------------------------------------------------------- letting through
 
-    def let(self, share: Share, tokens: int, now: float, since: float) -> float:
-        """Let a request of a share through; seconds for which it has to wait instead, else 0.
+    def let(self, share: Share, tokens: int, now: float, since: float, requests: int = 1) -> float:
+        """Let a request of a share through, or some; seconds for which it has to wait instead, else 0.
 
         In any stretch of s seconds at most (s + BURST) seconds' worth goes out, or, where a single request
         is more than that, this request beyond s seconds' worth.
@@ -189,7 +181,7 @@ class Budget:
         start = self._paused_until
         costs = [
             (allowance, cost)
-            for allowance, cost in ((self._requests, 1), (self._tokens, tokens))
+            for allowance, cost in ((self._requests, requests), (self._tokens, tokens))
             if allowance is not None
         ]
         for allowance, cost in costs:
@@ -202,6 +194,21 @@ class Budget:
         share.finish = self._served + max((cost / allowance.rate for allowance, cost in costs), default=0.0)
         self.open = not costs
         return 0.0
+
+    def give_back(self, share: Share, requests: int, tokens: int, since: float) -> None:
+        """What was let through at `since` or later, and has not been sent, nor will be."""
+        costs = [
+            (allowance, cost)
+            for allowance, cost in ((self._requests, requests), (self._tokens, tokens))
+            if allowance is not None and cost
+        ]
+        for allowance, cost in costs:
+            allowance.give_back(since, cost)
+        share.finish -= max((cost / allowance.rate for allowance, cost in costs), default=0.0)
+
+    def tag(self, share: Share) -> float:
+        """What a share has had, beside others: the least is next; what it left unused while idle is lost."""
+        return max(self._served, share.finish)
 
     def advance(self, now: float) -> float:
         """Let through all that is due, and call who is next; seconds until that one is due."""
@@ -238,7 +245,7 @@ class Budget:
         return min(waiting, key=self._tag) if waiting else None
 
     def _tag(self, share: Share) -> tuple[float, int]:
-        return max(self._served, share.finish), share.queue[0].number
+        return self.tag(share), share.queue[0].number
 
 
 class Share:
@@ -295,24 +302,20 @@ class Share:
         self.budget.waiting -= 1
 
 
-def _allowance(a_minute: float | None, smallest: float) -> _Allowance | None:
+def _allowance(a_minute: float | None, smallest: float) -> Allowance | None:
     if a_minute is None:
         return None
-    return _Allowance(a_minute, _slack(a_minute, smallest))
-
-
-def _slack(a_minute: float, smallest: float) -> float:
-    return max(BURST, smallest * 60 / (AIM * a_minute))
+    return Allowance(a_minute, slack(a_minute, smallest))
 
 
 def _brought_down(
-    allowance: _Allowance | None, said: float | None, told: float | None, smallest: float
-) -> _Allowance | None:
+    allowance: Allowance | None, said: float | None, told: float | None, smallest: float
+) -> Allowance | None:
     """An allowance once the endpoint has told its own: the lower of both; what went out still counts."""
     if told is None:
         return allowance
     a_minute = told if said is None else min(said, told)
     if allowance is None:
         return _allowance(a_minute, smallest)
-    allowance.a_minute, allowance.slack = a_minute, _slack(a_minute, smallest)
+    allowance.a_minute, allowance.slack = a_minute, slack(a_minute, smallest)
     return allowance

@@ -47,15 +47,21 @@ def look_at(tasks: Sequence[Iterable[Prompt | BadItem]], items: int) -> list[Pro
     return found
 
 
-def moments(items: int, *, proof: bool) -> tuple[str, ...]:
+def moments(items: int, *, proof: bool, of: int | None = None) -> tuple[str, ...]:
     """When the items are looked at.
 
+    All shards of a run look at the same items, so that what one saw can be held against what another did; so
+    each of them looks once less, and one that has few items itself does not look at all.
+
     Args:
-        items: of the whole run; few are asked so fast that no model changes meanwhile.
+        items: of the run, or of the shard; few are asked so fast that no model changes meanwhile.
         proof: the endpoint is an adapter, or the base that adapters are held against.
+        of: where these are a shard's, the items of the whole run.
     """
-    if items >= ONE_OF:
+    if of is None and items >= ONE_OF:
         return START, MIDDLE, END
+    if of is not None and items >= max(ONE_OF, REQUEST_OF * min(MOST_REQUESTS, of // REQUEST_OF)):
+        return START, END
     return (START, END) if proof and items else ()
 
 

@@ -15,6 +15,7 @@ from harness.client import Client
 from harness.encoding import EncodedItem
 from harness.endpoints import Endpoint
 from harness.errors import EndpointRefused, Stopped
+from harness.journal import Journal
 from harness.pool import Work
 from harness.watching.asking import ask_all
 from harness.watching.judging import Looked
@@ -34,6 +35,7 @@ class Member(Protocol):
 
     endpoint: Endpoint
     work: Work
+    journal: Journal
 
     def encoded(self) -> Sequence[EncodedItem]:
         """The items that it looks at."""
@@ -129,7 +131,7 @@ class Family:
         work, endpoint = asker.work, replace(asker.endpoint, adapter="", replicate=0)
         try:
             encoded = await asyncio.to_thread(asker.encoded)
-            number = await asker.noted(lambda: begin_look(work.journal, moment, asker.now(), of_base=True))
+            number = await asker.noted(lambda: begin_look(asker.journal, moment, asker.now(), of_base=True))
             requests = requests_of_look(encoded, endpoint.identity, number)
             work.forecast.add(requests)
             if self._client is None:

@@ -14,12 +14,15 @@ import msgspec
 from harness.encoding import EncodedItem
 from harness.exchange import ScoreRequest
 from harness.journal import Journal
-from harness.layout import WATCHED
+from harness.layout import SHARD, WATCHED
 from harness.plan import EndpointIdentity, KeyMaker, plan_item
 from harness.replies import StoredReplies
 from harness.watching.chosen import START
 from harness.watching.judging import Difference, Finding, Floor, Look, applied, drift, unproven
 from harness.watching.noise import Noise
+
+NUMBERS = 1_000_000
+"""Looks of a whole run, and of each shard, that have numbers of their own."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -55,6 +58,16 @@ class Kept(msgspec.Struct, frozen=True):
         return self.noise.floor(items) if self.noise else Floor()
 
 
+def first_number(journal: StoredReplies) -> int:
+    """One less than the first number of a look that the journal itself is of: shards have numbers of their
+    own, so that no two looks of a run ever have the same."""
+    shard = journal.meta.get(SHARD)
+    if shard is None:
+        return 0
+    number, _, of = shard.partition("/")
+    return (int(of) * (int(of) - 1) // 2 + int(number)) * NUMBERS
+
+
 def kept(journal: StoredReplies) -> Kept:
     """What a journal has; nothing where an earlier version of this wrote it otherwise."""
     try:
@@ -66,7 +79,9 @@ def kept(journal: StoredReplies) -> Kept:
 def begin_look(journal: Journal, moment: str, at: float, *, of_base: bool = False) -> int:
     """Note a look before anything is asked, so that its number is never used again; the number."""
     known = kept(journal)
-    number = 1 + max((each.number for each in known.seen), default=0)
+    first = first_number(journal)
+    numbers = (each.number for each in known.seen if first <= each.number < first + NUMBERS)
+    number = 1 + max(numbers, default=first)
     _keep(journal, msgspec.structs.replace(known, seen=(*known.seen, Seen(number, moment, int(at), of_base))))
     return number
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from harness.encoding import EncodedItem
 from harness.endpoints import Endpoint
 from harness.errors import EndpointRefused, Stopped
 from harness.manifest import EndpointRun
-from harness.pool import Work
+from harness.pool import Pool, Runs, Work
 from harness.prepare import Prepared
 from harness.prompts import Prompt
 from harness.scoring.scores import ItemRecord, ItemScore
@@ -43,13 +43,16 @@ class Watches:
         addresses: Mapping[str, str],
         opened: AsyncExitStack,
         stop: asyncio.Event,
+        pool: Callable[[Work, asyncio.Event], Runs] = Pool,
     ) -> None:
-        """Nothing is asked yet; `addresses` tell where embedded endpoints are."""
+        """Nothing is asked yet; `addresses` tell where embedded endpoints are, `pool` makes what asks the
+        items."""
         self._prepared = prepared
         self._clients = clients
         self._addresses = addresses
         self._opened = opened
         self._stop = stop
+        self._pool = pool
         self._families: dict[Whom, Family] = {}
         self._all: list[tuple[EndpointRun, Watch]] = []
         self._prompts: Sequence[Prompt] | None = None
@@ -63,12 +66,14 @@ class Watches:
         watch = Watch(
             work,
             endpoint,
+            part.journal,
             family,
             moments=moments_of(self._prepared, endpoint),
             prompts=self.prompts,
             sample=self._sample,
             leaves=part.meter.leaves,
             stop=self._stop,
+            pool=self._pool,
         )
         self._all.append((part, watch))
         return watch
@@ -89,7 +94,7 @@ class Watches:
         repeated: dict[str, list[ItemScore]] = {}
         tables = self._prepared.suite.tables()
         for part, watch in self._all:
-            journal, endpoint = watch.work.journal, watch.endpoint
+            journal, endpoint = watch.journal, watch.endpoint
             if watch.repeated:
                 repeated[endpoint.label] = journal.scores_of(watch.repeated)
                 metrics = {table.name: table.metrics for table in tables}
@@ -120,12 +125,13 @@ def moments_of(prepared: Prepared, endpoint: Endpoint) -> tuple[str, ...]:
     if not prepared.settings.probe:
         return ()
     proof = any(each.adapter and whom(each) == whom(endpoint) for each in prepared.endpoints)
-    return moments(prepared.suite.size, proof=proof)
+    of = prepared.whole.size if prepared.shard else None
+    return moments(prepared.suite.size, proof=proof, of=of)
 
 
 def looked_at(prepared: Prepared) -> list[Prompt]:
     """The items that every endpoint of a run is asked again and again."""
-    return look_at([task.prompts() for task in prepared.suite.tasks], prepared.suite.size)
+    return look_at([task.prompts() for task in prepared.whole.tasks], prepared.whole.size)
 
 
 def sample_of(prepared: Prepared) -> Suite | None:
@@ -144,7 +150,7 @@ def _twice(
     watch: Watch, seconds: Sequence[ItemScore]
 ) -> tuple[list[ItemScore], list[ItemScore], list[Difference]]:
     """The repeated items as the run scored them, as they were scored again, and how far tokens differ."""
-    journal = watch.work.journal
+    journal = watch.journal
     there = journal.records_at({_place(each.record) for each in seconds})
     pairs = [(there[_place(each.record)], each) for each in seconds if _place(each.record) in there]
     records = [record for record, _ in pairs]

@@ -20,9 +20,10 @@ from harness.encoding import EncodedItem, encode_prompts
 from harness.endpoints import Endpoint
 from harness.errors import EndpointRefused, Stopped
 from harness.forecast import Forecast
+from harness.journal import Journal
 from harness.learning import Lesson
 from harness.plan import KeyMaker
-from harness.pool import Pool, Work
+from harness.pool import Pool, Runs, Work
 from harness.progress import Progress
 from harness.prompts import Prompt
 from harness.scoring.scores import ItemRecord
@@ -48,6 +49,7 @@ class Watch:
     Attributes:
         endpoint: the endpoint.
         work: of its pool.
+        journal: of the endpoint.
         repeated: the items that were repeated, as they were planned.
         notes: what was left out, and why.
     """
@@ -56,6 +58,7 @@ class Watch:
         self,
         work: Work,
         endpoint: Endpoint,
+        journal: Journal,
         family: Family,
         *,
         moments: Sequence[str],
@@ -63,6 +66,7 @@ class Watch:
         sample: Suite | None,
         leaves: Callable[[Volume], bool],
         stop: asyncio.Event,
+        pool: Callable[[Work, asyncio.Event], Runs] = Pool,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Nothing is asked before `run`.
@@ -70,16 +74,19 @@ class Watch:
         Args:
             work: of the pool.
             endpoint: the endpoint.
+            journal: where what is asked beside the pool is kept too.
             family: the endpoints that have its base model.
             moments: when it is looked at.
             prompts: the items that are looked at; called in a thread.
             sample: the items to repeat.
             leaves: whether the caps of the run leave so much.
             stop: of the run.
+            pool: makes what asks the items.
             clock: seconds since the epoch.
         """
         self.endpoint = endpoint
         self.work = work
+        self.journal = journal
         self.repeated: list[ItemRecord] = []
         self.notes: list[Finding] = []
         self._family = family
@@ -88,6 +95,7 @@ class Watch:
         self._sample = sample
         self._leaves = leaves
         self._stop = stop
+        self._pool = pool
         self._clock = clock
         self._encoded: Sequence[EncodedItem] | None = None
         self._encoding = threading.Lock()
@@ -108,7 +116,7 @@ class Watch:
         """
         try:
             try:
-                await Pool(replace(self.work, before=self.begin, moved=self._moved), self._stop).run()
+                await self._pool(replace(self.work, before=self.begin, moved=self._moved), self._stop).run()
                 await self._repeat()
             finally:
                 self._family.one_ended()
@@ -144,7 +152,7 @@ class Watch:
     async def _look(self, moment: str) -> Looked:
         with suppress(Stopped):
             encoded = await asyncio.to_thread(self.encoded)
-            number = await self.noted(lambda: begin_look(self.work.journal, moment, self._clock()))
+            number = await self.noted(lambda: begin_look(self.journal, moment, self._clock()))
             requests = requests_of_look(encoded, self.endpoint.identity, number)
             self.work.forecast.add(requests)
             return await ask_all(self.work, self.work.client, requests, self._stop)
@@ -165,7 +173,7 @@ class Watch:
         found = None if base.why else difference(base.values, own)
         why = base.why or ("" if found else "not every reply came")
         proof = Proof(moment, int(self._clock()), found, why)
-        await self.noted(lambda: keep_proof(self.work.journal, proof))
+        await self.noted(lambda: keep_proof(self.journal, proof))
         return proof
 
     # ------------------------------------------------------------------------------------------- when
@@ -227,7 +235,7 @@ class Watch:
                 await self.look(END)
         except EndpointRefused as error:  # everything is scored: that stands
             self._left_out(f"the endpoint was not looked at in the end: {error}")
-        await asyncio.to_thread(self.work.journal.flush)
+        await asyncio.to_thread(self.journal.flush)
         await asyncio.sleep(0)  # lets the callbacks of the last commit run
 
     async def _close(self) -> None:

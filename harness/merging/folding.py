@@ -1,0 +1,120 @@
+"""Journals of one endpoint folded into one of them: replies first, then items, then what is noted.
+
+All is done by SQLite in the files, part by part, each part a change that is made wholly or not at all: what
+was folded once is folded again without effect, so whoever is killed begins anew. Memory does not grow with
+the files. Which row stays is a matter of `rules`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.journal import Journal
+from harness.layout import REPLY_COLUMNS, SHORTCUT, WATCHED
+from harness.merging.rules import FOLDED, PLANNED, better_plan, joined_evidence, keys_of, same_item
+from harness.replies import StoredReplies, store_errors
+from harness.watching.kept import joined_looks, kept
+
+CACHE_KIB = 16_000
+"""Of SQLite, for the index of keys, which come in any order."""
+_BATCH = 256
+"""Items with two plans that are looked at together."""
+
+_COLUMNS = ", ".join(REPLY_COLUMNS)
+_FOLD_REPLIES = f"INSERT INTO main.replies SELECT {_COLUMNS} FROM part.replies WHERE true {FOLDED}"
+_TAKE = ", ".join(f"{name} = other.{name}" for name in PLANNED)
+_BOTH = f"other.ordinal = items.ordinal AND {same_item('other', 'items')} AND other.prompt_hash != x''"
+_LISTED_ALREADY = f"""SELECT (SELECT count(*) FROM part.items) = (SELECT count(*) FROM main.items)
+    AND NOT EXISTS (SELECT 1 FROM part.items AS other LEFT JOIN main.items AS items
+    ON items.ordinal = other.ordinal WHERE items.ordinal IS NULL OR NOT ({same_item("other", "items")}))"""
+_PLANS = f"""UPDATE main.items SET {_TAKE} FROM {{table}} AS other
+    WHERE {_BOTH} AND items.prompt_hash = x'' AND items.problem = ''"""
+_DIFFER = " OR ".join(f"other.{name} != items.{name}" for name in PLANNED)
+_TWO_PLANS = f"""SELECT items.ordinal, {", ".join(f"items.{name}" for name in PLANNED)},
+    {", ".join(f"other.{name}" for name in PLANNED)} FROM {{table}} AS other
+    JOIN main.items AS items ON {_BOTH} WHERE items.prompt_hash != x'' AND ({_DIFFER})
+    AND items.ordinal > ? ORDER BY items.ordinal LIMIT {_BATCH}"""
+_PUT_PLAN = f"UPDATE main.items SET {', '.join(f'{name} = ?' for name in PLANNED)} WHERE ordinal = ?"
+_ASTRAY = f"""CREATE TEMP TABLE astray AS SELECT items.ordinal AS place, other.* FROM part.items AS other
+    JOIN main.items AS items ON {same_item("other", "items")} AND other.ordinal != items.ordinal
+    WHERE other.prompt_hash != x''"""
+"""Of a part that was made from another list: items that stand elsewhere in this one."""
+
+
+def fold(whole: Path, parts: Sequence[Path], listing: Path | None, meta: Mapping[str, str]) -> None:
+    """Fold journals of one endpoint into the journal of the whole run, which is made if it is not there.
+
+    Args:
+        whole: the journal of the run.
+        parts: those of shards, which are only read.
+        listing: the list of all items of the run; None: that of the journal stays.
+        meta: what the journals say of their endpoint.
+
+    Raises:
+        StoreError: one of them cannot be read, or the whole cannot be written.
+    """
+    with closing(Journal(whole, meta=meta)):
+        pass  # it is there now, and is this endpoint's
+    with store_errors(whole), closing(sqlite3.connect(whole, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+        for part in parts:
+            with _attached(connection, part):
+                connection.execute(_FOLD_REPLIES)
+        if listing is not None:
+            _list(connection, listing)
+        for part in parts:
+            with _attached(connection, part):
+                _fold_items(connection)
+        _fold_notes(connection, whole, parts)
+        with suppress(sqlite3.Error):  # somebody reads it: the next who opens it folds the log in
+            connection.execute("PRAGMA busy_timeout=0")
+            connection.execute("PRAGMA journal_mode=DELETE")
+
+
+@contextmanager
+def _attached(connection: sqlite3.Connection, file: Path) -> Iterator[None]:
+    """A file as `part`, only to be read, while one change is made."""
+    with store_errors(file):
+        connection.execute("ATTACH ? AS part", (f"{file.resolve().as_uri()}?mode=ro",))
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        with connection:
+            yield
+    finally:
+        connection.execute("DETACH part")
+
+
+def _list(connection: sqlite3.Connection, listing: Path) -> None:
+    """Replace the items by those of a list; plans of those that stay are kept."""
+    with _attached(connection, listing):
+        if connection.execute(_LISTED_ALREADY).fetchone()[0]:
+            return
+        connection.execute("CREATE TEMP TABLE own AS SELECT * FROM main.items WHERE prompt_hash != x''")
+        connection.execute("DELETE FROM main.items")
+        connection.execute("INSERT INTO main.items SELECT * FROM part.items")
+        _take_plans(connection, "temp.own")
+        connection.execute("DROP TABLE temp.own")
+
+
+def _fold_items(connection: sqlite3.Connection) -> None:
+    _take_plans(connection, "part.items")
+
+
+def _take_plans(connection: sqlite3.Connection, table: str) -> None:
+    """Take the plans of items that another table has, and of two of one item the better one."""
+    connection.execute(_PLANS.format(table=table))
+    last = -1
+    while rows := connection.execute(_TWO_PLANS.format(table=table), (last,)).fetchall():
+        pairs = [(row[1 : 1 + len(PLANNED)], row[1 + len(PLANNED) :]) for row in rows]
+        answered = _answered(connection, keys_of(plan for pair in pairs for plan in pair))
+        better = [(*better_plan(pair, answered), row[0]) for pair, row in zip(pairs, rows, strict=True)]
+        connection.executemany(_PUT_PLAN, better)
+        last = rows[-1][0]

@@ -1,0 +1,354 @@
+"""What a run and its workers tell each other, as msgpack.
+
+A worker calls, and is answered; what either tells without being asked is a message of its own. Rows are those
+of the journal (`layout`), which only the run writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.caps import Volume
+from harness.pacing.headers import Limits
+from harness.pacing.lending import Ask
+from harness.settings import RunSettings
+
+Blob = bytearray
+ReplyRow = tuple[
+    Blob,
+    Blob,
+    int,
+    Blob | None,
+    float | None,
+    Blob | None,
+    Blob | None,
+    bool | None,
+    int | None,
+    int | None,
+    int | None,
+    float,
+    int,
+    str | None,
+    str | None,
+    int | None,
+]
+"""A row of `replies`."""
+ItemRow = tuple[
+    int, str, str, int, int, str, Blob, str, Blob, Blob, Blob, Blob, Blob, Blob, Blob, str, str, Blob
+]
+"""A row of `items`."""
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Base of all messages."""
+
+
+# ------------------------------------------------------------------------------------- the run to a worker
+
+
+class Begin(_Message, frozen=True):
+    """The first message: what to do."""
+
+    name: str
+    """Of the worker."""
+    version: str
+    """Of the program."""
+    settings: RunSettings
+    environ: Mapping[str, str]
+    """Variables that hold secrets of endpoints."""
+    folder: str
+    """Where the command was given: relative paths start there."""
+    identity: str
+    """The suite's, as JSON: what is read there has to be the same."""
+    addresses: Mapping[str, str]
+    """Where embedded endpoints are, if the worker is on the same machine; else it serves its own."""
+    replies: Mapping[str, int]
+    """How many replies the journal of each endpoint holds; endpoints that are not asked are left out."""
+    capped: bool
+    """Whether there are caps to ask about."""
+    logs: bool
+    """Whether somebody reads what happens."""
+
+
+class Answer(_Message, frozen=True):
+    """What a call came to."""
+
+    call: int
+    value: Any = None
+    error: str = ""
+    """Why there is no value."""
+    reason: str | None = None
+    """Of `EndpointRefused`, where it is that."""
+
+
+class Enough(_Message, frozen=True):
+    """An endpoint is not to be asked any more."""
+
+    label: str
+
+
+class Stop(_Message, frozen=True):
+    """What is in flight ends, and nothing more is sent."""
+
+
+ToWorker = Begin | Answer | Enough | Stop
+
+
+# ------------------------------------------------------------------------------------- a worker to the run
+
+
+class Take(_Message, frozen=True):
+    """Call for a piece for an endpoint; answered once there is one: task, start, stop, and whether its texts
+    are to come back; or None, when none ever will be."""
+
+    label: str
+
+
+class Before(_Message, frozen=True):
+    """Call: the endpoint is about to be sent something; may it be?"""
+
+    label: str
+
+
+class Known(_Message, frozen=True):
+    """Call: which of these keys have a reply?"""
+
+    label: str
+    keys: Sequence[bytes]
+
+
+class Keep(_Message, frozen=True):
+    """Call: write these rows; answered once they are on disk."""
+
+    label: str
+    replies: Sequence[ReplyRow]
+    items: Sequence[ItemRow]
+
+
+class Forget(_Message, frozen=True):
+    """Call: drop what is stored under these keys."""
+
+    label: str
+    keys: Sequence[bytes]
+
+
+class Note(_Message, frozen=True):
+    """What shows that choices may be read off alternatives, to be kept."""
+
+    label: str
+    evidence: str
+
+
+class Lend(_Message, frozen=True):
+    """Call for slots of an account's budget; answered with a `Grant`."""
+
+    account: int
+    share: str
+    ask: Ask
+
+
+class News(_Message, frozen=True):
+    """Call: what does an account allow by now, if it is not what version `seen` of its terms says?"""
+
+    account: int
+    seen: int
+
+
+class Allot(_Message, frozen=True):
+    """Call for a part of what the caps of the run leave, one request of so many tokens at least."""
+
+    label: str
+    prompt_tokens: int
+    forced_tokens: int
+
+
+Asks = Take | Before | Known | Keep | Forget | Lend | News | Allot
+
+
+class Call(_Message, frozen=True):
+    """A question with its number."""
+
+    call: int
+    what: Asks
+
+
+class Counts(msgspec.Struct, frozen=True, array_like=True):
+    """What a worker has counted on one endpoint, since it began."""
+
+    items_done: int = 0
+    items_unscored: int = 0
+    unscorable: Mapping[str, int] = {}
+    requests_done: int = 0
+    requests_reused: int = 0
+    choices_read: int = 0
+    in_flight: int = 0
+    waiting: int = 0
+    """Of those in flight."""
+    retries: Mapping[str, int] = {}
+    shifted: int = 0
+    truncated: int = 0
+    message: str = ""
+    sent: Volume = msgspec.field(default_factory=Volume)
+    planned: Volume = msgspec.field(default_factory=Volume)
+    """The forecast."""
+    read: int = 0
+    """Choices that are to be read, of the forecast."""
+    lesson: str = ""
+    """Why choices are not read off alternatives, if they are not."""
+    tried: bool = False
+    """The endpoint was asked whether they may be."""
+    open_done: int = 0
+    """Of the items done, those of pieces that are not done."""
+    open_unscored: int = 0
+    """Of these, those that are unscored."""
+
+
+class Ready(_Message, frozen=True):
+    """The worker has read what it needs."""
+
+    version: str
+    identity: str
+    host: str
+    pid: int
+
+
+class Counted(_Message, frozen=True):
+    """How far it is."""
+
+    counts: Mapping[str, Counts]
+    """By label."""
+
+
+class Done(_Message, frozen=True):
+    """All items of a piece have their outcomes on disk."""
+
+    label: str
+    task: int
+    start: int
+    stop: int
+
+
+class Texts(_Message, frozen=True):
+    """The texts of a piece, as a Parquet file."""
+
+    task: int
+    start: int
+    stop: int
+    tokenizer: str
+    """Its hash."""
+    parquet: bytes
+
+
+class Refused(_Message, frozen=True):
+    """An endpoint must not be asked any more."""
+
+    label: str
+    why: str
+    reason: str = ""
+
+
+class Happened(_Message, frozen=True):
+    """An event for the log file."""
+
+    name: str
+    endpoint: str
+    level: int
+    fields: Mapping[str, Any]
+
+
+class GiveBack(_Message, frozen=True):
+    """Of earlier grants, what was not used."""
+
+    account: int
+    share: str
+    requests: int
+    tokens: int
+
+
+class Pause(_Message, frozen=True):
+    """An account asks everybody to wait so many seconds."""
+
+    account: int
+    seconds: float
+
+
+class Follow(_Message, frozen=True):
+    """An endpoint has told what its account allows."""
+
+    account: int
+    limits: Limits
+
+
+class Unspent(_Message, frozen=True):
+    """Of an allotment, what was not used."""
+
+    label: str
+    requests: int
+    tokens: int
+    money: float
+
+
+class Broken(_Message, frozen=True):
+    """The worker cannot go on, and neither could another."""
+
+    why: str
+
+
+class Ended(_Message, frozen=True):
+    """The last message: all is told."""
+
+
+ToRun = (
+    Call
+    | Note
+    | Ready
+    | Counted
+    | Done
+    | Texts
+    | Refused
+    | Happened
+    | GiveBack
+    | Pause
+    | Follow
+    | Unspent
+    | Broken
+    | Ended
+)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    raise NotImplementedError(f"{type(value).__name__} is no part of a message")
+
+
+def _rich(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"expected {kind.__name__}")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
+_of_worker = msgspec.msgpack.Decoder(ToWorker, dec_hook=_rich)
+_of_run = msgspec.msgpack.Decoder(ToRun, dec_hook=_rich)
+
+
+def encoded(message: ToWorker | ToRun) -> bytes:
+    """A message as bytes."""
+    return _encoder.encode(message)
+
+
+def to_worker(message: bytes) -> ToWorker:
+    """What a run told a worker; raises `msgspec.MsgspecError` where it is none of ours."""
+    found: ToWorker = _of_worker.decode(message)
+    return found
+
+
+def to_run(message: bytes) -> ToRun:
+    """What a worker told the run; raises `msgspec.MsgspecError` where it is none of ours."""
+    found: ToRun = _of_run.decode(message)
+    return found

@@ -1,0 +1,151 @@
+"""The pieces that a worker has for one endpoint: planned one after another, done in any order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from harness.items import BadItem
+from harness.plan import PlannedItem
+from harness.sharding import Piece
+from harness.shards import Numbered, PieceReader
+from harness.suite import Suite
+from harness.texts import TextWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A piece that was handed to a worker."""
+
+    piece: Piece
+    texts: bool
+    """Whether its texts are to come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandedSuite(Suite):
+    """A suite of which an endpoint is asked what is handed to its worker, piece after piece."""
+
+    reader: PieceReader
+    take: Callable[[], Handed | None]
+    """Waits for the next piece; None: there is none any more."""
+    pieces: Pieces
+
+    def batches(self, size: int) -> Iterator[Sequence[Numbered]]:
+        """The prompts of the pieces, so many at a time; runs in a planning thread."""
+        while (handed := self.take()) is not None:
+            prompts = list(self.reader.prompts(handed.piece))
+            self.pieces.begun(handed, prompts)
+            coming = iter(prompts)
+            while batch := list(islice(coming, size)):
+                yield batch
+            self.pieces.planned(handed)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A piece that is not done."""
+
+    handed: Handed
+    ordinals: range
+    left: int
+    """Items that are not done."""
+    done: int = 0
+    unscored: int = 0
+
+
+class Pieces:
+    """Counts the items of pieces until all of one are done, and gathers their texts. For any thread."""
+
+    def __init__(
+        self,
+        done: Callable[[Piece], object],
+        texts: Callable[[Piece, str, bytes], object],
+        unscored: Callable[[], int],
+    ) -> None:
+        """Nothing is handed out yet.
+
+        Args:
+            done: called with a piece when all its items are done.
+            texts: called with a piece, the hash of a tokenizer and a Parquet file, in the planning thread.
+            unscored: how many items are unscored by now, of all pieces.
+        """
+        self._done = done
+        self._texts = texts
+        self._unscored = unscored
+        self._counted = 0
+        """Of the unscored ones, those that belong to a piece by now."""
+        self._lock = threading.Lock()
+        self._open: list[_Open] = []
+        self._writing: _PieceTexts | None = None
+
+    def begun(self, handed: Handed, prompts: Sequence[Numbered]) -> None:
+        """A piece is going to be planned."""
+        numbers = [ordinal for ordinal, _ in prompts]
+        items = sum(not isinstance(prompt, BadItem) for _, prompt in prompts)
+        opened = _Open(handed, range(numbers[0], numbers[-1] + 1), items)
+        if items:
+            with self._lock:
+                self._open.append(opened)
+        else:
+            self._done(handed.piece)
+        if handed.texts:
+            self._writing = _PieceTexts()
+
+    def planned(self, handed: Handed) -> None:
+        """All items of a piece are planned, and their texts were added."""
+        writing, self._writing = self._writing, None
+        if writing is not None and (found := writing.end()) is not None:
+            self._texts(handed.piece, *found)
+
+    def add(self, item: PlannedItem, tokenizer: str) -> None:
+        """Keep the texts of an item of the piece that is being planned."""
+        if self._writing is not None:
+            self._writing.add(item, tokenizer)
+
+    def finished(self, ordinal: int) -> None:
+        """An item is done."""
+        with self._lock:
+            opened = next((each for each in self._open if ordinal in each.ordinals), None)
+            if opened is None:
+                return
+            opened.left -= 1
+            opened.done += 1
+            opened.unscored += (unscored := self._unscored()) - self._counted
+            self._counted = unscored
+            if opened.left:
+                return
+            self._open.remove(opened)
+        self._done(opened.handed.piece)
+
+    def counts(self) -> tuple[int, int]:
+        """Items done of pieces that are not, and how many of these are unscored."""
+        with self._lock:
+            return sum(each.done for each in self._open), sum(each.unscored for each in self._open)
+
+
+class _PieceTexts:
+    """The texts of one piece, as a file of their own."""
+
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory(prefix="forced-choice-texts-")
+        self._path = Path(self._folder.name) / "texts.parquet"
+        self._writer = TextWriter(self._path)
+        self._tokenizer = ""
+
+    def add(self, item: PlannedItem, tokenizer: str) -> None:
+        self._tokenizer = tokenizer
+        self._writer.add(item, tokenizer)
+
+    def end(self) -> tuple[str, bytes] | None:
+        """The tokenizer and the file; None where no text was added."""
+        self._writer.close()
+        content = self._path.read_bytes() if self._path.exists() else b""
+        self._folder.cleanup()
+        return (self._tokenizer, content) if content else None
+
+

@@ -1,0 +1,81 @@
+"""What workers have counted, added up into the counters of a run's endpoints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import fields
+
+from harness.caps import Volume
+from harness.manifest import EndpointRun
+from harness.workers.messages import Counts
+
+NOTHING = Counts()
+_SUMS = (
+    "items_done",
+    "items_unscored",
+    "requests_done",
+    "requests_reused",
+    "choices_read",
+    "in_flight",
+    "shifted",
+    "truncated",
+)
+"""Counters that are called alike in `Progress`."""
+
+
+class Tally:
+    """What one worker has counted on one endpoint, as far as it stands in the endpoint's counters."""
+
+    def __init__(self, part: EndpointRun) -> None:
+        """Nothing yet."""
+        self._part = part
+        self._last = NOTHING
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait at this worker."""
+        return self._last.waiting
+
+    def count(self, now: Counts) -> None:
+        """Bring the endpoint's counters up to what the worker says."""
+        part, last, progress = self._part, self._last, self._part.progress
+        if now.requests_done or now.in_flight:
+            progress.begun()
+        for name in _SUMS:
+            setattr(progress, name, getattr(progress, name) + getattr(now, name) - getattr(last, name))
+        _add(progress.unscorable, now.unscorable, last.unscorable)
+        _add(progress.retries, now.retries, last.retries)
+        if now.message != last.message:
+            progress.message = now.message
+        _grow(part.meter.sent, now.sent, last.sent)
+        _grow(part.forecast.volume, now.planned, last.planned)
+        part.forecast.read += now.read - last.read
+        part.lesson.tried |= now.tried
+        part.lesson.why = part.lesson.why or now.lesson
+        self._last = now
+
+    def lose(self) -> None:
+        """The worker is gone: what it had not done will be done, and counted, by another.
+
+        (Shifted and truncated items of a piece that it had planned are then counted twice.)
+        """
+        progress, last = self._part.progress, self._last
+        progress.items_done -= last.open_done
+        progress.items_unscored -= last.open_unscored
+        progress.in_flight -= last.in_flight
+        if last.message and progress.message == last.message:
+            progress.message = ""
+        self._last = NOTHING
+
+
+def _add(counter: Counter[str], now: Mapping[str, int], last: Mapping[str, int]) -> None:
+    for name, count in now.items():
+        if more := count - last.get(name, 0):
+            counter[name] += more
+
+
+def _grow(volume: Volume, now: Volume, last: Volume) -> None:
+    for each in fields(Volume):
+        more = getattr(now, each.name) - getattr(last, each.name)
+        setattr(volume, each.name, getattr(volume, each.name) + more)

@@ -1,0 +1,1 @@
+"""Tests of workers on Ray; skipped where it is not installed."""

@@ -1,0 +1,83 @@
+"""The engine by itself: workers that say everything again, on a cluster of two nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UsageError
+from harness.workers.channel import ChannelLost
+from harness.workers.onray import RayEngine
+from tests.ray.conftest import Cluster
+from tests.ray.toys import echo, whereabouts
+
+
+async def asked(engine: RayEngine, name: str, question: bytes) -> tuple[object, bytes]:
+    """A new worker, and its answer."""
+    channel = await engine.start(name)
+    await channel.send(question)
+    return channel, await channel.receive()
+
+
+async def test_messages_of_any_size(cluster: Cluster) -> None:
+    """What is sent comes back as it was, long or short, and in order."""
+    sizes = (0, 1, 89_996, 90_000, 1_000_000, 3)
+    async with RayEngine(echo, address=cluster.address, workers=1) as engine:
+        channel = await engine.start("worker 1")
+        messages = [os.urandom(size) for size in sizes]
+        for each in messages:
+            await channel.send(each)
+        assert [await channel.receive() for _ in sizes] == messages
+
+
+async def test_the_end_of_a_worker(cluster: Cluster) -> None:
+    """A worker that has ended, or broken down, leaves a channel that says so."""
+    async with RayEngine(echo, address=cluster.address, workers=2) as engine:
+        for said, why in ((b"end", "the worker has ended"), (b"break", r"broke down \(ValueError\)")):
+            channel = await engine.start("worker 1")
+            await channel.send(said)
+            with pytest.raises(ChannelLost, match=why):
+                await channel.receive()
+            await channel.close()
+
+
+async def test_workers_are_spread(cluster: Cluster) -> None:
+    """Two workers stand on two nodes; as many are wanted as the cluster has processors."""
+    async with RayEngine(whereabouts, address=cluster.address) as engine:
+        assert engine.workers == 2
+        channels = await asyncio.gather(engine.start("worker 1"), engine.start("worker 2"))
+        found = [(await each.receive()).decode().split() for each in channels]
+    assert len({node for _, node in found}) == 2
+
+
+async def test_a_killed_worker_is_noticed(cluster: Cluster) -> None:
+    """SIGKILL of a worker ends its channel at once, and another can be started."""
+    async with RayEngine(whereabouts, address=cluster.address, workers=2) as engine:
+        channel = await engine.start("worker 1")
+        pid = int((await channel.receive()).split()[0])
+        os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(10):
+            with pytest.raises(ChannelLost, match="its process has ended|it cannot be reached"):
+                await channel.receive()
+        await channel.close()
+        again = await engine.start("worker 2")
+        assert int((await again.receive()).split()[0]) != pid
+
+
+async def test_a_killed_node_is_noticed(cluster: Cluster) -> None:
+    """A node that is gone ends the channels of its workers within seconds, and only theirs."""
+    async with RayEngine(whereabouts, address=cluster.address, workers=2) as engine:
+        channels = await asyncio.gather(engine.start("worker 1"), engine.start("worker 2"))
+        nodes = [(await each.receive()).decode().split()[1] for each in channels]
+        lost, kept = channels if nodes[0] == cluster.other.node_id else reversed(channels)
+        await asyncio.to_thread(cluster.kill, cluster.other)
+        async with asyncio.timeout(30):
+            with pytest.raises(ChannelLost):
+                await lost.receive()
+        await kept.send(b"still there?")
+        assert await kept.receive() == b"still there?"
