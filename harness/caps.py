@@ -7,8 +7,10 @@ currency.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 MILLION = 1_000_000
 """Tokens that prices are told for."""
@@ -45,6 +47,37 @@ class Volume:
             max(0, self.prompt_tokens - other.prompt_tokens),
             max(0, self.forced_tokens - other.forced_tokens),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """What caps are about."""
+
+    requests: int = 0
+    tokens: int = 0
+    """Prompt and forced."""
+    money: float = 0.0
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.requests + other.requests, self.tokens + other.tokens, self.money + other.money)
+
+    def __sub__(self, other: Amount) -> Amount:
+        return Amount(self.requests - other.requests, self.tokens - other.tokens, self.money - other.money)
+
+    def times(self, factor: float) -> Amount:
+        """So many times as much; requests and tokens in whole numbers, rounded down."""
+        return Amount(int(self.requests * factor), int(self.tokens * factor), self.money * factor)
+
+    def at_least(self, other: Amount) -> Amount:
+        """The greater of each."""
+        return Amount(
+            max(self.requests, other.requests), max(self.tokens, other.tokens), max(self.money, other.money)
+        )
+
+    def holds(self, other: Amount) -> bool:
+        """Whether another fits in; sums of fractions may be a little off."""
+        money = other.money <= self.money + ROUNDING * max(self.money, other.money)
+        return other.requests <= self.requests and other.tokens <= self.tokens and money
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +132,27 @@ class Caps:
         if self.cost is not None and cost > self.cost * (1 + ROUNDING):
             return f"--max-cost {self.cost:g}"
         return ""
+
+
+class AnySpending(Protocol):
+    """What meters ask: a run's `Spending`, or what it has allotted to this process."""
+
+    capped: bool
+    """Whether there is a cap to ask about."""
+    reason: str
+    """The cap that was reached, as its flag; empty: none yet."""
+
+    def meter(self, price: Price) -> Meter:
+        """What one endpoint asks before it is sent anything."""
+
+    def admit(self, tokens: int, money: float) -> bool:
+        """Whether one more attempt may be made; if so it counts."""
+
+    def leaves(self, sent: Volume, money: float) -> bool:
+        """Whether the caps leave so much; nothing is counted."""
+
+    async def more(self, tokens: int, money: float) -> bool:
+        """After a no: whether the attempt may be made after all; if so it counts."""
 
 
 class Spending:
@@ -165,6 +219,42 @@ class Spending:
         cost = self._money + money + (self._hours() if self._hourly else 0.0)
         return not self._caps.beyond(self._requests + sent.requests, self._tokens + sent.tokens, cost)
 
+    async def more(self, tokens: int, money: float) -> bool:
+        """A no is the last word here."""
+        return False
+
+    def reserve(self, least: Amount, wish: Amount, parts: int = 1, seconds: float = 0.0) -> Amount | None:
+        """Put something aside for another process; it counts as spent until it is given back.
+
+        Args:
+            least: do not trouble with less.
+            wish: more than that is of no use.
+            parts: processes that share what is left: each gets half of its part at most, or `least`.
+            seconds: in which it is to be spent; the hours go on meanwhile.
+
+        Returns:
+            Between both; None: the caps do not leave `least` any more.
+        """
+        if self.reason:
+            return None
+        hours = self._hours() + self._hourly * seconds / HOUR if self._hourly else 0.0
+        if self._caps.beyond(
+            self._requests + least.requests, self._tokens + least.tokens, self._money + least.money + hours
+        ):
+            return None
+        caps, share = self._caps, 0.5 / parts
+        most = Amount(
+            _part(wish.requests, caps.requests, self._requests, share),
+            _part(wish.tokens, caps.tokens, self._tokens, share),
+            min(wish.money, math.inf if caps.cost is None else share * (caps.cost - self._money - hours)),
+        ).at_least(least)
+        self._count(most.requests, most.tokens, most.money)
+        return most
+
+    def give_back(self, amount: Amount) -> None:
+        """Of what was reserved this much was not spent."""
+        self._count(-amount.requests, -amount.tokens, -amount.money)
+
     def _count(self, requests: int, tokens: int, money: float) -> None:
         self._requests += requests
         self._tokens += tokens
@@ -175,6 +265,10 @@ class Spending:
         return self._hourly * (self._clock() - self._begun) / HOUR
 
 
+def _part(wish: int, cap: int | None, spent: int, share: float) -> int:
+    return wish if cap is None else min(wish, int(share * (cap - spent)))
+
+
 class Meter:
     """One endpoint's share of the spending.
 
@@ -183,7 +277,7 @@ class Meter:
         price: of the endpoint.
     """
 
-    def __init__(self, spending: Spending, price: Price) -> None:
+    def __init__(self, spending: AnySpending, price: Price) -> None:
         """Take what all endpoints share."""
         self.sent = Volume()
         self.price = price
@@ -204,11 +298,22 @@ class Meter:
             money = self.price.of(Volume(1, prompt_tokens, forced_tokens))
             if not self._spending.admit(prompt_tokens + forced_tokens, money):
                 return False
+        self._sends(prompt_tokens, forced_tokens)
+        return True
+
+    async def more(self, prompt_tokens: int, forced_tokens: int) -> bool:
+        """Ask after a no, which need not be the last word where caps are kept elsewhere."""
+        money = self.price.of(Volume(1, prompt_tokens, forced_tokens))
+        if not await self._spending.more(prompt_tokens + forced_tokens, money):
+            return False
+        self._sends(prompt_tokens, forced_tokens)
+        return True
+
+    def _sends(self, prompt_tokens: int, forced_tokens: int) -> None:
         sent = self.sent
         sent.requests += 1
         sent.prompt_tokens += prompt_tokens
         sent.forced_tokens += forced_tokens
-        return True
 
 
 def told(reason: str, untried: int) -> str:

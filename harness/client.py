@@ -22,7 +22,7 @@ from harness.dialects import Dialect
 from harness.errors import EndpointRefused, Stopped
 from harness.events import Field
 from harness.exchange import Failure, Outcome, ScoreRequest
-from harness.pacing import BUSY, Budget, Gate, Limits, Outage
+from harness.pacing import BUSY, AnyBudget, Budget, Gate, Limits, Outage
 from harness.patience import MOST_REFILLS, Case, ClientSettings
 from harness.secrets import Secret
 from harness.transport import Attempt, Called, Transport, Wire
@@ -59,7 +59,8 @@ class Client:
         variables: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
         settings: ClientSettings,
-        budget: Budget | None,
+        budget: AnyBudget | None,
+        share: str = "",
         gate: Gate,
         meter: Meter | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -79,6 +80,7 @@ class Client:
             tls: whose certificates are believed; None: those that the system knows.
             settings: patience with attempts, requests, and the endpoint.
             budget: of the account, shared with its other endpoints; None: no limits.
+            share: what the endpoint is called there.
             gate: entered by whoever calls `score`; left while a request waits to be tried again.
             meter: asked before each attempt, which it counts; None: all are allowed.
             clock: seconds from any origin, the same for all clients of a budget.
@@ -91,8 +93,8 @@ class Client:
         self._settings = settings
         self.gate = gate
         self._meter = meter if meter is not None else Spending(Caps()).meter(Price())
-        self._budget = budget if budget is not None else Budget()
-        self._share = self._budget.share()
+        self._budget: AnyBudget = budget if budget is not None else Budget()
+        self._share = self._budget.share(share)
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
@@ -245,7 +247,8 @@ class Client:
 
     async def _attempt(self, request: ScoreRequest, body: bytes) -> Attempt:
         """Send once, if a cap allows it, and let all workers know what that says about the endpoint."""
-        if not self._meter.allows(len(request.context_ids), len(request.forced_ids)):
+        meter, sizes = self._meter, (len(request.context_ids), len(request.forced_ids))
+        if not meter.allows(*sizes) and not await meter.more(*sizes):
             raise Stopped(self._meter.reason)
         sent = self.gate.epoch
         attempt = await self._transport.send(request, body)

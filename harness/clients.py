@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from harness.accounts import NONE_ELSEWHERE, Paces
-from harness.caps import Meter, Spending
+from harness.caps import AnySpending, Meter
 from harness.client import Client, Event
 from harness.dialects import Dialect, dialect
 from harness.endpoints import Account, Endpoint
@@ -48,7 +48,7 @@ class Clients:
         prepared: Prepared,
         console: Console,
         stop: asyncio.Event,
-        spending: Spending,
+        spending: AnySpending,
         budgets: Mapping[Account, AnyBudget] = NONE_ELSEWHERE,
     ) -> None:
         """`budgets`: of accounts whose budget is kept elsewhere."""
@@ -120,6 +120,7 @@ class Clients:
                 patience=min(settings.patience, patience),
             ),
             budget=self._paces.budget(endpoint),
+            share=endpoint.label,
             gate=gate,
             meter=self.meters[endpoint.label],
             sleep=self.sleep,

@@ -63,6 +63,14 @@ class Merged(msgspec.Struct, frozen=True):
     """That these took for sending."""
 
 
+class Own(msgspec.Struct, frozen=True):
+    """What `run.json` says, once shards were merged, of the sessions of the run itself."""
+
+    sent: dict[str, Volume]
+    """By label."""
+    seconds: float
+
+
 class _Endpoint(msgspec.Struct, frozen=True):
     label: str
     identity: str
@@ -77,6 +85,7 @@ class _Manifest(msgspec.Struct, frozen=True):
     random_order: RandomOrder | None = None
     timings: _Timings = _Timings()
     shards: dict[str, Merged] = {}
+    without_shards: Own | None = None
     endpoints: list[_Endpoint] = []
 
 
@@ -96,6 +105,8 @@ class Earlier:
     """That all sessions together took for sending."""
     shards: Mapping[str, Merged] = field(default_factory=dict)
     """Those that were merged, by name."""
+    own: Own | None = None
+    """What the run itself had sent when they were; None: it has been at work since, or none was merged."""
     labels: Mapping[Whose, str] = field(default_factory=dict)
     """Of the endpoints of the last session."""
 
@@ -143,7 +154,16 @@ def earlier(folder: Path) -> Earlier:
         probed.setdefault((each.identity, each.replicate), []).append(_finding(each))
     seconds = said.timings.earlier_s + said.timings.sending_s
     labels = {(each.identity, str(each.replicate)): each.label for each in said.endpoints}
-    return Earlier(sent, said.beside_journal, probed, said.random_order, seconds, said.shards, labels)
+    return Earlier(
+        journals=sent,
+        beside=said.beside_journal,
+        probed=probed,
+        order=said.random_order,
+        seconds=seconds,
+        shards=said.shards,
+        own=said.without_shards,
+        labels=labels,
+    )
 
 
 def merged_in(folder: Path) -> Mapping[str, Merged]:

@@ -18,7 +18,6 @@ Foreign exceptions are translated once, at the edge where they appear. `Stopped`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import PurePath
 from traceback import format_exception_only, walk_tb
 
@@ -113,6 +112,8 @@ def check_margin(name: str, margin: float) -> None:
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """A closing sentence for an error about an unknown name: the nearest known ones, else all."""
+    from difflib import get_close_matches  # not sooner: `--help` makes no mistake
+
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         return f"Did you mean {' or '.join(near)}?"

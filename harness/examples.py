@@ -87,6 +87,15 @@ Is it calibrated, and does it prefer long choices or early ones?
   forced-choice rescore results/mmlu-1a2b3c4d \\
       --metrics ece,brier_score,length_bias,position_bias"""
 
+MERGE = """\
+Examples
+
+Four parts of a run, on as many machines that see one folder, and the whole:
+  forced-choice run --shard 1/4 --out /data/run --tasks mmlu \\
+      --endpoint dedicated:ENDPOINT_ID --tokenizer MODEL_HUB_ID
+  ... likewise 2/4, 3/4, 4/4
+  forced-choice merge /data/run"""
+
 REPORT = """\
 Examples
 

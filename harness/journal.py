@@ -113,7 +113,7 @@ class Journal(StoredReplies):
         self._since = 0.0
         self._n_put = 0
         self._n_done = 0
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # by an RLock: it may be entered twice
         self._writing = threading.Lock()
         with store_errors(path):
             self._writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -139,8 +139,12 @@ class Journal(StoredReplies):
         self._hand_over(records)
 
     def put_rows(self, rows: Rows) -> None:
-        """Hand over rows, to be committed together. Raises as `put` does."""
-        self._hand_over(rows)
+        """Hand over rows, to be committed together and at once: they have been gathered where they were made.
+        Raises as `put` does."""
+        with self._changed:
+            self._hurry = True
+            self._hand_over(rows)
+            self._changed.notify_all()
 
     def begin(self, asked: Listing) -> int:
         """Replace the items by what this run asks for, as one change; how many there are.

@@ -147,6 +147,7 @@ def manifest(
         "beside_journal": {label: asdict(volume) for label, volume in _beside(parts, earlier).items()},
         "probes_amiss": probes_amiss(parts, earlier.probed),
         "shards": to_builtins(earlier.shards),
+        "without_shards": None,
         "checks": {part.endpoint.label: documented(part.findings) for part in parts},
         "sequence": sequence,
         "random_order": _random_order(prepared, earlier),

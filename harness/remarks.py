@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from harness import reference
 from harness.dialects import dialect
@@ -14,10 +14,20 @@ from harness.endpoints import Endpoint
 from harness.layout import SHORTCUT
 from harness.manifest import EndpointRun
 from harness.prepare import Prepared
+from harness.replies import StoredReplies
 from harness.watching.findings import told_findings
 
 if TYPE_CHECKING:
     import pandas as pd
+
+SHIFTED = "a token spans context and continuation; they are split by count, as the reference does"
+TRUNCATED = "lost context on the left to --max-length"
+READ = "were read off the alternatives of other replies"
+COUNTED_APART = "count other prompts than were sent"
+NOT_GREEDY = "nobody knows whether they are greedy"
+TIED = "several choices have the highest"
+NUMBERED = (SHIFTED, TRUNCATED, READ, COUNTED_APART, NOT_GREEDY, TIED)
+"""What remarks say that count something: of shards put together they are counted anew."""
 
 
 def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) -> list[str]:
@@ -30,17 +40,8 @@ def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) ->
     remarks += [f"{', '.join(labels)}: {what}" for what, labels in begins.items() if what]
     for part in parts:
         label, progress = part.endpoint.label, part.progress
-        if progress.shifted:
-            remarks.append(
-                f"{label}: in {progress.shifted:,} items a token spans context and continuation;"
-                " they are split by count, as the reference does"
-            )
-        if progress.truncated:
-            remarks.append(
-                f"{label}: {progress.truncated:,} items lost context on the left to --max-length"
-                f" {prepared.settings.max_length}"
-            )
-        remarks += [*_told_shortcut(part), *_told_counted(part)]
+        remarks += told_tokens(label, progress.shifted, progress.truncated, prepared.settings.max_length)
+        remarks += [*_told_shortcut(part), *told_counted(label, part.endpoint.dialect, part.journal)]
         remarks += [*told_probed(label, part.probed), *told_earlier(label, part.probed_earlier, part.probed)]
         remarks += told_findings(label, part.findings)
         if part.refused:
@@ -48,6 +49,12 @@ def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) ->
     if any(endpoint.embedded for endpoint in prepared.endpoints):
         remarks.append(f"embedded: {reference.NOTICE}")
     return remarks + ([f"the run was broken off: {broken}"] if broken else [])
+
+
+def told_tokens(label: str, shifted: int, truncated: int, max_length: int | None) -> list[str]:
+    """Of how many items a token spans the boundary, and of how many the context was cut."""
+    told = [f"{label}: in {shifted:,} items {SHIFTED}"] if shifted else []
+    return told + ([f"{label}: {truncated:,} items {TRUNCATED} {max_length}"] if truncated else [])
 
 
 def _told_shortcut(part: EndpointRun) -> list[str]:
@@ -58,27 +65,31 @@ def _told_shortcut(part: EndpointRun) -> list[str]:
         shown = json.loads(noted)
         if "why" in shown:
             return [f"{label}: {shown['why']}"]
-        most = f"{shown['largest_difference']:.1g}"
-        return [
-            f"{label}: {read:,} choices were read off the alternatives of other replies;"
-            f" {shown.get('checked', 0)} that were forced too differ by {most} nats at most"
-            " (--no-shortcut forces all)"
-        ]
+        return told_read(label, shown, read)
     said = lesson.why if lesson.tried else ""
     return [f"{label}: no choice is read off alternatives: {said}"] if said else []
 
 
-def _told_counted(part: EndpointRun) -> list[str]:
+def told_read(label: str, shown: Mapping[str, Any], read: int) -> list[str]:
+    """How many choices were read off alternatives, and what shows that they may be."""
+    most = f"{shown['largest_difference']:.1g}"
+    return [
+        f"{label}: {read:,} choices {READ}; {shown.get('checked', 0)} that were forced too differ by {most}"
+        " nats at most (--no-shortcut forces all)"
+    ]
+
+
+def told_counted(label: str, format: str, journal: StoredReplies) -> list[str]:
     """Whether the endpoint counted other prompts than it was sent; formats that echo refuse such replies."""
-    if not dialect(part.endpoint.dialect).names_tokens:
+    if not dialect(format).names_tokens:
         return []
-    count, least, most = part.journal.counted_apart()
+    count, least, most = journal.counted_apart()
     if not count:
         return []
     apart = f"{least:+,}" if least == most else f"{least:+,} to {most:+,}"
     return [
-        f"{part.endpoint.label}: {count:,} replies count other prompts than were sent ({apart} tokens): the"
-        " endpoint adds tokens or drops some, and scores another text; `doctor` says more"
+        f"{label}: {count:,} replies {COUNTED_APART} ({apart} tokens): the endpoint adds tokens or drops"
+        " some, and scores another text; `doctor` says more"
     ]
 
 
@@ -92,8 +103,8 @@ def told_greedy(accuracy: pd.DataFrame) -> list[str]:
     places = [(row, least.get((row["endpoint"], row["task"]), row["unscored"])) for row in rows]
     more = ((row, row["unscored"] - without_sums) for row, without_sums in places)
     return [
-        f"{row['endpoint']}: {row['task']}: of {count:,} items nobody knows whether they are greedy: their"
-        " replies name no likeliest token (top_logprobs)"
+        f"{row['endpoint']}: {row['task']}: of {count:,} items {NOT_GREEDY}: their replies name no likeliest"
+        " token (top_logprobs)"
         for row, count in more
         if count
     ]
@@ -104,8 +115,8 @@ def told_ties(accuracy: pd.DataFrame) -> list[str]:
     whole = accuracy[(accuracy["subject"] == "") & (accuracy["ties"] > 0)]
     rows = whole.drop_duplicates(["endpoint", "task"]).to_dict("records")
     return [
-        f"{row['endpoint']}: {row['task']}: in {row['ties']:,} of {row['n']:,} items several choices have the"
-        f" highest {row['metric']} score; the first of them is taken"
+        f"{row['endpoint']}: {row['task']}: in {row['ties']:,} of {row['n']:,} items {TIED}"
+        f" {row['metric']} score; the first of them is taken"
         for row in rows
     ]
 

@@ -97,7 +97,7 @@ class StoredReplies:
         # One row for all: each row read gives up the interpreter lock, which a busy event loop returns late.
         query = "SELECT group_concat(hex(key), '') FROM replies WHERE sum IS NOT NULL AND key IN"
         with self._lock, store_errors(self.path):
-            found = [text for (text,) in _select(self._reader, query, keys) if text]
+            found = [text for (text,) in select(self._reader, query, keys) if text]
         return {key for text in found for key in pieces(bytes.fromhex(text), KEY_BYTES)}
 
     def may_answer(self) -> bool:
@@ -110,13 +110,13 @@ class StoredReplies:
         """The rows of those of these requests that have a reply, as they are stored."""
         query = f"SELECT {', '.join(REPLY_COLUMNS)} FROM replies WHERE sum IS NOT NULL AND key IN"
         with self._lock, store_errors(self.path):
-            return [tuple(row) for row in _select(self._reader, query, keys)]
+            return [tuple(row) for row in select(self._reader, query, keys)]
 
     def attempts_of(self, keys: Sequence[bytes]) -> dict[bytes, int]:
         """How often those of these requests were sent that a row tells of, be it of a failure."""
         query = "SELECT key, attempts FROM replies WHERE key IN"
         with self._lock, store_errors(self.path):
-            return {bytes(key): attempts for key, attempts in _select(self._reader, query, keys)}
+            return {bytes(key): attempts for key, attempts in select(self._reader, query, keys)}
 
     def has_planned(self, ordinals: Sequence[range]) -> bool:
         """Whether an item with one of these ordinals was ever planned."""
@@ -187,7 +187,7 @@ class StoredReplies:
         """Token log-probabilities of those of these requests that have a reply, nats."""
         query = "SELECT key, token_logprobs FROM replies WHERE sum IS NOT NULL AND key IN"
         with self._lock, store_errors(self.path):
-            return {bytes(key): numbers(packed) for key, packed in _select(self._reader, query, keys)}
+            return {bytes(key): numbers(packed) for key, packed in select(self._reader, query, keys)}
 
     def counted_apart(self) -> tuple[int, int, int]:
         """Replies whose endpoint counted another number of prompt tokens than the context has: how many, and
@@ -295,7 +295,7 @@ def _scored(connection: sqlite3.Connection, records: Sequence[ItemRecord]) -> It
 
 
 def _answers(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Answer]:
-    rows = _select(connection, _ANSWERS, keys)
+    rows = select(connection, _ANSWERS, keys)
     return {
         key: Failure(reason, detail, status)
         if total is None
@@ -304,7 +304,7 @@ def _answers(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[byte
     }
 
 
-def _select(connection: sqlite3.Connection, query: str, keys: Sequence[bytes]) -> Iterator[Sequence[Any]]:
+def select(connection: sqlite3.Connection, query: str, keys: Sequence[bytes]) -> Iterator[Sequence[Any]]:
     """The rows of a query that ends in `IN`, for any number of keys."""
     for start in range(0, len(keys), _LOOKUP):
         part = keys[start : start + _LOOKUP]

@@ -20,12 +20,14 @@ from harness.forecast import Fact, compared
 from harness.manifest import EndpointRun, Exit
 from harness.progress import retries_text
 from harness.saying import duration, money
+from harness.segments import whole_of
 from harness.tables import pivot
 from harness.watching.judging import wrong
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.merging.whole import Merge
     from harness.runner import RunResult
 
 GIVEN = 4
@@ -139,15 +141,33 @@ def closing_lines(result: RunResult, *, program: str) -> Iterator[str]:
     yield from _hours(result.parts, result.sending)
     yield from result.remarks
     where = f"Files: {result.folder}/ (scores.csv, items.csv, run.json, ...)"
-    if len(result.parts) > 1:
+    if len(result.parts) > 1 and whole_of(result.folder) is None:
         yield f"Which of them is better? {program} compare {shlex.quote(str(result.folder))}"
     if all(part.endpoint.embedded for part in result.parts):
         where += f". Next, your own endpoint and a real benchmark: {NEXT.format(program=program)}"
     yield where
+    if (whole := whole_of(result.folder)) is not None:
+        yield f"This is one shard. All of them together: {program} merge {shlex.quote(str(whole))}"
     if result.exit is Exit.INTERRUPTED:
         yield "Interrupted; the same command continues this run."
     elif result.exit is not Exit.DONE:
         yield from _unscored_lines(result.parts)
+
+
+def merged_lines(merge: Merge, *, program: str) -> Iterator[str]:
+    """What was put together, what is lacking, and where it is.
+
+    Args:
+        merge: what came of it.
+        program: how the person can call the program.
+    """
+    count = merge.shards
+    yield f"{count:,} shard{'s' * (count != 1)} put together; {merge.untried:,} items are not tried."
+    yield from merge.told
+    yield f"Files: {merge.folder}/ (scores.csv, items.csv, run.json, ...)"
+    if merge.untried:
+        again = f"{program} merge {shlex.quote(str(merge.folder))}"
+        yield f"When the shards have gone on: {again}. Or give run without --shard, which asks the rest."
 
 
 def _fact(part: EndpointRun) -> Fact:

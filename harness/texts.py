@@ -28,7 +28,7 @@ _GROUP = 1024
 """Rows of a row group, or fewer long ones: with shots, each is tens of kilobytes."""
 _LONG = 512
 """Characters of a context for each row that it stands for."""
-_RECURRING = ("task", "subject", "tokenizer")
+RECURRING = ("task", "subject", "tokenizer")
 
 
 class TextWriter:
@@ -63,7 +63,7 @@ class TextWriter:
                 return
             self._last[tokenizer] = turn
             if self._file is None:
-                self._file = ParquetFile(temporary(self._path), TEXT_TYPES, _GROUP, recurring=_RECURRING)
+                self._file = ParquetFile(temporary(self._path), TEXT_TYPES, _GROUP, recurring=RECURRING)
             weight = 1 + len(item.encoded.contexts[0]) // _LONG
             self._file.add(_text_row(item, tokenizer), part=tokenizer, weight=weight)
 

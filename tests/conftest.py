@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+from collections.abc import Generator
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Before anything of the hub is imported: its libraries look at this once, and try for long to reach it.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+LONGEST_TEST, AGAIN = 600.0, 5.0
+"""Seconds that a test may take until it is told that it hangs, and after which it is told again: an event
+loop swallows what is raised within a callback."""
 ROWS = "ledger"
 """Under this a process of several hands its rows over."""
 
@@ -51,6 +57,24 @@ def shared() -> Path:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--ledger` renews the table in `tests/README.md`."""
     parser.addoption("--ledger", action="store_true", help="renew the table in tests/README.md")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that hangs fails, wherever it waits, and its child processes with it."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        return (yield)
+    before = signal.signal(signal.SIGALRM, _hangs)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_TEST, AGAIN)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _hangs(*_: object) -> None:
+    pytest.fail(f"it hangs: more than {LONGEST_TEST:g} s")
 
 
 @pytest.hookimpl(trylast=True)

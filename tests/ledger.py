@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,14 +68,15 @@ def written(readme: str) -> dict[str, Row]:
     }
 
 
-def renewed(readme: str, rows: Mapping[str, Row], known: Mapping[str, str]) -> str:
+def renewed(readme: str, rows: Mapping[str, Row], known: Mapping[str, Sequence[str]]) -> str:
     """The text with these rows in its table, in the order of `known`; what is not known is dropped."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     assert begin and end, "the table's place is not marked"
     all_rows = {**written(readme), **rows}
     kept = {name: all_rows[name] for name in known if name in all_rows}
-    table = "".join(f"{line} `{known[name]}` |\n" for name, line in zip(kept, lines(kept), strict=True))
+    files = (", ".join(f"`{file}`" for file in known[name]) for name in kept)
+    table = "".join(f"{line} {by} |\n" for line, by in zip(lines(kept), files, strict=True))
     return before + begin + "\n" + _HEAD + table + end + after
 
 
@@ -84,9 +85,9 @@ def write() -> None:
     README.write_text(renewed(README.read_text(), _noted, known()))
 
 
-def known(folder: Path = FOLDER) -> dict[str, str]:
-    """The rows that there are: of each the file that notes it first, by their names as calls write them."""
-    found: dict[str, str] = {}
+def known(folder: Path = FOLDER) -> dict[str, list[str]]:
+    """The rows that there are: the files that note each, by the names as calls write them."""
+    found: dict[str, list[str]] = {}
     for file in sorted(folder.rglob("*.py")):
         text = file.read_text()
         if "tests.ledger import" not in text:
@@ -95,7 +96,8 @@ def known(folder: Path = FOLDER) -> dict[str, str]:
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "note":
                 name = call.args[0]
                 assert isinstance(name, ast.Constant), f"{file.name}:{call.lineno}: write the row's name out"
-                found.setdefault(str(name.value), file.relative_to(folder).as_posix())
+                files = found.setdefault(str(name.value), [])
+                files += {file.relative_to(folder).as_posix()} - {*files}
     return found
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,10 @@ from harness.settings import RunSettings
 
 ROOT = Path(__file__).parents[1]
 SUBJECTS = ("anatomy", "virology", "world_religions")
+REQUESTS = 4 * (12 + 3 * 4)
+"""Of one endpoint, by a run of all items."""
+LONGEST = 120.0
+"""Seconds that a child process may take: one that hangs fails its test."""
 
 
 def write_tokenizer(folder: Path) -> Path:
@@ -129,3 +135,38 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     quick = partial(ClientSettings, backoff_base=0.001, backoff_cap=0.01, probe_wait=0.001)
     monkeypatch.setattr("harness.clients.ClientSettings", quick)
     return Bench(tmp_path)
+
+
+# ----------------------------------------------------------------------------------- processes of their own
+
+
+async def start(bench: Bench, url: str, *extra: str, out: str = "run") -> asyncio.subprocess.Process:
+    """The run as a child process."""
+    command = bench.command(f"it={url}", out=out, extra=extra)
+    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=environ)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Look again and again until something holds."""
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110 - another process decides when
+            await asyncio.sleep(0.002)
+
+
+async def ended(child: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
+    """What a child process says until it ends, on both its pipes; one that hangs is killed, and fails."""
+    try:
+        async with asyncio.timeout(LONGEST):
+            out, said = await child.communicate()
+    except TimeoutError:
+        child.kill()
+        pytest.fail(f"a process has not ended within {LONGEST:g} s")
+    return out or b"", said or b""
+
+
+def sent_again(bodies: Sequence[Mapping[str, Any]]) -> int:
+    """Requests beyond the first of each kind."""
+    kinds = Counter(json.dumps(body, sort_keys=True) for body in bodies)
+    return kinds.total() - len(kinds)

@@ -21,8 +21,7 @@ from harness.journal import Journal
 from harness.manifest import Exit
 from tests.fake_endpoint import FakeEndpoint
 from tests.ledger import note
-from tests.running import ROOT, Bench, bench  # noqa: F401
-from tests.test_kill import REQUESTS, sent_again
+from tests.running import LONGEST, REQUESTS, ROOT, Bench, bench, ended, sent_again  # noqa: F401
 
 TABLES = ("scores.csv", "items.csv", "items.parquet", "texts.parquet")
 
@@ -51,7 +50,7 @@ def mounting(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests that mount file systems skip where that is not allowed."""
     script = f"mount -t tmpfs -o size=1m none {tmp_path_factory.mktemp('mounted')}"
     try:
-        subprocess.run(alone(script), check=True, capture_output=True)
+        subprocess.run(alone(script), check=True, capture_output=True, timeout=LONGEST)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("file systems cannot be mounted here, not even in a namespace of one's own")
 
@@ -60,7 +59,7 @@ async def done(script: str) -> tuple[str, list[str]]:
     """What a script says, and the lines on its standard error that are errors of the program."""
     pipe = asyncio.subprocess.PIPE
     child = await asyncio.create_subprocess_exec(*alone(script), stdout=pipe, stderr=pipe, cwd=ROOT)
-    said, errors = await child.communicate()
+    said, errors = await ended(child)
     assert b"Traceback" not in errors, errors.decode()
     return said.decode(), [each for each in errors.decode().splitlines() if each.startswith("forced-choice:")]
 

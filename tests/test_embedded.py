@@ -28,8 +28,7 @@ from harness.prepare import Prepared, prepare
 from harness.runner import RunResult, evaluate
 from harness.settings import RunSettings
 from harness.tokenizing import load_tokenizer
-from tests.running import ROOT, write_tokenizer
-from tests.test_kill import until
+from tests.running import LONGEST, ROOT, until, write_tokenizer
 from tests.tiny_endpoint import Client as Asker
 
 ENVIRON = {"FRIENDLI_TOKEN": "flp_abc", "FRIENDLI_TEAM": "team1"}
@@ -292,7 +291,7 @@ async def test_until_eof() -> None:
             body = {"model": model, "prompt": "A", "max_tokens": 1}
             assert (await Asker(session, url).complete(**body))[0] == 200
     server.stdin.close()
-    _, said = await server.communicate()
+    _, said = await asyncio.wait_for(server.communicate(), LONGEST)
     assert (server.returncode, said) == (0, b"")
 
 
@@ -380,7 +379,7 @@ def test_what_lies_in_the_current_folder_does_not_matter(tmp_path: Path) -> None
         (tmp_path / file).write_text("raise SystemExit('shadowed')\n")
     command = [sys.executable, str(ROOT / "run_eval.py"), "run", "--endpoint", "embedded"]
     command += ["--tasks", "sample_hellaswag", "--limit", "2", "--out", str(tmp_path / "run")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=LONGEST)
     assert done.returncode == 0, done.stderr
     assert f"python {ROOT / 'run_eval.py'} run --endpoint" in done.stderr
 

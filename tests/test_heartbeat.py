@@ -27,6 +27,10 @@ from tests.virtual_time import in_virtual_time
 __all__ = ["bench"]
 
 
+PATIENCE = 5_000
+"""Requests after which an endpoint waits no more for a sign: a run whose signs do not come has to end."""
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signs every hundredth of a second."""
@@ -39,7 +43,11 @@ async def test_run_json_counts_as_it_goes(bench: Bench, quick: None) -> None:
     seen: list[dict[str, Any]] = []
 
     def script(number: int, body: Body) -> Fault | None:
-        if number <= 40 or (seen and seen[-1]["counts"].get("it", {}).get("items_done", 0) > 2):
+        if (
+            number <= 40
+            or number > PATIENCE
+            or (seen and seen[-1]["counts"].get("it", {}).get("items_done", 0) > 2)
+        ):
             return None
         seen.append(bench.manifest())
         return Status(429)
@@ -68,11 +76,11 @@ async def test_the_time_of_a_killed_session_counts(bench: Bench, quick: None) ->
 
     def script(number: int, body: Body) -> Fault | None:
         kept.append(bench.manifest())
-        return None if kept[-1]["counts"] else Status(429)
+        return None if kept[-1]["counts"] or number > PATIENCE else Status(429)
 
     async with FakeEndpoint(script) as endpoint:
         await bench.run(f"it={endpoint.base_url}")
-    killed = next(each for each in kept if each["counts"])
+    (killed, *_) = [each for each in kept if each["counts"]]
     (bench.folder / "run/run.json").write_text(json.dumps(killed))
     assert earlier(bench.folder / "run").seconds == killed["timings"]["sending_s"] > 0
 
@@ -113,7 +121,11 @@ async def test_a_missing_sign_stops_nobody(
 
     monkeypatch.setattr(RunFolder, "write_manifest", cannot)
     log = bench.folder / "log"
-    async with FakeEndpoint(lambda number, body: None if tried else Status(429)) as endpoint:
+
+    def script(number: int, body: Body) -> Fault | None:
+        return None if tried or number > PATIENCE else Status(429)
+
+    async with FakeEndpoint(script) as endpoint:
         result = await bench.run(f"it={endpoint.base_url}", log_file=log)
     assert result.exit is Exit.DONE
     lines = [json.loads(line) for line in log.read_text().splitlines()]

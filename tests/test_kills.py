@@ -1,11 +1,14 @@
-"""Nothing paid for is lost: runs of several endpoints, killed at random moments and given again."""
+"""Nothing paid for is lost: runs that are killed, interrupted, told to end or doubled, and given again."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import random
+import signal
 import sqlite3
+import sys
+from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -15,18 +18,17 @@ import pytest
 
 from tests.fake_endpoint import FakeEndpoint, Fault, Hang, Script, Status
 from tests.ledger import note
-from tests.running import Bench
-from tests.test_kill import start, until
+from tests.running import REQUESTS, ROOT, Bench, ended, start, until
 
 KILLS = 6
 """Of each run: four runs make 24."""
-REQUESTS = 4 * (12 + 3 * 4)
-"""Of each endpoint."""
+WORKERS = 8
+"""Requests of an endpoint that are in flight at once."""
 TABLES = ("scores.csv", "items.csv", "items.parquet", "texts.parquet", "prompts.txt")
 
 
 class Several:
-    """Three endpoints on loopback, and what each of them was sent, session by session."""
+    """Some endpoints on loopback, and what each of them was sent, session by session."""
 
     def __init__(self, endpoints: Sequence[FakeEndpoint]) -> None:
         self.endpoints = endpoints
@@ -77,10 +79,10 @@ def _replies(file: Path) -> tuple[str, int]:
 
 
 @asynccontextmanager
-async def several(script: Script = lambda number, body: None) -> AsyncIterator[Several]:
-    """Three endpoints."""
+async def several(script: Script = lambda number, body: None, count: int = 3) -> AsyncIterator[Several]:
+    """So many endpoints."""
     async with AsyncExitStack() as opened:
-        yield Several([await opened.enter_async_context(FakeEndpoint(script)) for _ in range(3)])
+        yield Several([await opened.enter_async_context(FakeEndpoint(script)) for _ in range(count)])
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def undisturbed(bench: Bench) -> dict[str, bytes]:
     async def run() -> None:
         async with several() as three:
             child = await three.started(bench, "undisturbed")
-            _, said = await child.communicate()
+            _, said = await ended(child)
             assert (child.returncode, three.sent) == (0, 3 * REQUESTS), said.decode()
 
     asyncio.run(run())
@@ -121,11 +123,11 @@ async def dies(child: asyncio.subprocess.Process, three: Several, chance: random
         return three.sent >= moment or ran > late or child.returncode is not None
 
     await until(now)
-    ended = child.returncode is not None
-    if not ended:
+    ran = child.returncode is None
+    if ran:
         child.kill()
-    await child.communicate()
-    return not ended
+    await ended(child)
+    return ran
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -145,7 +147,7 @@ async def test_sigkill_at_random_moments(seed: int, bench: Bench, undisturbed: d
             kept, open_ones = committed, [len(k) - n for k, n in zip(three.known(), committed, strict=True)]
         known = three.known()
         child = await three.started(bench, out)
-        _, said = await child.communicate()
+        _, said = await ended(child)
         assert child.returncode == 0, said.decode()
         again = three.again(known)
         assert all(n <= most for n, most in zip(again, open_ones, strict=True)), (again, open_ones)
@@ -155,49 +157,135 @@ async def test_sigkill_at_random_moments(seed: int, bench: Bench, undisturbed: d
     assert tables(bench, out) == undisturbed
 
 
-async def test_sigterm(bench: Bench, undisturbed: dict[str, bytes]) -> None:
-    """Told to end, as containers are, a run keeps what is in flight, says how it goes on, and does."""
-    freed = asyncio.Event()
+async def test_sigkill_half_way(bench: Bench, undisturbed: dict[str, bytes]) -> None:
+    """Killed while so many are in flight and all others committed: exactly these are sent again."""
+    half, out, freed = REQUESTS // 2, "half", asyncio.Event()
 
     def script(number: int, body: object) -> Fault | None:
-        return Status(503, {"retry-after-ms": "50"}) if number > 20 and not freed.is_set() else None
+        return Hang() if number > half and not freed.is_set() else None
 
     async with several(script) as three:
-        child = await three.started(bench, "ended")
+        child = await three.started(bench, out)
+        await until(lambda: three.committed(bench.folder / out) == [half] * 3)
+        await until(lambda: three.sent == 3 * (half + WORKERS))
+        known = three.known()
+        child.kill()
+        await ended(child)
+        assert child.returncode == -signal.SIGKILL
+        freed.set()
+        child = await three.started(bench, out)
+        await ended(child)
+        assert child.returncode == 0
+        assert three.again(known) == [WORKERS] * 3
+        assert three.sent == 3 * (REQUESTS + WORKERS)
+    assert tables(bench, out) == undisturbed
+    note("kills (SIGKILL) of runs of three endpoints", tried=1, lost=0, unit="kills")
+
+
+TOLD = pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
+
+
+@TOLD
+async def test_told_to_end(how: signal.Signals, bench: Bench, undisturbed: dict[str, bytes]) -> None:
+    """Told to end (as containers are, or by Ctrl-C) it keeps what is in flight, and says how it goes on."""
+    freed, out = asyncio.Event(), f"told {how.name}"
+
+    async with several(lambda number, body: None if freed.is_set() else busy(number, body)) as three:
+        child = await three.started(bench, out)
         await until(lambda: all(len(each.bodies) > 24 for each in three.endpoints))
         known = three.known()
-        child.terminate()
-        _, said = await child.communicate()
+        child.send_signal(how)
+        _, said = await ended(child)
         assert child.returncode == 130
         assert b"Traceback" not in said
         assert b"the same command continues" in said
-        assert bench.manifest("ended")["status"] == "interrupted"
-        committed = three.committed(bench.folder / "ended")
+        assert bench.manifest(out)["status"] == "interrupted"
+        committed = three.committed(bench.folder / out)
         assert min(committed) >= 20
         freed.set()
-        child = await three.started(bench, "ended")
-        await child.communicate()
+        child = await three.started(bench, out)
+        await ended(child)
         assert child.returncode == 0
         again = three.again(known)
         assert all(n + kept <= len(k) for n, kept, k in zip(again, committed, known, strict=True))
-    assert tables(bench, "ended") == undisturbed
-    note("runs told to end (SIGTERM)", tried=1, lost=0, unit="runs")
+    assert tables(bench, out) == undisturbed
+    note("runs told to end (SIGTERM, Ctrl-C)", tried=1, lost=0, unit="runs")
 
 
-async def test_sigterm_twice(bench: Bench) -> None:
+@TOLD
+async def test_told_twice(how: signal.Signals, bench: Bench) -> None:
     """Told again, it drops what is in flight, and ends at once."""
-    async with several(lambda number, body: Hang() if number > 20 else None) as three:
-        child = await three.started(bench, "ended twice")
-        await until(lambda: three.sent == 3 * 28)
-        child.terminate()
-        assert child.stderr is not None
-        while b"Stopping" not in await child.stderr.readline():
-            pass
-        child.terminate()
-        _, said = await child.communicate()
+    out = f"told twice {how.name}"
+    async with several(hanging) as three:
+        child = await three.started(bench, out)
+        await until(lambda: three.sent == 3 * (20 + WORKERS))
+        said = await told_twice(child, how)
         assert child.returncode == 130
         assert b"Traceback" not in said
-        assert three.committed(bench.folder / "ended twice") == [20, 20, 20]
+        assert three.committed(bench.folder / out) == [20, 20, 20]
+
+
+def busy(number: int, body: object) -> Fault | None:
+    """Of an endpoint that answers twenty requests, and then is down."""
+    return Status(503, {"retry-after-ms": "50"}) if number > 20 else None
+
+
+def hanging(number: int, body: object) -> Fault | None:
+    """Of one that answers twenty, and no other."""
+    return Hang() if number > 20 else None
+
+
+async def told_twice(child: asyncio.subprocess.Process, how: signal.Signals) -> bytes:
+    """Tell it to end, and again once it has said that it heard; what it said after that."""
+    assert child.stderr is not None
+    child.send_signal(how)
+    async with asyncio.timeout(30):
+        while b"Stopping" not in (line := await child.stderr.readline()):
+            assert line, "it ended without a word"
+    child.send_signal(how)
+    return (await ended(child))[1]
+
+
+async def from_python(bench: Bench, url: str, out: str) -> asyncio.subprocess.Process:
+    """The run of one endpoint by `evaluate`, in a process of its own."""
+    program = (
+        "import sys; from harness import evaluate\n"
+        "evaluate(f'it={sys.argv[1]}', tasks='hellaswag,mmlu', tokenizer=sys.argv[2], data_dir=sys.argv[3],"
+        " out=sys.argv[4], concurrency=8, probe=False)"
+    )
+    given = map(str, (url, bench.tokenizer, bench.data, bench.folder / out))
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, *given), stderr=PIPE, cwd=ROOT, preexec_fn=_interruptible
+    )
+
+
+def _interruptible() -> None:
+    """What a shell starts in the background ignores interrupts, and so does all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+async def test_ctrl_c_from_python(bench: Bench) -> None:
+    """An interrupt of `evaluate` keeps what was in flight, writes the tables, and is then raised."""
+    async with several(busy, 1) as one:
+        child = await from_python(bench, one.endpoints[0].base_url, "python")
+        await until(lambda: one.sent > 24)
+        child.send_signal(signal.SIGINT)
+        _, said = await ended(child)
+        assert min(one.committed(bench.folder / "python")) >= 20
+    assert child.returncode == -signal.SIGINT
+    assert said.rstrip().endswith(b"KeyboardInterrupt")
+    assert bench.manifest("python")["status"] == "interrupted"
+
+
+async def test_ctrl_c_twice_from_python(bench: Bench) -> None:
+    """A second interrupt drops what is in flight; nothing is left running."""
+    async with several(hanging, 1) as one:
+        child = await from_python(bench, one.endpoints[0].base_url, "python twice")
+        await until(lambda: one.sent == 20 + WORKERS)
+        said = await told_twice(child, signal.SIGINT)
+        assert one.committed(bench.folder / "python twice") == [20]
+    assert child.returncode == -signal.SIGINT
+    assert said.rstrip().endswith(b"KeyboardInterrupt")
 
 
 async def test_a_second_run_is_refused(bench: Bench) -> None:
@@ -206,13 +294,24 @@ async def test_a_second_run_is_refused(bench: Bench) -> None:
         one = await three.started(bench, "shared")
         await until(lambda: three.sent == 3 * 18)
         two = await start(bench, three.endpoints[1].base_url, out="shared")
-        _, said = await two.communicate()
+        _, said = await ended(two)
         assert two.returncode == 2
         assert said.count(b"another run is working in this folder") == 1
         assert three.sent == 3 * 18
         one.kill()
-        await one.communicate()
+        await ended(one)
         later = await start(bench, three.endpoints[0].base_url, "--max-requests=1", out="shared")
-        _, said = await later.communicate()
+        _, said = await ended(later)
         assert later.returncode == 3, said.decode()
     note("second runs on a folder", tried=1, lost=0, unit="runs")
+
+
+async def test_exit_codes_and_what_is_printed(bench: Bench) -> None:
+    """A refusal exits 4 with one line on stderr; the table is on stdout all the same."""
+    async with FakeEndpoint(token="another") as endpoint:
+        child = await start(bench, endpoint.base_url, out="refused")
+        out, said = await ended(child)
+    assert child.returncode == 4
+    assert b"hellaswag" in out
+    assert sum(b"401" in line for line in said.splitlines()) == 1
+    assert b"Traceback" not in said

@@ -30,7 +30,7 @@ from harness.runner import evaluate
 from tests.fake_endpoint import completion
 from tests.ledger import note
 from tests.raw_endpoint import Answer, Asked, RawEndpoint, http
-from tests.running import Bench, bench
+from tests.running import Bench, bench, ended
 
 __all__ = ["bench"]
 
@@ -315,7 +315,7 @@ async def test_the_program_says_it_nowhere(bench: Bench) -> None:
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environ
         )
-        out, err = await process.communicate()
+        out, err = await ended(process)
     assert process.returncode == 3, err.decode()
     assert b"Not every item is scored" in err
     places = [*written(bench.folder), ("stdout", out), ("stderr", err)]
@@ -361,7 +361,7 @@ async def test_a_breakdown_says_it_nowhere(tmp_path: Path) -> None:
         env={**os.environ, "FRIENDLI_TOKEN": token},
         cwd=Path(__file__).parents[1],
     )
-    out, err = await process.communicate()
+    out, err = await ended(process)
     assert process.returncode == 1
     for said in (b"RuntimeError: it broke with ***", b"OSError: ***", b"KeyError: '***'", b"ValueError: ***"):
         assert said in err, err.decode()

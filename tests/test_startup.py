@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from harness import reference
+from harness import descriptions, examples, reference
 from harness.choosing.resolving import resolve
-from harness.cli import NEW_OBJECTS
+from harness.cli import NEW_OBJECTS, main
+from harness.commands.app import app
 
 LIBRARIES = (
     "aiohttp",
@@ -51,6 +52,10 @@ threading.Thread(target=wait, daemon=True).start()
 from harness.cli import main
 main(["run", "--endpoint", f"http://127.0.0.1:{listening.getsockname()[1]}/v1#m", *sys.argv[1:]])
 """
+NOTHING = "import sys; print(*sys.modules)"
+COMMANDS = sorted(name for name in app if not name.startswith("-"))
+FOR_HELP = ("descriptions", "errors", "examples", "inert", "redacting", "secrets", "terminal", "cli")
+"""Modules of the program that its list of commands takes, beside `commands`."""
 CYCLES = """
 import gc
 from contextlib import redirect_stdout
@@ -59,6 +64,11 @@ with redirect_stdout(None):
     main(["--help"])
 print(gc.get_threshold()[0])
 """
+
+
+def words(shown: str) -> str:
+    """A text as it reads, however its lines are broken and framed."""
+    return " ".join(shown.replace("│", " ").split())
 
 
 def said(program: str, *arguments: str) -> list[str]:
@@ -70,16 +80,41 @@ def said(program: str, *arguments: str) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.parametrize(
-    "command",
-    [[], ["run"], ["plan"], ["compare"], ["rescore"], ["report"], ["view"], ["tasks"], ["doctor"], ["serve"]],
-)
-def test_help_waits_for_no_library(command: list[str]) -> None:
-    """Help prints without anything that sends, reads data, counts or scores."""
-    found = set(said(HELP, *command, "--help"))
-    assert "harness.settings" in found
+def test_help_waits_for_no_command() -> None:
+    """The list of commands is printed without importing one of them or its flags: beside a few small modules
+    it takes what the libraries that print it take."""
+    found = set(said(HELP, "--help"))
+    own = {each.removeprefix("harness.") for each in found if each.startswith("harness.")}
+    assert own == {*FOR_HELP, "commands", "commands.app"}
+    foreign = {each.partition(".")[0] for each in found - set(said(NOTHING))} - sys.stdlib_module_names
+    assert foreign == {"attr", "attrs", "cyclopts", "docstring_parser", "harness", "rich"}
+    assert not found & {*SLOW, "difflib"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_waits_for_no_library(command: str) -> None:
+    """Help of a command prints without the others, and without anything that sends, reads data, counts or
+    scores."""
+    found = set(said(HELP, command, "--help"))
     assert not found & SLOW
-    assert len([each for each in found if each.startswith("harness.")]) < 20
+    own = {each for each in found if each.startswith("harness.")}
+    commands = {each for each in own if each.startswith("harness.commands.")}
+    assert commands <= {"harness.commands.app", f"harness.commands.{command}"}
+    assert len(own) < 20
+
+
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"completion"}))
+def test_the_list_of_commands_says_what_their_help_says(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each command stands in the list with the sentence that its own help begins with; examples end it."""
+    text: str = getattr(descriptions, command.upper())
+    assert main(["--help"]) == 0
+    assert words(f"{command} {text.splitlines()[0]}") in words(capsys.readouterr().out)
+    assert main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert words(text) in words(shown)
+    assert shown.rstrip().endswith(getattr(examples, command.upper()))
 
 
 def test_the_first_request_waits_for_no_table(tmp_path: Path) -> None:

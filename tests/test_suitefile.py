@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from harness import UsageError, evaluate
 from harness.accounts import Allowance, allowances
-from harness.cli import app, main
+from harness.cli import main
+from harness.commands.app import app
 from harness.endpoint_settings import EndpointSettings, is_variable, plain_address, public
 from harness.endpoints import credentials, parse_endpoints
 from harness.manifest import Exit

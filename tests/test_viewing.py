@@ -40,7 +40,7 @@ from harness.viewing.shelves import Shelf
 from tests.fake_endpoint import Body, FakeEndpoint, Fault, Status
 from tests.ledger import note
 from tests.reporting import LABELS, SUBJECTS, made_run
-from tests.running import ROOT, Bench, bench
+from tests.running import LONGEST, ROOT, Bench, bench
 
 __all__ = ["bench"]
 
@@ -743,7 +743,7 @@ async def test_the_command_says_its_address_first(runs: Path) -> None:
     async with ClientSession() as session, session.get(address) as reply:
         assert "team/tuesday" in await reply.text()
     server.terminate()
-    assert await server.wait() == 0
+    assert await asyncio.wait_for(server.wait(), LONGEST) == 0
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

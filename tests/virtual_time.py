@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
+from harness.caps import Meter
 from harness.client import Client
 from harness.dialects import dialect
 from harness.exchange import Reply, ScoreRequest
 from harness.failures import classify
-from harness.pacing import Budget, Gate, limits_of
+from harness.pacing import AnyBudget, Gate, limits_of
 from harness.patience import ClientSettings
 from harness.transport import Attempt
 
@@ -182,6 +183,29 @@ class Windowed(Simulated):
         return True
 
 
+class Bucketed(Simulated):
+    """A bucket of a second's worth of requests, two at least, that fills evenly, and 429 once it is empty."""
+
+    def __init__(self, rpm: float, **given: Any) -> None:
+        super().__init__(**given)
+        self._fills = rpm / 60
+        self.most = self.level = max(2.0, self._fills)
+        self.arrived: list[tuple[float, int]] = []
+        self._at = -float("inf")
+
+    async def admits(self, request: ScoreRequest) -> bool:
+        """Whether the bucket holds one."""
+        await asyncio.sleep(self._random.uniform(0, 0.1))
+        now = asyncio.get_running_loop().time()
+        self.level = min(self.most, self.level + (now - self._at) * self._fills)
+        self._at = now
+        if self.level < 1:
+            return False
+        self.level -= 1
+        self.arrived.append((now, tokens_of(request)))
+        return True
+
+
 def tokens_of(request: ScoreRequest) -> int:
     """As a budget counts them."""
     return len(request.context_ids) + len(request.forced_ids)
@@ -190,7 +214,14 @@ def tokens_of(request: ScoreRequest) -> int:
 # ------------------------------------------------------------------------------------------------ clients
 
 
-def client_of(endpoint: Simulated, gate: Gate, budget: Budget | None = None, **changes: Any) -> Client:
+def client_of(
+    endpoint: Simulated,
+    gate: Gate,
+    budget: AnyBudget | None = None,
+    share: str = "",
+    meter: Meter | None = None,
+    **changes: Any,
+) -> Client:
     """The real client, with a simulated endpoint in the place of its transport."""
     loop = asyncio.get_running_loop()
     client = Client(
@@ -201,7 +232,9 @@ def client_of(endpoint: Simulated, gate: Gate, budget: Budget | None = None, **c
         secrets=[],
         settings=ClientSettings(**changes),
         budget=budget,
+        share=share,
         gate=gate,
+        meter=meter,
         clock=loop.time,
         jitter=random.Random(1).uniform,
     )

@@ -1,4 +1,4 @@
-"""One module a command: its arguments, and what it prints. `harness.cli` imports one when it is called.
+"""One module a command: its arguments, and what it prints; `app` imports it when it is called.
 
 What its `--help` need not wait for is imported within the functions.
 """

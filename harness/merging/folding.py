@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from harness.journal import Journal
-from harness.layout import REPLY_COLUMNS, SHORTCUT, WATCHED
+from harness.layout import ITEM_COLUMNS, REPLY_COLUMNS, SHORTCUT, WATCHED
 from harness.merging.rules import FOLDED, PLANNED, better_plan, joined_evidence, keys_of, same_item
-from harness.replies import StoredReplies, store_errors
-from harness.watching.kept import joined_looks, kept
+from harness.replies import StoredReplies, select, store_errors
+from harness.watching.kept import Kept, joined, kept
 
 CACHE_KIB = 16_000
 """Of SQLite, for the index of keys, which come in any order."""
@@ -27,6 +26,7 @@ _BATCH = 256
 """Items with two plans that are looked at together."""
 
 _COLUMNS = ", ".join(REPLY_COLUMNS)
+_OTHERS = [f"other.{name}" for name in ITEM_COLUMNS if name != "ordinal"]
 _FOLD_REPLIES = f"INSERT INTO main.replies SELECT {_COLUMNS} FROM part.replies WHERE true {FOLDED}"
 _TAKE = ", ".join(f"{name} = other.{name}" for name in PLANNED)
 _BOTH = f"other.ordinal = items.ordinal AND {same_item('other', 'items')} AND other.prompt_hash != x''"
@@ -41,10 +41,11 @@ _TWO_PLANS = f"""SELECT items.ordinal, {", ".join(f"items.{name}" for name in PL
     JOIN main.items AS items ON {_BOTH} WHERE items.prompt_hash != x'' AND ({_DIFFER})
     AND items.ordinal > ? ORDER BY items.ordinal LIMIT {_BATCH}"""
 _PUT_PLAN = f"UPDATE main.items SET {', '.join(f'{name} = ?' for name in PLANNED)} WHERE ordinal = ?"
-_ASTRAY = f"""CREATE TEMP TABLE astray AS SELECT items.ordinal AS place, other.* FROM part.items AS other
-    JOIN main.items AS items ON {same_item("other", "items")} AND other.ordinal != items.ordinal
-    WHERE other.prompt_hash != x''"""
-"""Of a part that was made from another list: items that stand elsewhere in this one."""
+_ASTRAY = f"""CREATE TEMP TABLE astray AS SELECT other.* FROM {{table}} AS other
+    WHERE other.prompt_hash != x'' AND NOT EXISTS (SELECT 1 FROM main.items AS items WHERE {_BOTH})"""
+"""Items that have no such ordinal in this list: the table was made from another."""
+_HERE = f"""CREATE TEMP TABLE here AS SELECT items.ordinal, {", ".join(_OTHERS)} FROM temp.astray AS other
+    JOIN main.items AS items ON {same_item("other", "items")}"""
 
 
 def fold(whole: Path, parts: Sequence[Path], listing: Path | None, meta: Mapping[str, str]) -> None:
@@ -61,10 +62,7 @@ def fold(whole: Path, parts: Sequence[Path], listing: Path | None, meta: Mapping
     """
     with closing(Journal(whole, meta=meta)):
         pass  # it is there now, and is this endpoint's
-    with store_errors(whole), closing(sqlite3.connect(whole, isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+    with store_errors(whole), closing(_writer(whole)) as connection:
         for part in parts:
             with _attached(connection, part):
                 connection.execute(_FOLD_REPLIES)
@@ -72,11 +70,19 @@ def fold(whole: Path, parts: Sequence[Path], listing: Path | None, meta: Mapping
             _list(connection, listing)
         for part in parts:
             with _attached(connection, part):
-                _fold_items(connection)
+                _take_plans(connection, "part.items")
         _fold_notes(connection, whole, parts)
         with suppress(sqlite3.Error):  # somebody reads it: the next who opens it folds the log in
             connection.execute("PRAGMA busy_timeout=0")
             connection.execute("PRAGMA journal_mode=DELETE")
+
+
+def _writer(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file.resolve().as_uri(), uri=True, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+    return connection
 
 
 @contextmanager
@@ -104,12 +110,18 @@ def _list(connection: sqlite3.Connection, listing: Path) -> None:
         connection.execute("DROP TABLE temp.own")
 
 
-def _fold_items(connection: sqlite3.Connection) -> None:
-    _take_plans(connection, "part.items")
-
-
 def _take_plans(connection: sqlite3.Connection, table: str) -> None:
     """Take the plans of items that another table has, and of two of one item the better one."""
+    _take_in_place(connection, table)
+    connection.execute(_ASTRAY.format(table=table))
+    connection.execute(_HERE)
+    _take_in_place(connection, "temp.here")
+    connection.execute("DROP TABLE temp.here")
+    connection.execute("DROP TABLE temp.astray")
+
+
+def _take_in_place(connection: sqlite3.Connection, table: str) -> None:
+    """Likewise, where ordinals are the same."""
     connection.execute(_PLANS.format(table=table))
     last = -1
     while rows := connection.execute(_TWO_PLANS.format(table=table), (last,)).fetchall():
@@ -118,3 +130,20 @@ def _take_plans(connection: sqlite3.Connection, table: str) -> None:
         better = [(*better_plan(pair, answered), row[0]) for pair, row in zip(pairs, rows, strict=True)]
         connection.executemany(_PUT_PLAN, better)
         last = rows[-1][0]
+
+
+def _answered(connection: sqlite3.Connection, keys: Sequence[bytes]) -> set[bytes]:
+    query = "SELECT key FROM main.replies WHERE sum IS NOT NULL AND key IN"
+    return {bytes(key) for (key,) in select(connection, query, keys)}
+
+
+def _fold_notes(connection: sqlite3.Connection, whole: Path, parts: Sequence[Path]) -> None:
+    """What journals say of alternatives and of looks, as one."""
+    with ExitStack() as opened:
+        every = [opened.enter_context(closing(StoredReplies(each))) for each in (whole, *parts)]
+        shown = [each.meta[SHORTCUT] for each in every if SHORTCUT in each.meta]
+        looks = joined([kept(each) for each in every if WATCHED in each.meta])
+    notes = {SHORTCUT: joined_evidence(shown)} if shown else {}
+    if looks != Kept():
+        notes[WATCHED] = msgspec.json.encode(looks).decode()
+    connection.executemany("INSERT OR REPLACE INTO main.meta VALUES (?, ?)", notes.items())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.caps import Volume
-from harness.earlier import Earlier, Merged, earlier, merged_in
+from harness.earlier import Earlier, Merged, Own, earlier, merged_in
 from harness.errors import UsageError
 from harness.segments import places, shards_in
 from harness.sharding import Shard
@@ -15,19 +15,22 @@ SHOWN = 3
 """Names of shards in one line."""
 
 
-def own_of(whole: Earlier) -> dict[str, Volume]:
-    """What the sessions of the whole run sent, by label: all that its folder tells of, less what shards sent
-    that were merged into it."""
-    found = whole.by_label
+def own_of(whole: Earlier) -> Own:
+    """What the sessions of the whole run sent: all that its folder tells of, less what shards sent that were
+    merged into it."""
+    if whole.own is not None:
+        return whole.own
+    found, seconds = whole.by_label, whole.seconds
     for merged in whole.shards.values():
+        seconds -= merged.seconds
         for label, volume in merged.sent.items():
             found[label] = found.get(label, Volume()).beyond(volume)
-    return found
+    return Own(found, max(0.0, seconds))
 
 
 def sent_outside(whole: Path, shard: Shard) -> dict[str, Volume]:
     """What was sent for a run by others than the shards of this cut, by label; raises `StoreError`."""
-    found = own_of(earlier(whole))
+    found = own_of(earlier(whole)).sent
     for other, folder in shards_in(whole).items():
         if other.of != shard.of:
             found = added(found, earlier(folder).by_label)

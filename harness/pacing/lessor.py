@@ -255,7 +255,8 @@ class Lessor:
     def _grant(self, slots: list[Slot], came: float) -> Grant:
         now = self._clock()
         slots.sort(key=lambda slot: slot.moment)
-        return Grant(slots=tuple(slots), came=came, made=now, until=self._until, terms=self._terms(now))
+        until = max(now, self._until)
+        return Grant(slots=tuple(slots), came=came, made=now, until=until, terms=self._terms(now))
 
     def _terms(self, now: float) -> Terms:
         rpm, tpm = self.budget.allowed

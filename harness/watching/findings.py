@@ -49,6 +49,21 @@ def documented(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     ]
 
 
+def undocumented(said: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """What `documented` was given."""
+    return [
+        Finding(
+            check=each["check"],
+            when=each["when"],
+            verdict=each["verdict"],
+            says=each["says"],
+            figures={name: each[name] for name in FIGURES if name in each},
+            flips=each.get("flips", {}),
+        )
+        for each in said
+    ]
+
+
 def told_findings(label: str, findings: Sequence[Finding]) -> list[str]:
     """What a reader must know of them beside the numbers, one sentence each."""
     return [f"{label}: {each.says}" for each in findings if each.telling]

@@ -7,7 +7,7 @@ own.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -74,6 +74,19 @@ def kept(journal: StoredReplies) -> Kept:
         return msgspec.json.decode(journal.meta.get(WATCHED, "{}"), type=Kept)
     except msgspec.MsgspecError:
         return Kept()
+
+
+def joined(every: Iterable[Kept]) -> Kept:
+    """What several journals of one endpoint have, as one, whatever their order."""
+    found = list(every)
+    seen = {each for one in found for each in one.seen}
+    proofs = {msgspec.json.encode(each): each for one in found for each in one.proofs}
+    noises = [one.noise for one in found if one.noise]
+    return Kept(
+        seen=tuple(sorted(seen, key=lambda each: (each.at, each.number, each.moment))),
+        proofs=tuple(sorted(proofs.values(), key=lambda each: (each.at, msgspec.json.encode(each)))),
+        noise=max(noises, key=lambda each: (each.items, msgspec.json.encode(each)), default=None),
+    )
 
 
 def begin_look(journal: Journal, moment: str, at: float, *, of_base: bool = False) -> int:

@@ -279,12 +279,16 @@ class Crew:
         return Begin(
             name=name,
             version=__version__,
-            settings=replace(prepared.settings, out=prepared.folder, workers=None, engine="local", ray_address=None),
+            settings=replace(
+                prepared.settings, out=prepared.folder, workers=None, engine="local", ray_address=None
+            ),
             environ={each: os.environ[each] for each in sorted(names) if each in os.environ},
             folder=os.getcwd(),
             identity=self._identity,
             addresses=self._addresses,
-            replies={label: task.part.before.replies for label, task in self._tasks.items() if not task.refused},
+            replies={
+                label: task.part.before.replies for label, task in self._tasks.items() if not task.refused
+            },
             capped=self._lenders.capped,
             logs=logging.getLogger("harness.events").isEnabledFor(logging.INFO),
         )
@@ -498,5 +502,3 @@ def pieces_for(suite: Suite, workers: int) -> list[Piece]:
     """What is handed to so many workers, one by one."""
     size = ceil(suite.size / (EACH * max(1, workers)))
     return small_pieces(suite, min(MOST, max(FEWEST, size)))
-
-

@@ -13,7 +13,7 @@ from harness.scoring.scores import ItemRecord
 from harness.workers.line import Line
 from harness.workers.messages import Forget, ItemRow, Keep, Known, Note, ReplyRow
 
-GATHER_S = 0.02
+GATHER_S = 0.015
 """Seconds that the first row of a group waits for others."""
 MOST_OPEN = 8192
 """Rows that may be on their way; beyond that nothing more is planned until the run has caught up."""

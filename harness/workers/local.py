@@ -27,8 +27,9 @@ from harness.workers.channel import ChannelLost, SocketChannel, connected
 COMMAND = (sys.executable, "-P", "-m", "harness.workers")
 HOME = str(Path(harness.__path__[0]).parent)
 """Where this very program is imported from."""
-GRACE = 10.0
-"""Seconds that workers get to end once they have told all, or their channel is closed."""
+GRACE = 1.0
+"""Seconds that workers get to end by themselves. Those that have told all have nothing left to lose, and those
+that had nothing to tell may still be reading data."""
 
 
 class LocalEngine:
@@ -88,9 +89,7 @@ class ProcessChannel:
         process: the process.
     """
 
-    def __init__(
-        self, channel: SocketChannel, process: asyncio.subprocess.Process, said: IO[bytes]
-    ) -> None:
+    def __init__(self, channel: SocketChannel, process: asyncio.subprocess.Process, said: IO[bytes]) -> None:
         """`said`: what the process prints; nobody reads it unless it is lost."""
         self.process = process
         self._channel = channel

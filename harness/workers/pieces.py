@@ -122,6 +122,12 @@ class Pieces:
             self._open.remove(opened)
         self._done(opened.handed.piece)
 
+    def close(self) -> None:
+        """Nothing more is planned: a piece may have been broken off."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.end()
+
     def counts(self) -> tuple[int, int]:
         """Items done of pieces that are not, and how many of these are unscored."""
         with self._lock:
@@ -147,5 +153,3 @@ class _PieceTexts:
         content = self._path.read_bytes() if self._path.exists() else b""
         self._folder.cleanup()
         return (self._tokenizer, content) if content else None
-
-

@@ -245,6 +245,7 @@ class _Asked:
         except EndpointRefused as error:
             self._line.tell(Refused(self._endpoint.label, str(error), error.reason))
         finally:
+            self._pieces.close()
             await asyncio.gather(*self._telling)
 
     def counts(self, clients: Clients) -> Counts:
