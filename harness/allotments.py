@@ -37,17 +37,21 @@ class Need:
     """For a request that waits; nothing: none does yet."""
     wish: Amount
     """For all that it is likely to send in `LIFE` seconds."""
+    last: int = 0
+    """The number of the allotment that it has; 0: none."""
     unused: Amount = field(default_factory=Amount)
-    """Of earlier allotments, given back."""
+    """Of that, given back."""
     kept: Amount = field(default_factory=Amount)
-    """Of them, still being spent; all else has been."""
+    """Of that, still being spent; all else has been."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allotment:
     """What it gets."""
 
+    number: int
     amount: Amount
+    """On top of what was kept."""
     reason: str = ""
     """The cap that was reached, as its flag: then there is nothing, and never will be."""
 
@@ -58,8 +62,8 @@ class Allots(Protocol):
     async def allot(self, holder: str, need: Need) -> Allotment:
         """What the caps leave to a holder; waits while others may still give something back."""
 
-    async def settle(self, holder: str, unused: Amount) -> None:
-        """A holder gives back what it has not spent of its last allotment, and has spent all else."""
+    async def settle(self, holder: str, number: int, unused: Amount) -> None:
+        """A holder gives back what it has not spent of an allotment, and has spent all else."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,16 +80,17 @@ class Allotter:
         """Take what all share."""
         self._spending = spending
         self._holders: set[str] = set()
-        self._out: dict[str, Amount] = {}
-        """What holders have that may still come back."""
+        self._out: dict[tuple[str, int], Amount] = {}
+        """What holders have that may still come back, by the numbers of allotments."""
+        self._numbers = 0
         self._waiting: deque[_Waiting] = deque()
 
     async def allot(self, holder: str, need: Need) -> Allotment:
         """What the caps leave to a holder; waits while others may still give something back."""
         self._holders.add(holder)
-        self._settled(holder, need.unused)
-        if need.kept != Amount():
-            self._out[holder] = need.kept
+        self._settled(holder, need.last, need.unused)
+        if need.least == Amount() and self._waiting:
+            return self._allotted(holder, need, Amount())
         waiting = _Waiting(holder, need, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._serve()
@@ -95,22 +100,22 @@ class Allotter:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
 
-    async def settle(self, holder: str, unused: Amount) -> None:
-        """A holder gives back what it has not spent of its last allotment, and has spent all else."""
-        self._settled(holder, unused)
+    async def settle(self, holder: str, number: int, unused: Amount) -> None:
+        """A holder gives back what it has not spent of an allotment, and has spent all else."""
+        self._settled(holder, number, unused)
         self._serve()
 
     def gone(self, holder: str) -> None:
         """A holder has ended: what it had counts as spent."""
         self._holders.discard(holder)
-        self._out.pop(holder, None)
+        self._out = {key: amount for key, amount in self._out.items() if key[0] != holder}
         for each in self._waiting:
             if each.holder == holder and not each.answered.done():
                 each.answered.cancel()
         self._serve()
 
-    def _settled(self, holder: str, unused: Amount) -> None:
-        if self._out.pop(holder, None) is not None:
+    def _settled(self, holder: str, number: int, unused: Amount) -> None:
+        if self._out.pop((holder, number), None) is not None:
             self._spending.give_back(unused)
 
     def _serve(self) -> None:
@@ -122,12 +127,17 @@ class Allotter:
                 amount = self._spending.reserve(least, wish, len(self._holders), LIFE)
                 if amount is None and self._out and not self._spending.reason:
                     return
-                if amount is not None:
-                    self._out[waiting.holder] = self._out.get(waiting.holder, Amount()) + amount
-                elif not self._spending.reason:
+                if amount is None and not self._spending.reason:
                     self._spending.admit(least.tokens, least.money)
-                waiting.answered.set_result(Allotment(amount or Amount(), self._spending.reason))
+                found = self._allotted(waiting.holder, waiting.need, amount or Amount())
+                waiting.answered.set_result(found)
             self._waiting.popleft()
+
+    def _allotted(self, holder: str, need: Need, amount: Amount) -> Allotment:
+        self._numbers += 1
+        if need.kept + amount != Amount():
+            self._out[holder, self._numbers] = need.kept + amount
+        return Allotment(self._numbers, amount, self._spending.reason)
 
 
 class LeasedSpending:
@@ -146,6 +156,7 @@ class LeasedSpending:
         self._holder = holder
         self._clock = clock
         self._have = self._had = Amount()
+        self._number = 0
         self._since = 0.0
         """When that was allotted."""
         self._turn = asyncio.Lock()
@@ -202,8 +213,8 @@ class LeasedSpending:
             self._timer = None
         kept, seconds = self._have, max(SHORTEST, self._clock() - self._since)
         wish = (self._had - kept - unused).times(LIFE / seconds).at_least(least.times(FIRST))
-        found = await self._allots.allot(self._holder, Need(least, wish, unused, kept))
-        self.reason = found.reason
+        found = await self._allots.allot(self._holder, Need(least, wish, self._number, unused, kept))
+        self.reason, self._number = found.reason, found.number
         self._have = self._had = self._have + found.amount
         self._since = self._clock()
         self._timer = asyncio.get_running_loop().call_later(LIFE, self._expired)
@@ -212,7 +223,8 @@ class LeasedSpending:
         """What was not spent goes back; all else has been spent: that is told too."""
         self._timer = None
         unused, self._have, self._had = self._have, Amount(), Amount()
-        self._tell(self._allots.settle(self._holder, unused))
+        self._tell(self._allots.settle(self._holder, self._number, unused))
+        self._number = 0
 
     def _tell(self, message: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(message)

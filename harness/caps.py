@@ -149,7 +149,7 @@ class AnySpending(Protocol):
         """Whether one more attempt may be made; if so it counts."""
 
     def leaves(self, sent: Volume, money: float) -> bool:
-        """Whether the caps leave so much; nothing is counted."""
+        """Whether the caps leave so much; nothing counts as sent."""
 
     async def more(self, tokens: int, money: float) -> bool:
         """After a no: whether the attempt may be made after all; if so it counts."""
@@ -191,6 +191,7 @@ class Spending:
         self._requests = 0
         self._tokens = 0
         self._money = 0.0
+        self._promised = Amount()
 
     def earlier(self, sent: Volume, price: Price) -> None:
         """Count what was sent before; that may be beyond a cap already."""
@@ -213,11 +214,16 @@ class Spending:
         return True
 
     def leaves(self, sent: Volume, money: float) -> bool:
-        """Whether the caps leave so much; nothing is counted."""
+        """Whether the caps leave so much beside all that they were said to leave before, so that many who ask
+        at the same time do not get what there is for one; nothing counts as sent."""
         if self.reason:
             return False
-        cost = self._money + money + (self._hours() if self._hourly else 0.0)
-        return not self._caps.beyond(self._requests + sent.requests, self._tokens + sent.tokens, cost)
+        all_ = self._promised + Amount(sent.requests, sent.tokens, money)
+        cost = self._money + all_.money + (self._hours() if self._hourly else 0.0)
+        if self._caps.beyond(self._requests + all_.requests, self._tokens + all_.tokens, cost):
+            return False
+        self._promised = all_
+        return True
 
     async def more(self, tokens: int, money: float) -> bool:
         """A no is the last word here."""
@@ -289,7 +295,7 @@ class Meter:
         return self._spending.reason
 
     def leaves(self, sent: Volume) -> bool:
-        """Whether the caps leave so much; nothing is counted."""
+        """Whether the caps leave so much; nothing counts as sent."""
         return self._spending.leaves(sent, self.price.of(sent))
 
     def allows(self, prompt_tokens: int, forced_tokens: int) -> bool:

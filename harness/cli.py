@@ -5,6 +5,7 @@ What people read goes to the terminal through rich; data goes to files or, with 
 
 from __future__ import annotations
 
+import atexit
 import gc
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ it does by itself, takes a tenth of a run's processor time, and some of that of 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Errors are one line on stderr, never a traceback."""
     gc.set_threshold(NEW_OBJECTS)  # before most is imported
+    atexit.register(gc.freeze)  # nobody needs cycles to be found in what is left then
     from cyclopts import CycloptsError
 
     from harness.commands.app import app

@@ -6,9 +6,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.background import to_its_end
+from harness.caps import Spending
 from harness.clients import Clients
 from harness.deciding.referee import Referee
 from harness.doctor.beginning import Briefs
@@ -30,45 +32,49 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """Who asks, and who may stop it."""
+
+    clients: Clients
+    briefs: Briefs
+    """Makes the probes."""
+    referee: Referee | None
+    """Stops endpoints once they are decided on."""
+    spending: Spending
+    engine: Engine | None
+    """Starts workers that ask the items; None: this process does."""
+    console: Console
+    """Where people are told of them."""
+
+
 async def send_all(
     found: Ready,
     parts: Sequence[EndpointRun],
     folder: RunFolder,
-    asking: tuple[Clients, Briefs, Referee | None],
+    asking: Asking,
     addresses: Mapping[str, str],
     lost: Lost,
-    engine: Engine | None,
-    console: Console,
 ) -> None:
     """Run all pools side by side; one that fails stops only itself.
 
-    Args:
-        found: the run, with its tokenizers.
-        parts: its endpoints.
-        folder: of the run.
-        asking: what makes clients and probes, and who may stop endpoints.
-        addresses: where embedded endpoints are.
-        lost: is told what breaks the run.
-        engine: starts workers that ask the items; None: this process does.
-        console: where people are told of them.
+    `addresses`: where embedded endpoints are; `lost`: is told what breaks the run.
     """
-    clients, briefs, referee = asking
+    clients, briefs, referee = asking.clients, asking.briefs, asking.referee
     prepared = found.prepared
     settings = prepared.settings
     stop = lost.stop
     async with AsyncExitStack() as opened:
         turn = referee.turn if referee else None
-        keeping = settings.store_text and engine is None
+        keeping = settings.store_text and asking.engine is None
         texts = opened.enter_context(_texts(folder, parts, stop, turn)) if keeping else None
         await _long_items(found)
         pool: Callable[[Work, asyncio.Event], Runs] = Pool
-        if engine is not None:
+        if asking.engine is not None:
             from harness.workers.crew import crew_of
 
-            crew = await opened.enter_async_context(
-                crew_of(found, parts, folder, engine, clients, addresses, lost, console)
-            )
-            pool = crew.pool
+            crew = crew_of(found, parts, folder, asking, asking.engine, addresses, lost)
+            pool = (await opened.enter_async_context(crew)).pool
         watches = Watches(prepared, clients, addresses, opened, stop, pool)
         pools = []
         for part in parts:

@@ -6,6 +6,7 @@ Reading writes nothing. This module does not know who fills the file; how its ro
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,8 +14,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from harness.caps import Volume
 from harness.errors import StoreError
@@ -127,7 +126,7 @@ class StoredReplies:
 
     def adopted(self) -> Volume:
         """What the replies took that were taken over from other journals."""
-        return msgspec.json.decode(self.meta.get(ADOPTED, "{}"), type=Volume)
+        return Volume(**json.loads(self.meta.get(ADOPTED, "{}")))
 
     def scores(self) -> Iterator[ItemScore]:
         """The score of each item, in order of the run, from one state of the file; memory stays flat."""

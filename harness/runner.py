@@ -35,7 +35,7 @@ from harness.manifest import (
     untried,
 )
 from harness.opening import Lost, first_prompts, folder_of, parts_of, spending_of
-from harness.pools import send_all
+from harness.pools import Asking, send_all
 from harness.prepare import Prepared
 from harness.probing import ready, told_of
 from harness.progress import shown
@@ -113,8 +113,15 @@ async def _evaluated(prepared: Prepared, console: Console, stop: asyncio.Event, 
                 signs = Signs(folder, first, parts, before.probed)
                 referee = await referee_of(prepared, parts)
                 async with shown([part.progress for part in parts], console), signs.given():
-                    asking = clients, briefs, referee
-                    await send_all(found, parts, folder, asking, await addresses, lost, engine, console)
+                    asking = Asking(
+                        clients=clients,
+                        briefs=briefs,
+                        referee=referee,
+                        spending=spending,
+                        engine=engine,
+                        console=console,
+                    )
+                    await send_all(found, parts, folder, asking, await addresses, lost)
             ended = _Ended(begun, since, before, lost.why, spending.reason, stop.is_set(), referee)
             remarks = [*remarks_of(prepared, parts, lost.why), *told_of(found.asked)]
             return await _concluded(prepared, signs, remarks, ended)

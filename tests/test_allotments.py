@@ -41,11 +41,11 @@ class Wire:
         await self._way()
         return found
 
-    async def settle(self, holder: str, unused: Amount) -> None:
+    async def settle(self, holder: str, number: int, unused: Amount) -> None:
         """There."""
         self.calls += 1
         await self._way()
-        await self.allots.settle(holder, unused)
+        await self.allots.settle(holder, number, unused)
 
 
 async def spent(
@@ -197,6 +197,6 @@ def test_a_client_waits_for_more_and_stops_at_the_cap() -> None:
 def test_what_is_said_travels_over_any_wire() -> None:
     """Needs and allotments come out of msgpack and pickle as they went in."""
     amount = Amount(3, 40, 0.5)
-    for each in (Need(amount, amount, amount), Allotment(amount), Allotment(Amount(), "--max-cost 1")):
+    for each in (Need(amount, amount, 3, amount, amount), Allotment(1, amount, "--max-cost 1")):
         assert pickle.loads(pickle.dumps(each)) == each
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(each), type=type(each)) == each

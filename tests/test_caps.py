@@ -92,6 +92,21 @@ def test_earlier_sessions_count() -> None:
         assert meter.sent == Volume(allowed, 5 * allowed, 5 * allowed)
 
 
+@given(st.lists(st.integers(1, 40), max_size=12), st.integers(0, 12), st.integers(1, 200))
+def test_what_is_promised_to_one_is_not_promised_to_another(
+    asked: list[int], sends: int, requests: int
+) -> None:
+    """Endpoints that ask at the same time whether there is room get together what one would alone; what they
+    are told counts as sent only once it is."""
+    spending = Spending(Caps(requests=requests))
+    meters = [spending.meter(FREE) for _ in asked]
+    promised = sum(n for n, meter in zip(asked, meters, strict=True) if meter.leaves(Volume(n, 0, 0)))
+    assert promised <= requests
+    assert promised == sum(asked) or promised + max(asked) > requests
+    meter = spending.meter(FREE)
+    assert sum(meter.allows(1, 1) for _ in range(sends)) == min(sends, requests)
+
+
 def test_hours_cost() -> None:
     """An hour's price counts from the begin of the session, after the hours of earlier ones."""
     now = 100.0

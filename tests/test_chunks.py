@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
+from harness.pacing import Lends
 from harness.workers.actors import WorkerActor
 from harness.workers.channel import Channel, ChannelLost
 from harness.workers.chunks import Inbox, Outbox
@@ -104,7 +106,7 @@ async def said_by(actor: WorkerActor) -> tuple[bytes, str]:
 
 async def test_a_worker_in_an_actor() -> None:
     """It tells its versions, takes what is put, says what it has to say, and then that it has ended."""
-    actor = WorkerActor(echo)
+    actor = WorkerActor(echo, {})
     assert await actor.begin() == (harness.__version__, platform.python_version(), os.getpid())
     await actor.put(b"\0\0\0\5hel")
     await actor.put(b"lo\0\0\0\3end")
@@ -113,7 +115,7 @@ async def test_a_worker_in_an_actor() -> None:
 
 async def test_what_breaks_a_worker_is_not_shown() -> None:
     """Of an error in a worker only the kind is told: its text may hold anything, and Ray prints it."""
-    actor = WorkerActor(echo)
+    actor = WorkerActor(echo, {})
     await actor.begin()
     await actor.put(b"\0\0\0\5break")
     assert await said_by(actor) == (b"", "the worker broke down (ValueError)")
@@ -125,12 +127,12 @@ def test_a_silent_run_is_gone() -> None:
     async def story() -> list[str]:
         ended: list[str] = []
 
-        async def works(channel: Channel) -> None:
+        async def works(channel: Channel, lenders: Mapping[int, Lends]) -> None:
             with pytest.raises(ChannelLost) as lost:
                 await channel.receive()
             ended.append(str(lost.value))
 
-        actor = WorkerActor(works, silence=60)
+        actor = WorkerActor(works, {}, silence=60)
         await actor.begin()
         for _ in range(20):
             assert await actor.get() == b""

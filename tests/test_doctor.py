@@ -201,6 +201,14 @@ async def test_who_refuses_is_asked_no_more() -> None:
     assert set(verdicts.values()) == {"not checked"}
 
 
+async def test_who_is_not_awake_is_asked_no_more() -> None:
+    """An endpoint that did not wake up in time may do so right after: what it says then would contradict."""
+    async with spec_of(Case(options={"asleep": True, "startup": 0.05}, path=ON_DEDICATED)) as spec:
+        found = await doctored(spec, wake=0.0, patience=5.0)
+    assert [each.verdict for each in found] == ["wrong", *["not checked"] * (len(PROBES) - 1)]
+    assert {each.measured for each in found[1:]} == {"see awake"}
+
+
 @pytest.mark.parametrize("faults", ["not_json", "cut", "reset_midway"])
 async def test_who_was_never_heard_is_not_fit(faults: str) -> None:
     """An endpoint of which no answer could be read is not called fit, though no probe found it wrong."""

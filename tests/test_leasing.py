@@ -215,8 +215,8 @@ def test_without_limits_nobody_is_asked() -> None:
 
 
 def test_what_one_worker_is_told_all_obey() -> None:
-    """An endpoint that tells its allowance to one worker is asked no faster by any. What was sent before is too
-    much, and shows once: what is under way when nothing is left is refused; all wait for the reset."""
+    """An endpoint that tells its allowance to one worker is asked no faster by any. What was sent before is
+    too much, and shows once: what is under way when nothing is left is refused, and all wait."""
 
     async def run() -> Headed:
         endpoint = Headed(rpm=600)

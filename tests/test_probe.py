@@ -10,6 +10,7 @@ import pytest
 
 from harness import reference
 from harness.doctor import brief
+from harness.doctor.findings import not_checked, told
 from harness.manifest import Exit
 from harness.runner import RunResult
 from harness.serving.faults.plan import read_faults
@@ -197,11 +198,39 @@ async def test_an_endpoint_that_is_down_is_the_runs_matter(
     async with FakeEndpoint(first(20, Status(500))) as endpoint:
         result = await probed(bench, endpoint, attempts=3)
     assert result.exit is Exit.DONE
-    assert "not checked before the run: probe (500" in of(result)
+    assert "not checked before the run: probe, prompt and tokens (500)" in of(result)
     monkeypatch.setattr(brief, "HOLD", 0.01)
     async with FakeEndpoint(first(30, Status(503))) as endpoint:
         result = await probed(bench, endpoint, attempts=3, out="away")
     assert result.parts[0].refused == ""
+
+
+async def test_a_dead_endpoint_is_waited_for_once(bench: Bench) -> None:
+    """Where the probe has waited as long as `--patience` says, the run does not begin to wait again; why is
+    said once."""
+    async with FakeEndpoint(always(Status(503))) as endpoint:
+        result = await probed(bench, endpoint, patience=0.2)
+        kinds = {str(sorted(body.items())) for body in endpoint.bodies}
+    assert result.exit is Exit.REFUSED
+    assert len(kinds) <= ALL - 1, "no item was sent"
+    assert of(result).count("(--patience): 503") == 1
+    assert of(result).startswith("it: stopped, no success for ")
+
+
+def test_what_several_were_not_checked_for_is_said_once() -> None:
+    """An endpoint that stays down is one reason, whatever was to be asked of it."""
+    down = [not_checked(name, "no success for 1 min: 503.") for name in ("probe", "tokenizer")]
+    (line,) = told("it", [*down, not_checked("awake", "401 from its route")])
+    assert line.endswith(": probe, tokenizer (no success for 1 min: 503); awake (401 from its route)")
+
+
+async def test_where_there_is_nothing_to_check_nothing_is_said_of_it(bench: Bench) -> None:
+    """Of an OpenAI-style endpoint one line: it has no route that its tokenizer could be seen by."""
+    async with FakeEndpoint() as endpoint:
+        result = await bench.run(f"it=openai+{endpoint.base_url}#m", probe=True)
+    (line,) = of(result).splitlines()
+    assert line.count("(") == line.count("not checked") == 1
+    assert "tokenizer (openai endpoints have no tokenize route" in line
 
 
 async def test_a_probe_that_hangs_does_not_hold_the_run(
@@ -238,6 +267,20 @@ async def test_caps_count_it(bench: Bench) -> None:
         assert len(endpoint.bodies) == ALL * brief.RESERVE - 1
         assert endpoint.tokenized == []
     assert f"not checked before the run: probe (its {ALL} requests are too many for the caps)" in of(result)
+
+
+async def test_many_endpoints_do_not_spend_a_cap_on_probes(bench: Bench) -> None:
+    """What the caps leave room for is the probe of one endpoint: it is not made of all that ask at once."""
+    async with FakeEndpoint() as endpoint:
+        adapters = [f"{name}={endpoint.base_url}#m:{name}" for name in "abcdefgh"]
+        result = await bench.run(*adapters, probe=True, max_requests=2 * ALL * brief.RESERVE - 1)
+        probes = (
+            len(endpoint.bodies)
+            + len(endpoint.tokenized)
+            - sum(each.progress.requests_done for each in result.parts)
+        )
+    assert probes == ALL
+    assert of(result).count(f"probe (its {ALL} requests are too many for the caps)") == 7
 
 
 async def test_a_finished_run_is_not_probed_again(bench: Bench) -> None:

@@ -275,6 +275,32 @@ async def test_a_journal_that_cannot_be_written(bench: Bench, monkeypatch: pytes
         assert done.exit is Exit.DONE
 
 
+@pytest.mark.parametrize("cap", [1, 30, 61])
+async def test_caps_hold_for_all_workers_together(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cap: int
+) -> None:
+    """No cap is passed by workers together, the run stops there, and with a higher one it goes on."""
+    async with FakeEndpoint() as one, FakeEndpoint() as two:
+        urls = f"a={one.base_url}", f"b={two.base_url}"
+        use(monkeypatch, MemoryEngine(3))
+        result = await bench.run(*urls, workers=3, max_requests=cap)
+        assert result.exit is Exit.UNSCORED
+        assert "--max-requests" in " ".join(result.remarks)
+        assert 0.8 * cap <= len(one.bodies) + len(two.bodies) <= cap
+        use(monkeypatch, MemoryEngine(3))
+        result = await bench.run(*urls, workers=3, max_requests=1000)
+        assert result.exit is Exit.DONE
+
+
+async def test_a_budget_is_shared_by_all_workers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers together keep within --rpm: the run takes as long as that allows."""
+    async with FakeEndpoint() as endpoint:
+        use(monkeypatch, MemoryEngine(3))
+        result = await bench.run(f"a={endpoint.base_url}", workers=3, shortcut=False, rpm=2400, tasks="mmlu")
+        assert result.exit is Exit.DONE
+        assert result.sending >= (len(endpoint.bodies) - 22) * 60 / 2400
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -340,9 +366,9 @@ async def test_a_killed_run(bench: Bench) -> None:
         assert len(workers) == 2
         child.kill()
         await ended(child)
+        await until(lambda: not any(Path(f"/proc/{each}").exists() for each in workers))
         in_flight = len(endpoint.bodies) - _kept(bench.folder / "run")
         killed = True
-        await until(lambda: not any(Path(f"/proc/{each}").exists() for each in workers))
         assert len(endpoint.bodies) < REQUESTS
         again = await start(bench, endpoint.base_url, "--workers=2", "--no-shortcut")
         _, said = await ended(again)

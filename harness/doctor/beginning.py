@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
-from harness.clients import Clients
+from harness.clients import BESIDE_S, Clients
 from harness.dialects import dialect
 from harness.doctor.asking import Asking
 from harness.doctor.brief import PROBED_ITEMS, Brief, Wakings
@@ -63,7 +63,13 @@ class Briefs:
             return found
 
         brief = Brief(
-            endpoint.label, asking, part.meter, part.forecast, self.wakings, probing=prepared.settings.probe
+            endpoint.label,
+            asking,
+            part.meter,
+            part.forecast,
+            self.wakings,
+            probing=prepared.settings.probe,
+            sits_out=prepared.settings.patience > BESIDE_S,
         )
         opened.push_async_callback(brief.close)
         opened.callback(self._give_up)

@@ -61,6 +61,7 @@ class Brief:
         wakings: Wakings,
         *,
         probing: bool = True,
+        sits_out: bool = True,
     ) -> None:
         """Nothing is asked before `before`.
 
@@ -71,6 +72,7 @@ class Brief:
             forecast: of the endpoint, to which the probe is added.
             wakings: of all endpoints of the run.
             probing: it is probed too, and not only woken.
+            sits_out: the run is more patient with an endpoint that is down than its probe.
         """
         self.findings: list[Finding] = []
         self._label = label
@@ -79,6 +81,7 @@ class Brief:
         self._forecast = forecast
         self._wakings = wakings
         self._probes = probing
+        self._sits_out = sits_out
         self._probing: asyncio.Task[None] | None = None
         self._woken: asyncio.Task[Asking | None] | None = None
         self._until = 0.0
@@ -159,7 +162,8 @@ class Brief:
             self._found(not_checked("probe", f"its {len(requests)} requests are too many for the caps"))
             return
         self._forecast.add(requests)
-        asked = [_unless_down("probe", _sound(asking)), *_beside(asking)]
+        named = {"probe": _sound(asking), **_beside(asking)}
+        asked = [self._unless_down(name, each) for name, each in named.items()]
         found = await asyncio.gather(*asked, return_exceptions=True)
         if any(isinstance(each, Stopped) for each in found):  # so will whoever sends next
             return
@@ -170,21 +174,20 @@ class Brief:
         if isinstance(sound := found[0], Finding) and sound.verdict == "wrong":
             raise EndpointRefused(f"it failed its probe: {sound.line()}. --no-probe runs without it")
 
+    async def _unless_down(self, name: str, asked: Awaitable[Finding]) -> Finding:
+        """What is found; nothing of an endpoint that stays down, where the run itself may sit that out."""
+        try:
+            return await asked
+        except EndpointRefused as error:
+            if error.reason or not self._sits_out:
+                raise
+            return not_checked(name, str(error))
+
     def _found(self, finding: Finding) -> None:
         self.findings.append(finding)
         said = {"name": finding.name, "verdict": finding.verdict, "measured": finding.measured}
         level = logging.INFO if finding.verdict == "ok" else logging.WARNING
         event("probe", said, endpoint=self._label, level=level)
-
-
-async def _unless_down(name: str, asked: Awaitable[Finding]) -> Finding:
-    """What is found; nothing of an endpoint that stays down, which the run itself may want to sit out."""
-    try:
-        return await asked
-    except EndpointRefused as error:
-        if error.reason:
-            raise
-        return not_checked(name, str(error))
 
 
 async def woken(asking: Asking) -> Awake:
@@ -219,15 +222,13 @@ def taken(question: ScoreRequest, wire: Dialect, tokenizer: Tokenizes | None) ->
     return asked
 
 
-def _beside(asking: Asking) -> list[Awaitable[Finding]]:
-    """What is looked at and fails nothing; not where it could show nothing."""
+def _beside(asking: Asking) -> dict[str, Awaitable[Finding]]:
+    """What is looked at and fails nothing, by name; not where it could show nothing."""
     if asking.tokenizer is None:
-        return []
-    beside: list[Awaitable[Finding]] = [
-        _unless_down("tokenizer", compared_tokenizers("tokenizer", asking, MIXED))
-    ]
-    if asking.takes_ids:
-        beside.append(_unless_down("prompt and tokens", reads_prompts("prompt and tokens", asking)))
+        return {}
+    beside: dict[str, Awaitable[Finding]] = {"tokenizer": compared_tokenizers("tokenizer", asking, MIXED)}
+    if takes_prompts(asking.varied):
+        beside["prompt and tokens"] = reads_prompts("prompt and tokens", asking)
     return beside
 
 

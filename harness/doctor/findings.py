@@ -75,13 +75,18 @@ def fit(findings: Iterable[Finding]) -> bool:
 
 
 def told(label: str, findings: Iterable[Finding]) -> list[str]:
-    """What people must know of a brief probe: a sentence for each thing amiss, one for what is not known."""
+    """What people must know of a brief probe: a sentence for each thing amiss, one for what is not known.
+
+    What several were not checked for is said once.
+    """
     found = list(findings)
     lines = [f"{label}: probed before the run: {each.line()}" for each in found if each.verdict in AMISS]
-    unknown = [
-        f"{each.name} ({each.measured.rstrip('.')})" for each in found if each.verdict == "not checked"
-    ]
-    return lines + ([f"{label}: not checked before the run: {'; '.join(unknown)}"] if unknown else [])
+    unknown: dict[str, list[str]] = {}
+    for each in found:
+        if each.verdict == "not checked":
+            unknown.setdefault(each.measured.rstrip("."), []).append(each.name)
+    said = "; ".join(f"{', '.join(names)} ({why})" for why, names in unknown.items())
+    return [*lines, f"{label}: not checked before the run: {said}"] if said else lines
 
 
 def told_earlier(label: str, earlier: Iterable[Finding], now: Iterable[Finding]) -> list[str]:

@@ -22,6 +22,8 @@ class Probe:
     """Takes the name to call the finding by; raises `EndpointRefused` as the client does."""
     always: bool = False
     """It is asked also of an endpoint that has refused."""
+    final: bool = False
+    """Where it finds something wrong no other is asked: what they came to would be chance."""
 
 
 async def examined(
@@ -33,9 +35,9 @@ async def examined(
     not checked. That it does is wrong in itself, unless an earlier finding says so already.
     """
     findings: list[Finding] = []
-    why = ""
+    why, over = "", False
     for probe in probes:
-        if why and not probe.always:
+        if over or (why and not probe.always):
             finding = not_checked(probe.name, why)
         else:
             try:
@@ -48,5 +50,5 @@ async def examined(
         findings.append(finding)
         tell(finding)
         if finding.verdict == "wrong" and probe.always:
-            why = why or f"see {probe.name}"
+            why, over = why or f"see {probe.name}", probe.final
     return findings

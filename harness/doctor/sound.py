@@ -195,7 +195,7 @@ def chain_of(question: ScoreRequest) -> list[tuple[list[int], list[int]]]:
 
 
 PROBES = (
-    Probe("awake", is_awake, always=True),
+    Probe("awake", is_awake, always=True, final=True),
     Probe("reachable", is_reachable, always=True),
     Probe("credentials", has_access, always=True),
     Probe("forced ids", keeps_ids),

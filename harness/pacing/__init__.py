@@ -13,7 +13,8 @@ from harness.pacing.allowance import AIM, BURST
 from harness.pacing.budget import AnyBudget, AnyShare, Budget, Share
 from harness.pacing.gate import Capacity, Gate
 from harness.pacing.headers import Limit, Limits, limits_of
-from harness.pacing.leasing import LeasedBudget, LeasedShare
+from harness.pacing.holding import LeasedShare
+from harness.pacing.leasing import LeasedBudget
 from harness.pacing.lending import Ask, Grant, Lends, Slot, Terms
 from harness.pacing.lessor import Lessor
 from harness.pacing.level import MOST, Level

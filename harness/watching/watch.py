@@ -195,7 +195,7 @@ class Watch:
         if not self._moments:
             return
         with suppress(Stopped):
-            if await asyncio.to_thread(self._too_dear):
+            if not self._leaves(await asyncio.to_thread(self._room)):
                 self._left_out("nothing is asked beside the items: the caps of the run leave too little room")
                 self._moments = ()
                 return
@@ -277,12 +277,12 @@ class Watch:
 
     # ------------------------------------------------------------------------------------------- leaving out
 
-    def _too_dear(self) -> bool:
-        """Whether all looks together are more than one of so many requests that the caps leave."""
+    def _room(self) -> Volume:
+        """What the caps have to leave, so that all looks together are a small part of it."""
         forecast = Forecast()
         looks = len(self._moments) + self._family.looks_at_base(self)
         forecast.add(looks * RESERVE * requests_of_look(self.encoded(), self.endpoint.identity, 0))
-        return not self._leaves(forecast.volume)
+        return forecast.volume
 
     def _left_out(self, why: str) -> None:
         if self.endpoint.adapter:

@@ -1,17 +1,21 @@
-"""What stands in Ray actors: a worker, and later the budget of an account. None of it needs Ray.
+"""A worker as it stands in an actor of Ray, of which nothing is known here.
 
-A worker is `work` with a channel whose other end is the run: chunks come in by `put`, and go out by `get`,
-which waits for them. Ray keeps the arguments of a constructor, so nothing secret is among them.
+It is `work` with a channel whose other end is the run: chunks come in by `put`, and go out by `get`, which
+waits for them. Ray keeps the arguments of a constructor, so nothing secret is among them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import platform
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import harness
+from harness.redacting import install
+from harness.workers.actorbudgets import LentByActor
 from harness.workers.channel import Channel
 from harness.workers.chunks import Inbox, Outbox
 
@@ -20,8 +24,12 @@ POLL = 5.0
 SILENCE = 60.0
 """Seconds without a `get` after which the run is taken for gone: nothing more is sent for it."""
 
-Works = Callable[[Channel], Awaitable[None]]
-"""A whole worker, until it is told to end, or its channel is lost."""
+NEW_OBJECTS = 50_000
+"""As of the commands."""
+
+Works = Callable[[Channel, Mapping[int, LentByActor]], Awaitable[None]]
+"""A whole worker, until it is told to end, or its channel is lost; given what keeps the budgets of accounts, by
+their position in the run, where it is not the run."""
 
 
 class ActorChannel:
@@ -52,9 +60,16 @@ class ActorChannel:
 class WorkerActor:
     """A worker in an actor; what it does goes on beside its methods, in the same event loop."""
 
-    def __init__(self, works: Works, silence: float = SILENCE) -> None:
-        """Nothing is done before `begin`; `silence` in seconds."""
+    def __init__(self, works: Works, keepers: Mapping[int, Any], silence: float = SILENCE) -> None:
+        """Nothing is done before `begin`.
+
+        Args:
+            works: what the worker does.
+            keepers: the actors that keep budgets, by the position of their account in the run.
+            silence: seconds, see `SILENCE`.
+        """
         self._works = works
+        self._lenders = {number: LentByActor(actor) for number, actor in keepers.items()}
         self._silence = silence
         self._asked = 0.0
         """When `get` was called or answered last, on the clock of the event loop."""
@@ -62,6 +77,8 @@ class WorkerActor:
 
     async def begin(self) -> tuple[str, str, int]:
         """Start to work: versions of the program and of Python, and the process id."""
+        gc.set_threshold(NEW_OBJECTS)
+        install()
         self._channel = ActorChannel()
         self._asked = asyncio.get_running_loop().time()
         self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._watch())]
@@ -87,7 +104,7 @@ class WorkerActor:
         here, as Ray would print a text."""
         why = "the worker has ended"
         try:
-            await self._works(self._channel)
+            await self._works(self._channel, self._lenders)
         except Exception as error:
             why = f"the worker broke down ({type(error).__name__})"
         self._channel.lose(why)

@@ -46,7 +46,7 @@ def init(ray: Any, address: str | None, workers: int | None) -> None:
         )
     here = address in (None, "local")
     if not here and address != "auto":
-        _look(str(address))
+        _look(ray, str(address))
     options: dict[str, Any] = {"address": "local" if here else address}
     if here:
         options |= {
@@ -62,15 +62,22 @@ def init(ray: Any, address: str | None, workers: int | None) -> None:
         raise UsageError(f"{where}: {in_a_line(error)}") from error
 
 
-def _look(address: str) -> None:
-    """Whether anything answers there: Ray itself asks for half a minute, and then ends the process."""
+def _look(ray: Any, address: str) -> None:
+    """Whether anything answers there: Ray itself asks for minutes, or for ever. It takes loopback for the
+    address that this machine has for others, so that must answer too."""
     host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=LOOK):
-            pass
-    except (OSError, ValueError) as error:
-        what = f"nothing answers there ({error})" if isinstance(error, OSError) else "HOST:PORT, or auto"
-        raise UsageError(f"--ray-address {redacted(address)}: {what}") from error
+    hosts = [host.strip("[]")]
+    if hosts[0] in ("127.0.0.1", "localhost", "::1"):
+        hosts.append(ray.util.get_node_ip_address())
+    for each in hosts:
+        try:
+            with socket.create_connection((each, int(port)), timeout=LOOK):
+                pass
+        except (OSError, ValueError) as error:
+            what = (
+                f"nothing answers at {each} ({error})" if isinstance(error, OSError) else "HOST:PORT, or auto"
+            )
+            raise UsageError(f"--ray-address {redacted(address)}: {what}") from error
 
 
 def _job(ray: Any) -> Any:

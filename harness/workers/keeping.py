@@ -13,8 +13,6 @@ from harness.scoring.scores import ItemRecord
 from harness.workers.line import Line
 from harness.workers.messages import Forget, ItemRow, Keep, Known, Note, ReplyRow
 
-GATHER_S = 0.015
-"""Seconds that the first row of a group waits for others."""
 MOST_OPEN = 8192
 """Rows that may be on their way; beyond that nothing more is planned until the run has caught up."""
 
@@ -28,12 +26,16 @@ class KeptByRun:
         failure: why nothing is kept any more, or None.
     """
 
-    def __init__(self, line: Line, label: str, replies: int) -> None:
-        """Take the way to the run, whose journal holds so many replies by now."""
+    def __init__(self, line: Line, label: str, replies: int, gather: float) -> None:
+        """Take the way to the run, whose journal holds so many replies by now.
+
+        `gather`: seconds that the first row of a group waits for others.
+        """
         self.on_commit: Callable[[Sequence[bytes]], None] | None = None
         self.failure: Exception | None = None
         self._line = line
         self._label = label
+        self._gather = gather
         self._stats = JournalStats(replies=replies)
         self._outcomes: list[Outcome] = []
         self._records: list[ItemRecord] = []
@@ -89,7 +91,7 @@ class KeptByRun:
             self._taken += len(outcomes) + len(records)
             gathering, self._gathering = self._gathering, True
         if not gathering:
-            self._line.loop.call_soon_threadsafe(self._line.loop.call_later, GATHER_S, self._send)
+            self._line.loop.call_soon_threadsafe(self._line.loop.call_later, self._gather, self._send)
 
     def _raise(self) -> None:
         if self.failure is not None:

@@ -7,11 +7,13 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
+from harness.allotments import Allotment, LeasedSpending, Need
+from harness.caps import Amount
 from harness.endpoints import Account
 from harness.pacing import AnyBudget, Ask, Grant, LeasedBudget, Lends, Limits, Terms
 from harness.prepare import Prepared
 from harness.workers.line import Line
-from harness.workers.messages import Begin, Follow, GiveBack, Lend, News, Pause
+from harness.workers.messages import Allot, Begin, Follow, GiveBack, Lend, News, Pause, Settle
 
 
 class Leases:
@@ -25,6 +27,8 @@ class Leases:
         self, line: Line, prepared: Prepared, begin: Begin, lenders: Mapping[int, Lends] | None
     ) -> None:
         """Ask nobody yet; `lenders` by the position of their account in the run, where it is not the run."""
+        self._line = line
+        self._name = begin.name
         lent = {
             account: (lenders or {}).get(number) or LentByRun(line, number)
             for number, account in enumerate(prepared.allowances)
@@ -34,6 +38,15 @@ class Leases:
             for (account, allowed), lends in zip(prepared.allowances.items(), lent.values(), strict=True)
         }
         self.budgets: Mapping[Account, AnyBudget] = self._leased
+
+    @asynccontextmanager
+    async def spending(self) -> AsyncIterator[LeasedSpending]:
+        """What the caps of the run leave, while the block goes on."""
+        spending = LeasedSpending(AllottedByRun(self._line), self._name)
+        try:
+            yield spending
+        finally:
+            await spending.close()
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -47,6 +60,23 @@ class Leases:
             await asyncio.gather(*listening, return_exceptions=True)
             for each_budget in self._leased.values():
                 await each_budget.close()
+
+
+class AllottedByRun:
+    """What the caps of the run leave."""
+
+    def __init__(self, line: Line) -> None:
+        """Take the way to the run."""
+        self._line = line
+
+    async def allot(self, holder: str, need: Need) -> Allotment:
+        """As `Allots.allot`; the run knows who asks."""
+        allotment: Allotment = await self._line.call(Allot(need), Allotment)
+        return allotment
+
+    async def settle(self, holder: str, number: int, unused: Amount) -> None:
+        """As `Allots.settle`."""
+        self._line.tell(Settle(number, unused))
 
 
 class LentByRun:

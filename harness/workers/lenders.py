@@ -7,8 +7,10 @@ from collections.abc import Iterable
 
 import msgspec
 
+from harness.allotments import Allotter
+from harness.caps import Spending
 from harness.pacing import Budget, Lessor
-from harness.workers.messages import Follow, GiveBack, Lend, News, Pause
+from harness.workers.messages import Allot, Follow, GiveBack, Lend, News, Pause, Settle
 
 
 class Lenders:
@@ -18,10 +20,15 @@ class Lenders:
         capped: whether the run has caps.
     """
 
-    def __init__(self, budgets: Iterable[Budget | None]) -> None:
-        """Take the budgets in the order of the run's accounts; the run itself goes on asking them too. None:
-        it is kept elsewhere, where workers ask for it."""
-        self.capped = False
+    def __init__(self, budgets: Iterable[Budget | None], spending: Spending) -> None:
+        """Take what the run itself goes on asking too.
+
+        Args:
+            budgets: in the order of the run's accounts; None: it is kept elsewhere, where workers ask for it.
+            spending: of the run.
+        """
+        self.capped = spending.capped
+        self._allotter = Allotter(spending)
         self._lessors = [Lessor(each if each is not None else Budget()) for each in budgets]
         self._taking: set[asyncio.Task[None]] = set()
 
@@ -32,6 +39,8 @@ class Lenders:
                 return msgspec.to_builtins(
                     await self._lessors[what.account].lease(worker, what.share, what.ask)
                 )
+            case Allot():
+                return msgspec.to_builtins(await self._allotter.allot(worker, what.need))
             case News():
                 return msgspec.to_builtins(await self._lessors[what.account].news(worker, what.seen))
         raise TypeError(f"{type(what).__name__} is no question to a lender")
@@ -47,6 +56,8 @@ class Lenders:
             case GiveBack():
                 lessor = self._lessors[message.account]
                 await lessor.give_back(worker, message.share, message.requests, message.tokens)
+            case Settle():
+                await self._allotter.settle(worker, message.number, message.unused)
             case Pause():
                 await self._lessors[message.account].pause(message.seconds)
             case Follow():
@@ -56,3 +67,4 @@ class Lenders:
         """A worker has ended, or is lost."""
         for each in self._lessors:
             each.gone(worker)
+        self._allotter.gone(worker)

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from harness.caps import Volume
+from harness.allotments import Need
+from harness.caps import Amount, Volume
 from harness.pacing.headers import Limits
 from harness.pacing.lending import Ask
 from harness.settings import RunSettings
@@ -70,6 +71,8 @@ class Begin(_Message, frozen=True):
     """How many replies the journal of each endpoint holds; endpoints that are not asked are left out."""
     capped: bool
     """Whether there are caps to ask about."""
+    gather: float
+    """Seconds that the first row of a group waits for others."""
     logs: bool
     """Whether somebody reads what happens."""
 
@@ -159,11 +162,9 @@ class News(_Message, frozen=True):
 
 
 class Allot(_Message, frozen=True):
-    """Call for a part of what the caps of the run leave, one request of so many tokens at least."""
+    """Call for a part of what the caps of the run leave; answered with an `Allotment`."""
 
-    label: str
-    prompt_tokens: int
-    forced_tokens: int
+    need: Need
 
 
 Asks = Take | Before | Known | Keep | Forget | Lend | News | Allot
@@ -283,13 +284,11 @@ class Follow(_Message, frozen=True):
     limits: Limits
 
 
-class Unspent(_Message, frozen=True):
-    """Of an allotment, what was not used."""
+class Settle(_Message, frozen=True):
+    """Of an allotment, what was not spent."""
 
-    label: str
-    requests: int
-    tokens: int
-    money: float
+    number: int
+    unused: Amount
 
 
 class Broken(_Message, frozen=True):
@@ -314,7 +313,7 @@ ToRun = (
     | GiveBack
     | Pause
     | Follow
-    | Unspent
+    | Settle
     | Broken
     | Ended
 )

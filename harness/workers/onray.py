@@ -10,15 +10,20 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import harness
+from harness.accounts import Allowance
 from harness.background import to_its_end
+from harness.endpoints import Account
 from harness.errors import UsageError
+from harness.pacing import AnyBudget
+from harness.prepare import Prepared
+from harness.workers.actorbudgets import ActorBudgets
 from harness.workers.actors import POLL, WorkerActor, Works
 from harness.workers.chunks import Inbox, Outbox
 from harness.workers.cluster import (
@@ -31,9 +36,10 @@ from harness.workers.cluster import (
     why_not,
     without_secrets,
 )
+from harness.workers.work import work
 
 START = 120.0
-"""Seconds within which a worker must have a processor and begin, which takes a second or two."""
+"""Seconds within which the first worker must have a processor and begin, which takes a second or two."""
 ANSWER = 25.0
 """Seconds beyond its own wait within which `get` must answer: a worker that does not is lost."""
 AHEAD = 1_000_000
@@ -42,14 +48,31 @@ AHEAD = 1_000_000
 _Given = TypeVar("_Given")
 
 
+def ray_engine(prepared: Prepared) -> RayEngine:
+    """The engine of a run with `--engine ray`."""
+    settings = prepared.settings
+    return RayEngine(
+        work, address=settings.ray_address, workers=settings.workers, allowances=prepared.allowances
+    )
+
+
 class RayEngine:
-    """Workers in actors of Ray; a context manager.
+    """Workers in actors of Ray; a context manager, which ends them all when it is left.
 
     Attributes:
         workers: how many to keep.
+        here: they are on this machine, as the cluster was started for the run.
+        budgets: of accounts that have a limit; they are kept by actors too.
     """
 
-    def __init__(self, works: Works, *, address: str | None = None, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        works: Works,
+        *,
+        address: str | None = None,
+        workers: int | None = None,
+        allowances: Mapping[Account, Allowance] | None = None,
+    ) -> None:
         """Connect to nothing yet.
 
         Args:
@@ -57,16 +80,23 @@ class RayEngine:
             address: of a cluster (`HOST:PORT`, or `auto` for one on this machine); None: what RAY_ADDRESS
                 says, else one is started for as long as the engine is entered.
             workers: how many; None: as many as the cluster has processors.
+            allowances: what each account of the run allows.
         """
         self._works = works
         self._address = address or os.environ.get("RAY_ADDRESS") or None
         self._asked_for = workers
+        self._allowances = allowances or {}
+        self._kept = ActorBudgets()
         self.workers = workers or 0
+        self.here = self._address in (None, "local")
+        self.budgets: Mapping[Account, AnyBudget] = {}
         # One thread, which lives as long as the engine: what Ray starts on Linux ends with the thread that
         # started it, and in the main thread Ray would take SIGTERM for itself.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ray")
         self._ours = False
         """Whether we have connected, and so must disconnect."""
+        self._had = asyncio.Event()
+        """A worker has begun."""
         self._channels: set[_ActorsChannel] = set()
 
     async def __aenter__(self) -> Self:
@@ -77,6 +107,8 @@ class RayEngine:
         """
         try:
             await to_its_end(self._in_thread(self._connect))
+            self._kept.listen(self._allowances)
+            self.budgets = self._kept.budgets
         except BaseException:
             await to_its_end(self._end())
             raise
@@ -88,32 +120,44 @@ class RayEngine:
         await to_its_end(self._end())
 
     async def start(self, name: str) -> _ActorsChannel:
-        """Start a worker; the way to it.
+        """Start a worker; waits for a processor, if need be for ever once another worker has had one.
 
         Raises:
-            UsageError: there is no processor for it, or the node lacks this program.
+            UsageError: there is none, the node lacks this program, or has another version of it.
         """
-        actor = await self._in_thread(lambda: self._placed(name))
+        actor = await self._in_thread(self._placed)
         try:
-            async with asyncio.timeout(START):
-                version, python, _ = await result(actor.begin.remote())
-        except TimeoutError:
-            await self._in_thread(lambda: kill(actor))
-            raise UsageError(
-                f"--workers {self.workers}: the cluster has had no processor for {name} in {START:g} s;"
-                " ask for fewer workers"
-            ) from None
+            version, python, _ = await self._begun(actor)
+            if version != harness.__version__:
+                raise UsageError(
+                    f"--engine ray: a node has forced-choice {version} (Python {python}), this is"
+                    f" {harness.__version__} (Python {platform.python_version()}); install the same on all"
+                )
         except ray_errors() as error:
             raise UsageError(f"--engine ray: {name} cannot be started: {why_not(error)}") from error
-        if version != harness.__version__:
-            await self._in_thread(lambda: kill(actor))
-            raise UsageError(
-                f"--engine ray: a node has forced-choice {version} (Python {python}), this is"
-                f" {harness.__version__} (Python {platform.python_version()}); install the same on all"
-            )
-        channel = _ActorsChannel(actor, self._let_go)
+        except BaseException:
+            await to_its_end(self._in_thread(lambda: kill(actor)))
+            raise
+        self._had.set()
+        channel = _ActorsChannel(name, actor, self._let_go)
         self._channels.add(channel)
         return channel
+
+    async def _begun(self, actor: Any) -> Any:
+        beginning = asyncio.ensure_future(result(actor.begin.remote()))
+        had = asyncio.ensure_future(self._had.wait())
+        try:
+            await asyncio.wait((beginning, had), timeout=START, return_when=asyncio.FIRST_COMPLETED)
+            if not beginning.done() and not had.done():
+                raise UsageError(
+                    f"--engine ray: the cluster has had no free processor for a worker in {START:g} s; see"
+                    " `ray status` for who has them"
+                )
+            return await beginning
+        finally:
+            for each in (beginning, had):
+                each.cancel()
+            await asyncio.wait((beginning, had))
 
     # --------------------------------------------------------------------------------------- in the thread
 
@@ -125,13 +169,12 @@ class RayEngine:
             self._ours = True
         processors = int(ray.cluster_resources().get("CPU", 0))
         self.workers = self._asked_for or max(1, processors)
+        self._kept.place(self._allowances)
 
-    def _placed(self, name: str) -> Any:
-        ray = imported()
-        placed = ray.remote(WorkerActor).options(
-            num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD", name=f"forced-choice {name}"
-        )
-        return placed.remote(self._works)
+    def _placed(self) -> Any:
+        placed = imported().remote(WorkerActor)
+        options = {"num_cpus": 1, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+        return placed.options(**options).remote(self._works, self._kept.actors)
 
     def _disconnect(self) -> None:
         if self._ours:
@@ -143,12 +186,15 @@ class RayEngine:
         return await asyncio.get_running_loop().run_in_executor(self._thread, what)
 
     async def _let_go(self, channel: _ActorsChannel) -> None:
-        self._channels.discard(channel)
-        await self._in_thread(lambda: kill(channel.actor))
+        if channel in self._channels:
+            self._channels.remove(channel)
+            self._kept.gone(channel.name)
+            await self._in_thread(lambda: kill(channel.actor))
 
     async def _end(self) -> None:
         for channel in list(self._channels):
             await channel.close()
+        await self._kept.close()
         await self._in_thread(self._disconnect)
         self._thread.shutdown(wait=False)
 
@@ -156,7 +202,8 @@ class RayEngine:
 class _ActorsChannel:
     """The run's end of a channel to a worker in an actor."""
 
-    def __init__(self, actor: Any, let_go: Callable[[_ActorsChannel], Any]) -> None:
+    def __init__(self, name: str, actor: Any, let_go: Callable[[_ActorsChannel], Awaitable[None]]) -> None:
+        self.name = name
         self.actor = actor
         self._let_go = let_go
         self._outbox, self._inbox = Outbox(gather=0, most=AHEAD), Inbox()

@@ -117,10 +117,13 @@ class Pieces:
             opened.done += 1
             opened.unscored += (unscored := self._unscored()) - self._counted
             self._counted = unscored
-            if opened.left:
-                return
-            self._open.remove(opened)
-        self._done(opened.handed.piece)
+        if not opened.left:
+            self._done(opened.handed.piece)
+
+    def told(self, piece: Piece) -> None:
+        """The run is told that a piece is done."""
+        with self._lock:
+            self._open = [each for each in self._open if each.handed.piece != piece]
 
     def close(self) -> None:
         """Nothing more is planned: a piece may have been broken off."""
@@ -129,7 +132,8 @@ class Pieces:
             writing.end()
 
     def counts(self) -> tuple[int, int]:
-        """Items done of pieces that are not, and how many of these are unscored."""
+        """Items done of pieces of which the run has not been told that they are, and how many of these are
+        unscored."""
         with self._lock:
             return sum(each.done for each in self._open), sum(each.unscored for each in self._open)
 

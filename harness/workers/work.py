@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness import __version__
-from harness.caps import Caps, Spending
+from harness.caps import Caps, Meter, Spending
 from harness.clients import Clients
 from harness.embedded import served
 from harness.endpoints import Endpoint
@@ -58,6 +58,7 @@ from harness.workers.messages import (
 )
 from harness.workers.pieces import Handed, HandedSuite, Pieces
 
+UNCAPPED = Spending(Caps())
 TELL_S = 0.5
 """Seconds between two times that it says how far it is."""
 
@@ -141,7 +142,7 @@ class _Worker:
         async with AsyncExitStack() as opened:
             leases = Leases(self._line, prepared, self._begin, self._lenders)
             await opened.enter_async_context(leases.kept())
-            spending = Spending(Caps())
+            spending = await opened.enter_async_context(leases.spending()) if self._begin.capped else UNCAPPED
             clients = Clients(prepared, Console(quiet=True), self._stop, spending, leases.budgets)
             found = await opened.enter_async_context(ready(prepared, clients.tokenizing, self._stop))
             addresses = self._begin.addresses
@@ -154,15 +155,15 @@ class _Worker:
                 if label in found.refused:
                     self._line.tell(Refused(label, found.refused[label]))
                 elif label in self._begin.replies and label not in self._given_up:
-                    asked = _Asked(self._line, found, endpoint, self._begin.replies[label], reader)
+                    asked = _Asked(self._line, self._begin, found, endpoint, reader)
                     await asked.open(clients, addresses, opened)
                     self._asked[label] = asked
-            telling = asyncio.create_task(self._tell_counts(clients))
+            telling = asyncio.create_task(self._tell_all_counts())
             try:
                 await asyncio.gather(*(each.run(self._stop) for each in self._asked.values()))
             finally:
                 telling.cancel()
-            self._tell(clients)
+            self._tell_counts()
 
     async def _long_items(self, found: Found) -> None:
         """Look for items that are to end the run where only the endpoint could tell how long they are."""
@@ -173,14 +174,13 @@ class _Worker:
         self._line.tell(Broken(why))
         self._stop.set()
 
-    async def _tell_counts(self, clients: Clients) -> None:
+    async def _tell_all_counts(self) -> None:
         while True:
             await asyncio.sleep(TELL_S)
-            self._tell(clients)
+            self._tell_counts()
 
-    def _tell(self, clients: Clients) -> None:
-        counts = {label: each.counts(clients) for label, each in self._asked.items()}
-        self._line.tell(Counted(counts))
+    def _tell_counts(self) -> None:
+        self._line.tell(Counted({label: each.counts() for label, each in self._asked.items()}))
 
 
 class _Asked:
@@ -191,7 +191,7 @@ class _Asked:
     """
 
     def __init__(
-        self, line: Line, found: Found, endpoint: Endpoint, replies: int, reader: PieceReader
+        self, line: Line, begin: Begin, found: Found, endpoint: Endpoint, reader: PieceReader
     ) -> None:
         self.enough = asyncio.Event()
         self._line = line
@@ -201,17 +201,19 @@ class _Asked:
         self._progress = Progress(endpoint.label, 0)
         self._lesson = Lesson()
         self._forecast = Forecast()
-        self._journal = KeptByRun(line, endpoint.label, replies)
+        self._journal = KeptByRun(line, endpoint.label, begin.replies[endpoint.label], begin.gather)
         self._pieces = Pieces(self._piece_done, self._texts, lambda: self._progress.items_unscored)
         self._taking: Future[object] | None = None
         self._may_send = False
         self._telling: set[asyncio.Task[None]] = set()
         self._work: Work | None = None
+        self._meter: Meter | None = None
 
     async def open(self, clients: Clients, addresses: Mapping[str, str], opened: AsyncExitStack) -> None:
         """Make its client, and all that its pool is given."""
         prepared, endpoint = self._found.prepared, self._endpoint
         tokenizer = self._found.asked.get(endpoint.label)
+        self._meter = clients.meters[endpoint.label]
         clients.tell(endpoint, self._progress)
         client = clients.scoring(endpoint, addresses)
 
@@ -248,8 +250,9 @@ class _Asked:
             self._pieces.close()
             await asyncio.gather(*self._telling)
 
-    def counts(self, clients: Clients) -> Counts:
+    def counts(self) -> Counts:
         """What was counted so far."""
+        assert self._meter is not None
         progress = self._progress
         done, unscored = self._pieces.counts()
         return Counts(
@@ -265,7 +268,7 @@ class _Asked:
             shifted=progress.shifted,
             truncated=progress.truncated,
             message=progress.message,
-            sent=replace(clients.meters[self._endpoint.label].sent),
+            sent=replace(self._meter.sent),
             planned=replace(self._forecast.volume),
             read=self._forecast.read,
             lesson=self._lesson.why,
@@ -308,6 +311,8 @@ class _Asked:
         """Only once its items, as planned, are on disk too."""
         with suppress(StoreError):  # the pool meets the same
             await asyncio.to_thread(self._journal.flush)
+            self._pieces.told(piece)
+            self._line.tell(Counted({self._endpoint.label: self.counts()}))
             self._line.tell(Done(self._endpoint.label, piece.task, piece.start, piece.stop))
 
     def _texts(self, piece: Piece, tokenizer: str, content: bytes) -> None:

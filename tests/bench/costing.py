@@ -12,11 +12,10 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from socket import socketpair
-from statistics import median
 from threading import Event
 
 from harness.exchange import Outcome, Reply, ScoreRequest, Usage
@@ -48,6 +47,10 @@ ROWS = 20_000
 DEEP = 1_000_000
 """Rows of a journal that is no longer small."""
 AT_ONCE = 32
+SLOTS = 32
+"""Of a lease, at most (`pacing.lessor.BUNDLES`)."""
+CROWDED = 10
+"""Slots of a lease of a thousand holders who share 20,000 requests a second."""
 
 
 def measured(scratch: Path, *, say: Callable[[str], object] = print) -> Costs:
@@ -62,7 +65,9 @@ def measured(scratch: Path, *, say: Callable[[str], object] = print) -> Costs:
     say("messages ...")
     call = group + asyncio.run(messages(3_000))
     say("leases ...")
-    lease = asyncio.run(leases(holders=32, seconds=3.0))
+    one, many, crowded = (asyncio.run(leases(*each)) for each in ((1000, 2_000.0), (10, 20_000.0), (1000, 20_000.0)))
+    slot = (many - one) / (SLOTS - 1)
+    crowd = max(0.0, (crowded - one - (CROWDED - 1) * slot) / CROWDED / 1000)
     say("rows ...")
     survey, skip = rows(scratch)
     say("whole runs ...")
@@ -79,7 +84,9 @@ def measured(scratch: Path, *, say: Callable[[str], object] = print) -> Costs:
         shallow=shallow,
         deep=deep,
         take=2 * call + ledger(),
-        lease=lease + call,
+        lease=one + call,
+        slot=slot,
+        crowd=crowd,
         table=table,
     )
 
@@ -119,7 +126,6 @@ def _kept(file: Journal, size: int, number: int) -> tuple[float, float]:
         assert isinstance(said, Call)
         assert isinstance(said.what, Keep)
         file.put_rows(Rows(said.what.replies, said.what.items, on_disk.set))
-        file.flush()
         on_disk.wait()
         own = time.thread_time() - begun_here
         here += own
@@ -171,8 +177,8 @@ async def messages(number: int) -> float:
     return taken / number / 2
 
 
-async def leases(holders: int, seconds: float, a_second: float = 2_000.0) -> float:
-    """The keeper's part of a lease, where so many holders ask without end and share the allowance."""
+async def leases(holders: int, a_second: float, seconds: float = 3.0) -> float:
+    """The keeper's part of a lease, where so many holders ask without end and share so many requests a second."""
     lessor = Lessor(Budget(rpm=60 * a_second))
     own = max(1, int(ROUND * a_second / holders))
     count = 0

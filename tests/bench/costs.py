@@ -7,7 +7,7 @@ a limit first depends on the ratios.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FLAT = 1e6
 """Rows of a journal beyond which another costs no more: each then touches a page of the index of its own."""
@@ -26,8 +26,10 @@ class Costs:
     worker after it."""
     skip: float = 8e-6
     """A worker, a row that is in nobody's piece but another's: it is read, and left."""
-    call: float = 140e-6
+    call: float = 100e-6
     """The driver's interpreter, a message and the answer to it, whatever is in it."""
+    trip: float = 0.0
+    """Likewise, all messages that a worker sends at a time: what carries them, where that is an actor's calls."""
     row: float = 12e-6
     """The driver's interpreter, a row in a message: made out, bound to a statement, told on."""
     commit: float = 650e-6
@@ -38,8 +40,12 @@ class Costs:
     """Likewise, in one of a million rows or more."""
     take: float = 150e-6
     """The driver, for a piece that is handed to one endpoint of a worker, and done."""
-    lease: float = 250e-6
-    """The keeper of a budget, a lease; with the message."""
+    lease: float = 80e-6
+    """The keeper of a budget, a lease that is one slot; with the message."""
+    slot: float = 25e-6
+    """Likewise, each further slot of it."""
+    crowd: float = 0.17e-6
+    """Likewise, a slot for each other holder that waits."""
     table: float = 90e-6
     """An item of one endpoint in the tables that a run ends with."""
     merge: float = 20e-6
@@ -55,5 +61,5 @@ class Costs:
 
 SOCKETS = Costs()
 """Workers that are processes, and their driver."""
-RAY = Costs(call=1.2e-3, take=1.2e-3)
-"""Workers that are actors: a call costs a millisecond."""
+RAY = replace(SOCKETS, trip=2.2e-3, lease=1.2e-3)
+"""Workers that are actors: a call costs 1.1 ms on either side, and there are two, to and fro."""

@@ -23,8 +23,8 @@ GATHER = 0.02
 """Seconds for which a worker gathers a group (`workers.keeping.GATHER_S`)."""
 COMMIT, GROUP = 0.015, 1000
 """Seconds for which a journal gathers what it commits at once, and rows that it does not wait for more with."""
-ROUND = 0.5
-"""Seconds for which a lease lasts (`pacing.lending.ROUND`)."""
+SLOTS = 32
+"""Of a lease, at most (`pacing.lessor.BUNDLES`)."""
 AHEAD = 0.2
 """Of a lease or a piece: when so much is left of it, the next one is asked for."""
 EVENTS = 150_000
@@ -51,6 +51,10 @@ class Case:
     """Rows a worker and endpoint that may be on their way to the disk; then it waits."""
     gather: float = GATHER
     """Seconds."""
+    round: float = 0.5
+    """Seconds for which a lease lasts (`pacing.lending.ROUND`)."""
+    slots: int = SLOTS
+    """Of a lease, at most."""
     cores: int = 8
     """Of the machine that the driver is on: so many journals are written at the same time."""
     apart: bool = False
@@ -205,7 +209,6 @@ class _Simulation:
         self._journals = [Journal(costs.commit, stored) for _ in range(min(case.endpoints, case.cores))]
         self._turns = count()
         self._driver = Server()
-        self._lessor = Lessor(Server() if case.apart else self._driver, costs.lease, case.allowance)
         self._unit = case.piece * case.choices * case.endpoints
         self._pieces = ceil(case.requests / self._unit)
         self._taken = 0
@@ -215,8 +218,11 @@ class _Simulation:
         self._workers = [_Worker(work, max(work, case.workers / case.answers)) for work in works]
         self._bundle = case.bundle(max(costs.ask, case.workers / min(case.answers, case.allowance)))
         part = min(case.allowance / case.workers, 1 / costs.ask)
-        self._grant = max(1, int(ROUND * part)) if case.allowance < inf else 0
-        """Requests a lease; 0: nobody asks."""
+        self._grant = max(1, int(case.round * part)) if case.allowance < inf else 0
+        """Requests of the leases that a worker asks for at a time; 0: nobody asks."""
+        slots = min(case.slots, max(1, self._grant // case.endpoints))
+        work = costs.lease + (slots - 1) * costs.slot + slots * case.workers * costs.crowd
+        self._lessor = Lessor(Server() if case.apart else self._driver, work, case.allowance)
 
     def run(self) -> Course:
         """Simulate to the end."""
@@ -273,7 +279,8 @@ class _Simulation:
         costs, endpoints = self._costs, self._case.endpoints
         groups = max(1, round(rows * worker.pace / self._case.gather))
         messages = min(groups * endpoints, rows)
-        there = self._driver.serve(now + HOP, messages * costs.call + rows * costs.row)
+        work = min(groups, rows) * costs.trip + messages * costs.call + rows * costs.row
+        there = self._driver.serve(now + HOP, work)
         done = 0.0
         for part in range(parts := min(len(self._journals), rows)):
             journal = self._journals[next(self._turns) % len(self._journals)]

@@ -1,4 +1,4 @@
-"""A cluster of two nodes on loopback, for all tests of this folder."""
+"""A cluster of two nodes on this machine, for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-# Before Ray is imported, which looks at this once. Of nodes nothing is printed, and they take nobody but these
-# tests, by a token that stands in nobody's home folder.
+# Before Ray is imported, which looks at this once. What nodes say is not printed, and they take nobody but
+# these tests, by a token that stands in nobody's home folder.
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
@@ -31,7 +31,7 @@ class Cluster:
         """Start the head and another node."""
         from ray.cluster_utils import Cluster as Nodes
 
-        self._options = {"num_cpus": 1, "object_store_memory": STORE, "node_ip_address": "127.0.0.1"}
+        self._options = {"num_cpus": 1, "object_store_memory": STORE}
         head = {**self._options, "include_dashboard": False}
         self._nodes: Any = Nodes(initialize_head=True, head_node_args=head)
         self.address: str = self._nodes.address

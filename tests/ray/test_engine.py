@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
-from pathlib import Path
 
 import pytest
 
-from harness.errors import UsageError
 from harness.workers.channel import ChannelLost
 from harness.workers.onray import RayEngine
 from tests.ray.conftest import Cluster
@@ -62,7 +59,7 @@ async def test_a_killed_worker_is_noticed(cluster: Cluster) -> None:
         pid = int((await channel.receive()).split()[0])
         os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(10):
-            with pytest.raises(ChannelLost, match="its process has ended|it cannot be reached"):
+            with pytest.raises(ChannelLost, match=r"its process has ended|it cannot be reached"):
                 await channel.receive()
         await channel.close()
         again = await engine.start("worker 2")

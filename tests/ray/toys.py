@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
+from harness.pacing import Lends
 from harness.workers.channel import Channel, ChannelLost
 
 
-async def echo(channel: Channel) -> None:
+async def echo(channel: Channel, lenders: Mapping[int, Lends]) -> None:
     """Say everything again; `end` ends, `break` breaks down, `environ` says the names of all variables."""
     try:
         while (message := await channel.receive()) != b"end":
@@ -20,9 +22,9 @@ async def echo(channel: Channel) -> None:
         return
 
 
-async def whereabouts(channel: Channel) -> None:
+async def whereabouts(channel: Channel, lenders: Mapping[int, Lends]) -> None:
     """Say the process id and the node, and then everything again."""
     import ray
 
     await channel.send(f"{os.getpid()} {ray.get_runtime_context().get_node_id()}".encode())
-    await echo(channel)
+    await echo(channel, lenders)
