@@ -47,7 +47,8 @@ _PUT_REPLIES = """INSERT INTO replies VALUES {} ON CONFLICT (key) DO UPDATE SET
     top_logprobs = excluded.top_logprobs, greedy = excluded.greedy, prompt_tokens = excluded.prompt_tokens,
     completion_tokens = excluded.completion_tokens, cached_tokens = excluded.cached_tokens,
     latency_ms = excluded.latency_ms, attempts = replies.attempts + excluded.attempts,
-    reason = excluded.reason, detail = excluded.detail, status = excluded.status
+    reason = excluded.reason, detail = excluded.detail, status = excluded.status,
+    checksum = excluded.checksum
     WHERE replies.sum IS NULL"""
 """A stored reply stays as it is; a stored failure gives way to whatever comes later, but for its attempts."""
 _PUT_ITEMS = f"""INSERT INTO items VALUES {{}} ON CONFLICT (ordinal) DO UPDATE SET

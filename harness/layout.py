@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeVar
@@ -20,7 +21,7 @@ import msgspec
 from harness.exchange import Outcome
 from harness.scoring.scores import AsideRecord, ItemRecord, summed
 
-SCHEMA = "3"
+SCHEMA = "4"
 """Of the tables below; a file of another one is refused."""
 
 ITEMS = """CREATE TABLE items (
@@ -62,6 +63,7 @@ TABLES = (
         reason TEXT,
         detail TEXT,
         status INTEGER,
+        checksum INTEGER NOT NULL,
         CHECK ((sum IS NULL) = (reason IS NOT NULL))
     )""",
     ITEMS,
@@ -70,6 +72,10 @@ TABLES = (
 ITEM_COLUMNS = tuple(line.split()[0] for line in ITEMS.splitlines()[1:-1])
 REPLY_COLUMNS = tuple(line.split()[0] for line in TABLES[1].splitlines()[1:-1] if "CHECK" not in line)
 """As SQL names them."""
+CHECKED = ("key", "forced_ids", "read_from", "sum", "token_logprobs", "top_logprobs", "greedy")
+"""Those of `replies` that its checksum is of: all that scores are made from."""
+Blob = bytes | bytearray
+_NUMBERS = struct.Struct("<IIIIIdb")
 _Packed = TypeVar("_Packed", bytes, str)
 SHORTCUT = "shortcut"
 """The row of `meta` that says, as JSON, what shows that choices may be read off alternatives: once it is
@@ -102,7 +108,9 @@ def reply_row(outcome: Outcome) -> tuple[object, ...]:
     ended = (outcome.latency * 1000, outcome.attempts)
     if outcome.failure is not None:
         failure = outcome.failure
-        return (*start, *(None,) * 7, *ended, _clean(failure.reason), _clean(failure.detail), failure.status)
+        why = (_clean(failure.reason), _clean(failure.detail), failure.status)
+        checked = checksum(request.key, forced_ids, source, None, None, None, None)
+        return (*start, *(None,) * 7, *ended, *why, checked)
     if outcome.reply is None:
         raise ValueError("an outcome has a reply or a failure")
     reply, usage = outcome.reply, outcome.reply.usage
@@ -111,7 +119,47 @@ def reply_row(outcome: Outcome) -> tuple[object, ...]:
         top = bytearray(msgspec.msgpack.encode([dict(each) for each in reply.top_logprobs]))
     counts = map(_count, (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens))
     said = (summed(reply), _packed("d", reply.token_logprobs), top, reply.greedy)
-    return (*start, *said, *counts, *ended, None, None, None)
+    return (
+        *start,
+        *said,
+        *counts,
+        *ended,
+        None,
+        None,
+        None,
+        checksum(request.key, forced_ids, source, *said),
+    )
+
+
+def checksum(
+    key: Blob,
+    forced_ids: Blob,
+    read_from: Blob | None,
+    sum: float | None,
+    token_logprobs: Blob | None,
+    top_logprobs: Blob | None,
+    greedy: bool | int | None,
+) -> int:
+    """CRC-32 of what scores are made from, as it is stored: a disk's changed bit shows."""
+    parts = (key, forced_ids, read_from or b"", token_logprobs or b"", top_logprobs or b"")
+    numbers = _NUMBERS.pack(*map(len, parts), 1.0 if sum is None else sum, -1 if greedy is None else greedy)
+    return zlib.crc32(b"".join(parts), zlib.crc32(numbers))
+
+
+def sound(row: Sequence[Any]) -> bool:
+    """Whether a row says what was written; it begins with the columns `CHECKED` and the checksum."""
+    try:
+        return bool(checksum(*row[: len(CHECKED)]) == row[len(CHECKED)])
+    except (TypeError, struct.error):  # a cell is of another type by now
+        return False
+
+
+def row_is_sound(row: Sequence[Any]) -> bool:
+    """Likewise of a row that has all columns of `replies`."""
+    return sound([row[at] for at in _AT])
+
+
+_AT = tuple(REPLY_COLUMNS.index(name) for name in (*CHECKED, "checksum"))
 
 
 def item_row(record: ItemRecord) -> tuple[object, ...]:

@@ -6,14 +6,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from harness.asking import Asking
 from harness.background import to_its_end
-from harness.caps import Spending
-from harness.clients import Clients
 from harness.deciding.referee import Referee
-from harness.doctor.beginning import Briefs
 from harness.doctor.brief import Brief
 from harness.errors import EndpointRefused, Stopped, StoreError
 from harness.heartbeat import told_begun, told_ended
@@ -26,26 +22,6 @@ from harness.runs import RunFolder
 from harness.texts import TextWriter
 from harness.watching.session import Watches
 from harness.watching.watch import Watch
-from harness.workers.engine import Engine
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
-    """Who asks, and who may stop it."""
-
-    clients: Clients
-    briefs: Briefs
-    """Makes the probes."""
-    referee: Referee | None
-    """Stops endpoints once they are decided on."""
-    spending: Spending
-    engine: Engine | None
-    """Starts workers that ask the items; None: this process does."""
-    console: Console
-    """Where people are told of them."""
 
 
 async def send_all(

@@ -20,6 +20,7 @@ from harness.errors import StoreError
 from harness.exchange import Failure
 from harness.layout import (
     ADOPTED,
+    CHECKED,
     KEY_BYTES,
     REPLY_COLUMNS,
     SCHEMA,
@@ -27,12 +28,18 @@ from harness.layout import (
     item_record,
     numbers,
     pieces,
+    row_is_sound,
+    sound,
 )
 from harness.scoring.scores import Answer, Answered, ItemRecord, ItemScore, score_item
 
 _LOOKUP = 900
 """Keys a query: below the number of parameters that any SQLite allows."""
-_ANSWERS = "SELECT key, sum, greedy, reason, detail, status FROM replies WHERE key IN"
+_SOUND = f"{', '.join(CHECKED)}, checksum"
+_ANSWERS = f"SELECT {_SOUND}, reason, detail, status FROM replies WHERE key IN"
+_SUM, _LOGPROBS, _GREEDY = map(CHECKED.index, ("sum", "token_logprobs", "greedy"))
+DAMAGED = Failure("damaged", "the journal was changed on disk; the command of the run asks again")
+"""What a row is whose checksum is wrong, whatever it says."""
 _BATCH = 256
 """Items read at a time: memory stays flat, queries stay few."""
 
@@ -106,10 +113,10 @@ class StoredReplies:
             return bool(self._reader.execute(query).fetchone()[0])
 
     def rows_of(self, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:
-        """The rows of those of these requests that have a reply, as they are stored."""
+        """The rows of those of these requests that have a reply, as they are stored; damaged ones left out."""
         query = f"SELECT {', '.join(REPLY_COLUMNS)} FROM replies WHERE sum IS NOT NULL AND key IN"
         with self._lock, store_errors(self.path):
-            return [tuple(row) for row in select(self._reader, query, keys)]
+            return [tuple(row) for row in select(self._reader, query, keys) if row_is_sound(row)]
 
     def attempts_of(self, keys: Sequence[bytes]) -> dict[bytes, int]:
         """How often those of these requests were sent that a row tells of, be it of a failure."""
@@ -184,9 +191,10 @@ class StoredReplies:
 
     def logprobs(self, keys: Sequence[bytes]) -> dict[bytes, tuple[float, ...]]:
         """Token log-probabilities of those of these requests that have a reply, nats."""
-        query = "SELECT key, token_logprobs FROM replies WHERE sum IS NOT NULL AND key IN"
+        query = f"SELECT {_SOUND} FROM replies WHERE sum IS NOT NULL AND key IN"
         with self._lock, store_errors(self.path):
-            return {bytes(key): numbers(packed) for key, packed in select(self._reader, query, keys)}
+            rows = select(self._reader, query, keys)
+            return {bytes(row[0]): numbers(row[_LOGPROBS]) for row in rows if sound(row)}
 
     def counted_apart(self) -> tuple[int, int, int]:
         """Replies whose endpoint counted another number of prompt tokens than the context has: how many, and
@@ -212,9 +220,9 @@ class StoredReplies:
 
     def tokens(self) -> Iterator[tuple[bytes, bytes, bytes]]:
         """Key, forced ids and token log-probabilities of each reply, packed as stored, in any order."""
-        query = "SELECT key, forced_ids, token_logprobs FROM replies WHERE sum IS NOT NULL"
+        query = f"SELECT {_SOUND} FROM replies WHERE sum IS NOT NULL"
         with store_errors(self.path), closing(_open(self.path)) as connection:
-            yield from connection.execute(query)
+            yield from ((row[0], row[1], row[_LOGPROBS]) for row in connection.execute(query) if sound(row))
 
     def latencies(self) -> Iterator[tuple[float, int]]:
         """Milliseconds and attempts of each request that has a reply, in the order in which they ended."""
@@ -295,12 +303,16 @@ def _scored(connection: sqlite3.Connection, records: Sequence[ItemRecord]) -> It
 
 def _answers(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Answer]:
     rows = select(connection, _ANSWERS, keys)
-    return {
-        key: Failure(reason, detail, status)
-        if total is None
-        else Answered(total, None if greedy is None else bool(greedy))
-        for key, total, greedy, reason, detail, status in rows
-    }
+    return {row[0]: _answer(row) for row in rows}
+
+
+def _answer(row: Sequence[Any]) -> Answer:
+    if not sound(row):
+        return DAMAGED
+    *_, reason, detail, status = row
+    if (total := row[_SUM]) is None:
+        return Failure(reason, detail, status)
+    return Answered(total, None if (greedy := row[_GREEDY]) is None else bool(greedy))
 
 
 def select(connection: sqlite3.Connection, query: str, keys: Sequence[bytes]) -> Iterator[Sequence[Any]]:

@@ -16,6 +16,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from harness.accounts import NONE_ELSEWHERE
+from harness.asking import Asking
 from harness.background import entered_beside, to_its_end
 from harness.caps import told
 from harness.clients import Clients
@@ -35,7 +36,7 @@ from harness.manifest import (
     untried,
 )
 from harness.opening import Lost, first_prompts, folder_of, parts_of, spending_of
-from harness.pools import Asking, send_all
+from harness.pools import send_all
 from harness.prepare import Prepared
 from harness.probing import ready, told_of
 from harness.progress import shown

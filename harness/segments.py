@@ -28,7 +28,7 @@ from harness.errors import StoreError
 from harness.files import file_errors, temporary
 from harness.journal import Journal
 from harness.layout import ADOPTED, REPLY_COLUMNS
-from harness.merging.rules import FOLDED
+from harness.merging.rules import FOLDED, teach
 from harness.replies import StoredReplies, begun, store_errors
 from harness.sharding import Shard
 
@@ -162,6 +162,7 @@ class Segment(Journal):
         self._beneath = list(beneath)
         try:
             super().__init__(path, meta=meta, fsync=fsync)
+            teach(self._writer)
         except BaseException:
             self._close_beneath()
             raise

@@ -182,12 +182,12 @@ async def test_another_suite(bench: Bench) -> None:
     async with FakeEndpoint() as endpoint:
         url = f"it={endpoint.base_url}"
         await bench.run(url, out="many", shard="1/2")
-        with pytest.raises(UsageError, match="1-of-2: holds a run of another suite: shots"):
-            await bench.run(url, out="many", shard="2/2", shots=2)
+        with pytest.raises(UsageError, match="1-of-2: holds a run of another suite: seed"):
+            await bench.run(url, out="many", shard="2/2", seed=2)
         assert not (bench.folder / "many/shards/2-of-2").exists()
-        await bench.run(url, out="other", shard="2/2", shots=2)
+        await bench.run(url, out="other", shard="2/2", seed=2)
     shutil.copytree(bench.folder / "other/shards/2-of-2", bench.folder / "many/shards/2-of-2")
-    with pytest.raises(UsageError, match=r"is of another suite than .*: shots"):
+    with pytest.raises(UsageError, match=r"is of another suite than .*: seed"):
         merge(bench.folder / "many")
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from harness.journal import Journal
 from harness.layout import ITEM_COLUMNS, REPLY_COLUMNS, SHORTCUT, WATCHED
-from harness.merging.rules import FOLDED, PLANNED, better_plan, joined_evidence, keys_of, same_item
+from harness.merging.rules import FOLDED, PLANNED, better_plan, joined_evidence, keys_of, same_item, teach
 from harness.replies import StoredReplies, select, store_errors
 from harness.watching.kept import Kept, joined, kept
 
@@ -82,6 +82,7 @@ def _writer(file: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+    teach(connection)
     return connection
 
 

@@ -1,18 +1,19 @@
 """Which of two rows stays where two journals have one each; pure.
 
 Of any two rows, whoever compares them, the same one stays, and of three whatever two were compared first: so
-journals can be folded in any order and any number of times. A reply beats a failure, a forced reply beats one
-that was read off alternatives; of two that rank alike the one whose content is the greater stays. Attempts
-are the most that either counts.
+journals can be folded in any order and any number of times. What is damaged gives way to what is not, a
+failure to a reply, a reply that was read off alternatives to a forced one; of two that rank alike the one
+whose content is the greater stays. Attempts are the most that either counts.
 """
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from harness.layout import KEY_BYTES, REPLY_COLUMNS
+from harness.layout import CHECKED, KEY_BYTES, REPLY_COLUMNS, sound
 from harness.plan import FORCED
 
 _CONTENT = tuple(name for name in REPLY_COLUMNS if name not in ("key", "attempts"))
@@ -29,7 +30,9 @@ def same_item(one: str, other: str) -> str:
 
 
 def _rank(row: str) -> str:
-    return f"CASE WHEN {row}.sum IS NULL THEN 0 WHEN {row}.read_from IS NOT NULL THEN 1 ELSE 2 END"
+    checked = ", ".join(f"{row}.{name}" for name in (*CHECKED, "checksum"))
+    return f"""CASE WHEN NOT sound({checked}) THEN 0 WHEN {row}.sum IS NULL THEN 1
+        WHEN {row}.read_from IS NOT NULL THEN 2 ELSE 3 END"""
 
 
 def _text(row: str) -> str:
@@ -45,7 +48,13 @@ _TAKE = ", ".join(f"{name} = CASE WHEN {_STAYS} THEN excluded.{name} ELSE {name}
 FOLDED = f"""ON CONFLICT (key) DO UPDATE SET {_TAKE},
     attempts = max(replies.attempts, excluded.attempts)
     WHERE excluded.attempts > replies.attempts OR NOT ({_EQUAL})"""
-"""SQL: the end of an INSERT into `replies`, after which of each key the right row is there."""
+"""SQL: the end of an INSERT into `replies`, after which of each key the right row is there; for a connection
+that knows `sound`."""
+
+
+def teach(connection: sqlite3.Connection) -> None:
+    """Let a connection know `sound`, by which a damaged row is told; it is asked where two rows meet."""
+    connection.create_function("sound", len(CHECKED) + 1, lambda *row: sound(row), deterministic=True)
 
 
 def better_plan(rows: Collection[Sequence[Any]], answered: Collection[bytes]) -> Sequence[Any]:

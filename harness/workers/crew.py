@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from harness import __version__
+from harness.asking import Asking
 from harness.background import to_its_end
 from harness.errors import HarnessError
 from harness.events import LOGGER
 from harness.manifest import EndpointRun
 from harness.opening import Lost
 from harness.pool import Runs, Work
-from harness.pools import Asking
 from harness.prepare import Prepared
 from harness.probing import Ready as Found
 from harness.runs import RunFolder

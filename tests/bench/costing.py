@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 from socket import socketpair
 from threading import Event
+from typing import cast
 
 from harness.exchange import Outcome, Reply, ScoreRequest, Usage
 from harness.journal import Journal, Rows
@@ -30,7 +31,7 @@ from harness.sharding import Piece
 from harness.shards import PieceReader
 from harness.workers.channel import SocketChannel, connected
 from harness.workers.ledger import Ledger
-from harness.workers.messages import Answer, Call, Keep, encoded, to_run, to_worker
+from harness.workers.messages import Answer, Call, Keep, ReplyRow, encoded, to_run, to_worker
 from tests.bench.costs import Costs
 from tests.bench.measuring import PROGRAM, Instant, measure
 from tests.bench.memory import write_questions
@@ -65,7 +66,7 @@ def measured(scratch: Path, *, say: Callable[[str], object] = print) -> Costs:
     say("messages ...")
     call = group + asyncio.run(messages(3_000))
     say("leases ...")
-    one, many, crowded = (asyncio.run(leases(*each)) for each in ((1000, 2_000.0), (10, 20_000.0), (1000, 20_000.0)))
+    one, many, crowded = (asyncio.run(leases(*each)) for each in ((1000, 2e3), (10, 2e4), (1000, 2e4)))
     slot = (many - one) / (SLOTS - 1)
     crowd = max(0.0, (crowded - one - (CROWDED - 1) * slot) / CROWDED / 1000)
     say("rows ...")
@@ -106,7 +107,8 @@ def journal(scratch: Path) -> tuple[float, float, float, float, float]:
     file = Journal(scratch / "costs.sqlite", meta={"identity": "it"})
     try:
         small, large = (_kept(file, size, ROWS) for size in (SMALL, LARGE))
-        group, per_commit = ((few - many) / (1 / SMALL - 1 / LARGE) for few, many in zip(small, large, strict=True))
+        apart = 1 / SMALL - 1 / LARGE
+        group, per_commit = (small[0] - large[0]) / apart, (small[1] - large[1]) / apart
         shallow = large[1] - per_commit / LARGE
         _kept(file, 2 * LARGE, DEEP - 2 * ROWS)
         deep = _kept(file, LARGE, ROWS)[1] - per_commit / LARGE
@@ -119,7 +121,8 @@ def _kept(file: Journal, size: int, number: int) -> tuple[float, float]:
     """A row's costs, of groups of so many: of the thread that takes messages, and of the one that commits."""
     here = there = 0.0
     for _ in range(number // size):
-        message = encoded(Call(1, Keep("it", [*map(reply_row, outcomes(size))], [])))  # type: ignore[arg-type]
+        made = cast(list[ReplyRow], [*map(reply_row, outcomes(size))])
+        message = encoded(Call(1, Keep("it", made, [])))
         on_disk = Event()
         begun, begun_here = time.process_time(), time.thread_time()
         said = to_run(message)
@@ -178,7 +181,7 @@ async def messages(number: int) -> float:
 
 
 async def leases(holders: int, a_second: float, seconds: float = 3.0) -> float:
-    """The keeper's part of a lease, where so many holders ask without end and share so many requests a second."""
+    """The keeper's part of a lease, where so many holders ask without end, and share the allowance."""
     lessor = Lessor(Budget(rpm=60 * a_second))
     own = max(1, int(ROUND * a_second / holders))
     count = 0
@@ -235,7 +238,8 @@ def _settings(scratch: Path, items: int) -> RunSettings:
 def runs(scratch: Path) -> tuple[float, float, float]:
     """A start; an item of a plain run from the first row to the last table; its part for the tables."""
     start = measure([sys.executable, "-c", "import harness.runner, harness.workers.work"]).processor
-    whole, tables = [], []
+    whole: list[float] = []
+    tables: list[float] = []
     with Instant(write_tokenizer(scratch)) as endpoint:
         for items in (FEW, FEW, MANY):  # the first teaches the endpoint, and warms the files
             settings = _settings(scratch, items)
@@ -244,7 +248,8 @@ def runs(scratch: Path) -> tuple[float, float, float]:
             command += ["--tokenizer", *settings.tokenizer, "--out", str(out), "--no-probe"]
             whole.append(measure([*command, "--concurrency", str(AT_ONCE)], endpoint).processor)
             tables.append(measure([*PROGRAM, "rescore", str(out)]).processor)
-    return start, *((each[2] - each[1]) / (MANY - FEW) for each in (whole, tables))
+    an_item, its_tables = ((each[2] - each[1]) / (MANY - FEW) for each in (whole, tables))
+    return start, an_item, its_tables
 
 
 def _least(what: Callable[[], object], times: int) -> float:

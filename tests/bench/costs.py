@@ -29,7 +29,7 @@ class Costs:
     call: float = 100e-6
     """The driver's interpreter, a message and the answer to it, whatever is in it."""
     trip: float = 0.0
-    """Likewise, all messages that a worker sends at a time: what carries them, where that is an actor's calls."""
+    """Likewise, what carries the messages that a worker sends at a time, where that is calls of an actor."""
     row: float = 12e-6
     """The driver's interpreter, a row in a message: made out, bound to a statement, told on."""
     commit: float = 650e-6

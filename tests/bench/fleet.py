@@ -19,10 +19,12 @@ from tests.bench.costs import Costs
 
 HOP = 0.001
 """Seconds that a message is under way."""
-GATHER = 0.02
-"""Seconds for which a worker gathers a group (`workers.keeping.GATHER_S`)."""
+GATHER = 0.015
+"""Seconds for which a worker gathers a group, where workers are few (`workers.crew`)."""
+CARRY = 0.03
+"""Seconds for which what a worker says is gathered until an actor's call carries it (`workers.chunks`)."""
 COMMIT, GROUP = 0.015, 1000
-"""Seconds for which a journal gathers what it commits at once, and rows that it does not wait for more with."""
+"""Seconds for which a journal gathers what it commits at once, and rows with which it waits for no more."""
 SLOTS = 32
 """Of a lease, at most (`pacing.lessor.BUNDLES`)."""
 AHEAD = 0.2
@@ -50,7 +52,9 @@ class Case:
     window: int = 8192
     """Rows a worker and endpoint that may be on their way to the disk; then it waits."""
     gather: float = GATHER
-    """Seconds."""
+    """Seconds, for each endpoint by itself."""
+    carry: float = CARRY
+    """Seconds, for all of them; where calls carry what is said."""
     round: float = 0.5
     """Seconds for which a lease lasts (`pacing.lending.ROUND`)."""
     slots: int = SLOTS
@@ -80,7 +84,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """How the sending of a run went: seconds, from the first request to the last commit, and seconds of work."""
+    """How the sending of a run went: seconds from the first request to the last commit, and those of work."""
 
     seconds: float
     workers: float = 0.0
@@ -141,7 +145,7 @@ class Journal(Server):
         if at >= self._closes:
             late = self.free > at
             commits = max(1, rows // GROUP) if late else groups
-            self._closes = max(at + max(COMMIT, (groups - 1) * GATHER), self.free)
+            self._closes = max(at + groups * COMMIT, self.free)
             work += commits * self._commit
         return self.serve(at, work) + COMMIT
 
@@ -279,7 +283,8 @@ class _Simulation:
         costs, endpoints = self._costs, self._case.endpoints
         groups = max(1, round(rows * worker.pace / self._case.gather))
         messages = min(groups * endpoints, rows)
-        work = min(groups, rows) * costs.trip + messages * costs.call + rows * costs.row
+        trips = min(messages, max(1.0, groups * self._case.gather / self._case.carry))
+        work = trips * costs.trip + messages * costs.call + rows * costs.row
         there = self._driver.serve(now + HOP, work)
         done = 0.0
         for part in range(parts := min(len(self._journals), rows)):

@@ -42,6 +42,11 @@ class Cluster:
         self.other = self._nodes.add_node(**self._options)
         return self.other
 
+    @property
+    def other_raylet(self) -> int:
+        """The process that starts workers on the node that is not the head."""
+        return int(self.other.all_processes["raylet"][0].process.pid)
+
     def kill(self, node: Any) -> None:
         """SIGKILL of all that belongs to a node but its workers, which end because it has."""
         self._nodes.remove_node(node, allow_graceful=False)

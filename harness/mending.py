@@ -1,0 +1,57 @@
+"""Rows of a journal that were changed on disk: found by their checksums, and made failures, which are tried again.
+
+What a disk changes SQLite does not see, unless it breaks a page. Nothing is lost but the reply itself: how
+often the request was sent still counts.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from harness.layout import CHECKED, KEY_BYTES, REPLY_COLUMNS, checksum, sound
+from harness.replies import DAMAGED, store_errors
+
+_ALL = f"SELECT {', '.join(CHECKED)}, checksum, rowid, attempts FROM replies"
+_PUT = f"INSERT OR IGNORE INTO replies ({', '.join(REPLY_COLUMNS)}) VALUES ({', '.join('?' * len(REPLY_COLUMNS))})"
+_MOST = 1_000_000
+"""Attempts that may be; what is beyond was changed too."""
+
+
+def mend(path: Path) -> int:
+    """Make failures of what is damaged in a journal that nobody writes now; how many rows.
+
+    Raises:
+        StoreError: the file cannot be read or written.
+    """
+    with store_errors(path), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.text_factory = bytes  # what was text need not be any more
+        damaged = list(_damaged(connection))
+        if damaged:
+            connection.execute("BEGIN IMMEDIATE")
+            with connection:
+                connection.executemany("DELETE FROM replies WHERE rowid = ?", ((row,) for row, *_ in damaged))
+                connection.execute(
+                    "REINDEX replies"
+                )  # a key may have been changed, which its index has as it was
+                connection.executemany(_PUT, (_failure(key, attempts) for _, key, attempts in damaged))
+    return len(damaged)
+
+
+def _damaged(connection: sqlite3.Connection) -> Iterator[tuple[int, object, object]]:
+    """Number, key and attempts of each row whose checksum is wrong."""
+    for row in connection.execute(_ALL):
+        if not sound(row):
+            *_, number, attempts = row
+            yield number, row[0], attempts
+
+
+def _failure(key: object, attempts: object) -> tuple[object, ...]:
+    """A row that says so, under the key that is there now."""
+    known = key if isinstance(key, bytes) and len(key) == KEY_BYTES else bytes(KEY_BYTES)
+    sent = attempts if isinstance(attempts, int) and 0 <= attempts <= _MOST else 1
+    why = (DAMAGED.reason, DAMAGED.detail, None)
+    checked = checksum(known, b"", None, None, None, None, None)
+    return (known, b"", 0, *(None,) * 8, 0.0, sent, *why, checked)
