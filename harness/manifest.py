@@ -94,6 +94,8 @@ class EndpointRun:
     """What was going to be sent."""
     before: JournalStats = field(default_factory=JournalStats)
     """What the journal held when the session began."""
+    damaged: int = 0
+    """Replies that the journal held then, changed on disk: they are asked for again."""
     after: JournalStats = field(default_factory=JournalStats)
     """And when it ended."""
     ended: bool = False

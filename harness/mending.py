@@ -1,7 +1,7 @@
-"""Rows of a journal that were changed on disk: found by their checksums, and made failures, which are tried again.
+"""Rows of a journal that were changed on disk: found by their checksums, and made failures.
 
-What a disk changes SQLite does not see, unless it breaks a page. Nothing is lost but the reply itself: how
-often the request was sent still counts.
+What a disk changes SQLite does not see, unless it breaks a page. As failures they are tried again; nothing is
+lost but the reply itself: how often the request was sent still counts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from harness.layout import CHECKED, KEY_BYTES, REPLY_COLUMNS, checksum, sound
 from harness.replies import DAMAGED, store_errors
 
 _ALL = f"SELECT {', '.join(CHECKED)}, checksum, rowid, attempts FROM replies"
-_PUT = f"INSERT OR IGNORE INTO replies ({', '.join(REPLY_COLUMNS)}) VALUES ({', '.join('?' * len(REPLY_COLUMNS))})"
+_PUT = f"INSERT OR IGNORE INTO replies VALUES ({', '.join('?' * len(REPLY_COLUMNS))})"
 _MOST = 1_000_000
 """Attempts that may be; what is beyond was changed too."""
 
@@ -33,9 +33,7 @@ def mend(path: Path) -> int:
             connection.execute("BEGIN IMMEDIATE")
             with connection:
                 connection.executemany("DELETE FROM replies WHERE rowid = ?", ((row,) for row, *_ in damaged))
-                connection.execute(
-                    "REINDEX replies"
-                )  # a key may have been changed, which its index has as it was
+                connection.execute("REINDEX replies")  # a key may have been changed, but not in its index
                 connection.executemany(_PUT, (_failure(key, attempts) for _, key, attempts in damaged))
     return len(damaged)
 

@@ -21,6 +21,7 @@ from harness.events import event
 from harness.journal import Journal
 from harness.layout import SHARD
 from harness.manifest import EndpointRun, manifest
+from harness.mending import mend
 from harness.merging.spent import refuse_unmerged, sent_outside
 from harness.prepare import Prepared
 from harness.prices import caps_of
@@ -141,8 +142,15 @@ def _opened(
     except StoreError as error:
         raise UsageError(f"--out {folder.path}: {error}") from error
     journals.callback(journal.close)
+    try:
+        damaged = mend(path)
+    except StoreError as error:
+        raise UsageError(f"--out {folder.path}: {error}") from error
+    if damaged:
+        event("damaged", {"replies": damaged}, endpoint=endpoint.label, level=logging.WARNING)
     asked = journal.begin(prepared.suite.listing)
-    return EndpointRun(endpoint, journal, Progress(endpoint.label, asked), before=journal.stats())
+    progress = Progress(endpoint.label, asked)
+    return EndpointRun(endpoint, journal, progress, before=journal.stats(), damaged=damaged)
 
 
 Beneath = Callable[[Mapping[str, str]], Sequence[StoredReplies]]

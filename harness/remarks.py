@@ -41,6 +41,8 @@ def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) ->
     for part in parts:
         label, progress = part.endpoint.label, part.progress
         remarks += told_tokens(label, progress.shifted, progress.truncated, prepared.settings.max_length)
+        if part.damaged:
+            remarks.append(f"{label}: {told_damaged(part.damaged)}")
         remarks += [*_told_shortcut(part), *told_counted(label, part.endpoint.dialect, part.journal)]
         remarks += [*told_probed(label, part.probed), *told_earlier(label, part.probed_earlier, part.probed)]
         remarks += told_findings(label, part.findings)
@@ -49,6 +51,14 @@ def remarks_of(prepared: Prepared, parts: Sequence[EndpointRun], broken: str) ->
     if any(endpoint.embedded for endpoint in prepared.endpoints):
         remarks.append(f"embedded: {reference.NOTICE}")
     return remarks + ([f"the run was broken off: {broken}"] if broken else [])
+
+
+def told_damaged(rows: int) -> str:
+    """That a journal was changed on disk, and what came of it."""
+    many = f"{rows:,} rows" if rows != 1 else "a row"
+    return (
+        f"{many} of its journal had been changed on disk: nothing of that counts, and it was asked for again"
+    )
 
 
 def told_tokens(label: str, shifted: int, truncated: int, max_length: int | None) -> list[str]:

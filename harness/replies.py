@@ -113,7 +113,7 @@ class StoredReplies:
             return bool(self._reader.execute(query).fetchone()[0])
 
     def rows_of(self, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:
-        """The rows of those of these requests that have a reply, as they are stored; damaged ones left out."""
+        """The rows of those of these requests that have a reply, as they are stored, damaged ones apart."""
         query = f"SELECT {', '.join(REPLY_COLUMNS)} FROM replies WHERE sum IS NOT NULL AND key IN"
         with self._lock, store_errors(self.path):
             return [tuple(row) for row in select(self._reader, query, keys) if row_is_sound(row)]

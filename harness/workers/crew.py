@@ -174,8 +174,6 @@ class Crew:
                 hand.outgoing.put_nowait(Stop())
             while not hand.ended:
                 self._desk.take_in(hand, to_run(await channel.receive()))
-        except msgspec.MsgspecError as error:
-            raise ChannelLost(f"what it says is no message: {error}") from error
         finally:
             del self._with[task]
             sending.cancel()

@@ -6,7 +6,8 @@ of the journal (`layout`), which only the run writes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from harness.caps import Amount, Volume
 from harness.pacing.headers import Limits
 from harness.pacing.lending import Ask
 from harness.settings import RunSettings
+from harness.workers.channel import ChannelLost
 
 Blob = bytearray
 ReplyRow = tuple[
@@ -342,12 +344,22 @@ def encoded(message: ToWorker | ToRun) -> bytes:
 
 
 def to_worker(message: bytes) -> ToWorker:
-    """What a run told a worker; raises `msgspec.MsgspecError` where it is none of ours."""
-    found: ToWorker = _of_worker.decode(message)
+    """What a run told a worker; raises `ChannelLost` where it is none of ours."""
+    with _ours():
+        found: ToWorker = _of_worker.decode(message)
     return found
 
 
 def to_run(message: bytes) -> ToRun:
-    """What a worker told the run; raises `msgspec.MsgspecError` where it is none of ours."""
-    found: ToRun = _of_run.decode(message)
+    """What a worker told the run; raises `ChannelLost` where it is none of ours."""
+    with _ours():
+        found: ToRun = _of_run.decode(message)
     return found
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    try:
+        yield
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ChannelLost(f"what came is no message ({error})") from error
