@@ -9,7 +9,6 @@ from harness.reports.drawing import WIDE
 from harness.reports.gathered import gather
 from harness.reports.palette import theme
 from harness.reports.plots import plots_of
-from harness.settings import MARGIN
 from harness.sources import Source
 
 if TYPE_CHECKING:
@@ -17,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def charts(
-    *sources: Source, baseline: str | None = None, margin: float = MARGIN, width: int = WIDE
+    *sources: Source, baseline: str | None = None, margin: float | None = None, width: int = WIDE
 ) -> Mapping[str, alt.TopLevelMixin]:
     """The plots of a report on some runs, by the names of its files: "accuracy", "differences", ...
 
     Args:
         sources: runs, as `Run` or by their folder; "FOLDER#LABEL" for one endpoint of a run.
         baseline: the label of the endpoint that the others are compared with; by default the first.
-        margin: a difference of a metric below this does not matter in practice (0.01 is one point).
+        margin: a difference of a metric below this does not matter in practice; by default as `compare` has it.
         width: pixels that a chart may be wide.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 from harness.errors import UsageError, check_margin
-from harness.settings import FILES, MARGIN
+from harness.settings import FILES
 
 COMPARED = Group("What to compare", sort_key=1)
 GATE = Group("Gate", sort_key=5)
@@ -24,8 +24,9 @@ class CompareSettings:
     """The endpoint that the others are compared with; by default the first."""
     common_only: Annotated[bool, Parameter(group=COMPARED, negative="", show_default=False)] = False
     """Compare the items that can be joined, and list the others in mismatches.csv, instead of refusing."""
-    margin: Annotated[float, Parameter(group=COMPARED)] = MARGIN
-    """A difference below this does not matter in practice: 0.01 is one point."""
+    margin: Annotated[float | None, Parameter(group=COMPARED)] = None
+    """A difference below this does not matter in practice; by default 0.01, which is one point, or what the \
+run had with --compare-until-decided."""
     engines: Annotated[bool, Parameter(group=COMPARED, negative="", show_default=False)] = False
     """The endpoints serve one model in different ways (bf16 and fp8, say): write how the log-probabilities \
 of tokens shift (shifts.csv, worst.csv), and whether near-ties explain the predictions that differ \
@@ -72,14 +73,16 @@ class ReportSettings:
 
     baseline: Annotated[str | None, Parameter(group=COMPARED, metavar="LABEL")] = None
     """The endpoint that the others are compared with; by default the first."""
-    margin: Annotated[float, Parameter(group=COMPARED)] = MARGIN
-    """A difference below this does not matter in practice: 0.01 is one point."""
+    margin: Annotated[float | None, Parameter(group=COMPARED)] = None
+    """A difference below this does not matter in practice; by default 0.01, which is one point, or what the \
+run had with --compare-until-decided."""
     out: Annotated[Path | None, Parameter(group=FILES, metavar="FILE")] = None
     """The page; by default report.html in the folder of the second run, or of the only one. Plots go into \
 plots/ beside it."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""
-        check_margin("--margin", self.margin)
+        if self.margin is not None:
+            check_margin("--margin", self.margin)
         if self.out is not None and (not self.out.name or self.out.is_dir()):
             raise UsageError(f"--out {self.out}: is a folder; name the file, as {self.out / 'report.html'}")

@@ -30,7 +30,6 @@ from harness.exports import (
 )
 from harness.policy import read_policy
 from harness.richly import note, notes, panel, table
-from harness.settings import MARGIN
 from harness.sources import Source, resolve
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ class Comparison:
 
 def compare(
     *sources: Source,
-    margin: float = MARGIN,
+    margin: float | None = None,
     common_only: bool = False,
     baseline: str | None = None,
     engines: bool = False,
@@ -148,7 +147,8 @@ def compare(
     Args:
         sources: runs, as `Run` or by their folder; "FOLDER#LABEL" for one endpoint of a run;
             "lm-eval:FILE" for a sample file of lm-evaluation-harness.
-        margin: a difference of a metric below this does not matter in practice (0.01 is one point).
+        margin: a difference of a metric below this does not matter in practice; by default 0.01, which is one
+            point, or what the runs were asked with that were to stop once decided.
         common_only: leave out items that cannot be joined, instead of refusing.
         baseline: the label of the endpoint that the others are compared with; by default the first.
         engines: the endpoints serve one model in different ways; compare them token by token too.
@@ -157,15 +157,16 @@ def compare(
         UsageError: a source is no run, items do not match, or engines have no tokens in common.
         StoreError: a run's files cannot be read.
     """
-    check_margin("margin", margin)
+    if margin is not None:
+        check_margin("margin", margin)
     found = resolve(sources, baseline=baseline)
     columns = found.columns()
     findings = compare_columns(
         columns,
         found.tasks,
-        margin=margin,
+        margin=found.margin(margin),
         common_only=common_only,
-        remarks=found.remarks(),
+        remarks=found.remarks(margin),
         repeats=found.repeats(),
     )
     if not any(row.n for row in findings.rows):

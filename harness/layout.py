@@ -13,7 +13,7 @@ import struct
 import sys
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -69,8 +69,12 @@ TABLES = (
     ITEMS,
 )
 
-ITEM_COLUMNS = tuple(line.split()[0] for line in ITEMS.splitlines()[1:-1])
-REPLY_COLUMNS = tuple(line.split()[0] for line in TABLES[1].splitlines()[1:-1] if "CHECK" not in line)
+ITEM_TYPES = dict(line.strip(" ,").split()[:2] for line in ITEMS.splitlines()[1:-1])
+REPLY_TYPES = dict(
+    line.strip(" ,").split()[:2] for line in TABLES[1].splitlines()[1:-1] if "CHECK" not in line
+)
+"""What SQL calls the columns, and their types."""
+ITEM_COLUMNS, REPLY_COLUMNS = tuple(ITEM_TYPES), tuple(REPLY_TYPES)
 """As SQL names them."""
 CHECKED = ("key", "forced_ids", "read_from", "sum", "token_logprobs", "top_logprobs", "greedy")
 """Those of `replies` that its checksum is of: all that scores are made from."""
@@ -93,6 +97,12 @@ _HASH_BYTES = 32
 _ASIDES = msgspec.msgpack.Decoder(list[tuple[str, bytes, str]])
 NO_ASIDES = msgspec.msgpack.encode([])
 """The last column of an item that is asked nothing beside."""
+
+
+def row_type(types: Mapping[str, str]) -> Any:
+    """The type of a row of these columns, for whoever reads one that came over a wire."""
+    of = {"BLOB": bytearray, "INTEGER": int | bool, "REAL": float, "TEXT": str}
+    return tuple[tuple(of[each] | None for each in types.values())]  # type: ignore[misc]
 
 
 def reply_row(outcome: Outcome) -> tuple[object, ...]:

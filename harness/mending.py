@@ -32,8 +32,8 @@ def mend(path: Path) -> int:
         if damaged:
             connection.execute("BEGIN IMMEDIATE")
             with connection:
-                connection.executemany("DELETE FROM replies WHERE rowid = ?", ((row,) for row, *_ in damaged))
                 connection.execute("REINDEX replies")  # a key may have been changed, but not in its index
+                connection.executemany("DELETE FROM replies WHERE rowid = ?", ((row,) for row, *_ in damaged))
                 connection.executemany(_PUT, (_failure(key, attempts) for _, key, attempts in damaged))
     return len(damaged)
 

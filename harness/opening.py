@@ -147,7 +147,7 @@ def _opened(
     except StoreError as error:
         raise UsageError(f"--out {folder.path}: {error}") from error
     if damaged:
-        event("damaged", {"replies": damaged}, endpoint=endpoint.label, level=logging.WARNING)
+        event("damaged", endpoint=endpoint.label, level=logging.WARNING, replies=damaged)
     asked = journal.begin(prepared.suite.listing)
     progress = Progress(endpoint.label, asked)
     return EndpointRun(endpoint, journal, progress, before=journal.stats(), damaged=damaged)

@@ -13,7 +13,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from struct import error as StructError
 from typing import Any
+
+from msgspec import MsgspecError
 
 from harness.caps import Volume
 from harness.errors import StoreError
@@ -141,7 +144,7 @@ class StoredReplies:
             connection.execute("BEGIN")
             items = connection.execute("SELECT * FROM items ORDER BY ordinal")
             while rows := items.fetchmany(_BATCH):
-                yield from _scored(connection, [item_record(row) for row in rows])
+                yield from _scored(connection, [*map(_record, rows)])
 
     def scores_of(self, records: Sequence[ItemRecord]) -> list[ItemScore]:
         """The scores of some items, in this order, whether the file has the items or not."""
@@ -156,7 +159,7 @@ class StoredReplies:
             wanted = [ordinal for ordinal, *place in rows if tuple(place) in places]
             marks = (wanted[start : start + _LOOKUP] for start in range(0, len(wanted), _LOOKUP))
             found = [
-                item_record(row)
+                _record(row)
                 for part in marks
                 for row in self._reader.execute(
                     f"SELECT * FROM items WHERE ordinal IN ({','.join('?' * len(part))})", part
@@ -171,7 +174,7 @@ class StoredReplies:
             for start in range(0, len(ordinals), _LOOKUP):
                 part = ordinals[start : start + _LOOKUP]
                 query = f"SELECT * FROM items WHERE ordinal IN ({','.join('?' * len(part))}) ORDER BY ordinal"
-                found += [item_record(row) for row in self._reader.execute(query, part)]
+                found += [_record(row) for row in self._reader.execute(query, part)]
         return sorted(found, key=lambda each: each.ordinal)
 
     def asked_by_task(self) -> dict[str, tuple[int, int, int]]:
@@ -277,8 +280,10 @@ def store_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite raises into one `StoreError` that names the file and the way out."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the upper bytes refine the lowest
+        if "decode" in str(error):  # a text, or the name of a column, is none any more
+            code = sqlite3.SQLITE_CORRUPT
         raise StoreError(f"{path}: {_WAY_OUT.get(code) or error}") from error
 
 
@@ -293,6 +298,13 @@ def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
             f"{path}: has schema {meta.get('schema')}, this version reads {SCHEMA}; choose another --out"
         )
     return meta
+
+
+def _record(row: Sequence[Any]) -> ItemRecord:
+    try:
+        return item_record(row)
+    except (TypeError, AttributeError, ValueError, StructError, MsgspecError) as error:
+        raise sqlite3.DatabaseError("cannot decode an item") from error
 
 
 def _scored(connection: sqlite3.Connection, records: Sequence[ItemRecord]) -> Iterator[ItemScore]:

@@ -23,6 +23,7 @@ from harness.errors import UsageError, did_you_mean
 from harness.exports import QUESTION, Text
 from harness.lmeval import PREFIX, read_samples
 from harness.runs import changed_field
+from harness.settings import MARGIN
 from harness.stored import Run, load_run
 
 Source = str | Path | Run
@@ -80,8 +81,22 @@ class Sources:
             if end.run and end.run.has_repeats(end.label)
         ]
 
-    def remarks(self) -> Iterator[str]:
-        """What a reader must know of where the numbers come from."""
+    def margin(self, given: float | None) -> float:
+        """A difference below which does not matter: where none is given, what all those runs had for it that
+        were to stop once decided, else `MARGIN`."""
+        if given is not None:
+            return given
+        own = {order.margin for run in self.runs if (order := run.stored.random_order)}
+        return own.pop() if len(own) == 1 else MARGIN
+
+    def remarks(self, given: float | None) -> Iterator[str]:
+        """What a reader must know of where the numbers come from; `given` as for `margin`."""
+        margin = self.margin(given)
+        if given is None and margin != MARGIN:
+            yield (
+                f"A difference below {margin:g} does not matter here, as the run had it that was to stop once"
+                " decided; --margin says otherwise"
+            )
         for run in self.runs:
             if run.status not in ("complete", "decided"):
                 yield f"{run.folder} is {run.status}: compared is what its tables hold"

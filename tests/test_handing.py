@@ -14,6 +14,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from pyarrow import parquet, table
 
 from harness.errors import EndpointRefused, Stopped, StoreError
+from harness.exchange import Failure, Outcome, Reply, ScoreRequest
+from harness.layout import reply_row
 from harness.settings import RunSettings
 from harness.sharding import Piece
 from harness.workers.channel import ChannelLost, connected
@@ -27,6 +29,7 @@ from harness.workers.messages import (
     Counted,
     Counts,
     Ended,
+    Keep,
     Known,
     Stop,
     encoded,
@@ -132,6 +135,13 @@ def test_messages_come_back_as_they_went(tmp_path: Path) -> None:
     assert to_run(encoded(counted)) == counted
     known = Call(1, Known("embedded", [b"\0" * 16]))
     assert to_run(encoded(known)) == known
+    request = ScoreRequest(b"k" * 16, [1, 2], [3])
+    outcomes = [
+        Outcome(request, Reply([3], [-0.5], [{"a": -0.5}], greedy=True)),
+        Outcome(request, failure=Failure("400", "no")),
+    ]
+    rows = Call(2, Keep("embedded", [reply_row(each) for each in outcomes], []))
+    assert to_run(encoded(rows)) == rows
 
 
 @given(st.binary(max_size=60))

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from harness.errors import StoreError
 from harness.exchange import Failure, Outcome, Reply, ScoreRequest, Usage
 from harness.journal import GROUP_ROWS, Journal
-from harness.layout import item_record, item_row
+from harness.layout import SCHEMA, item_record, item_row
 from harness.replies import JournalStats, StoredReplies
 from harness.scoring.scores import NOT_TRIED, ItemRecord
 from tests.making import listing_of
@@ -110,6 +110,7 @@ def test_every_column_of_a_reply_is_kept(journal: Journal, path: Path) -> None:
     with closing(sqlite3.connect(path)) as reader:
         reader.row_factory = sqlite3.Row
         row = dict(reader.execute("SELECT * FROM replies").fetchone())
+    assert 0 < row.pop("checksum") < 2**32
     assert msgspec.msgpack.decode(row.pop("top_logprobs")) == [{" A": -0.5}, {"b": -0.25}]
     assert row == {
         "key": key(0),
@@ -318,7 +319,7 @@ def test_a_closed_journal_is_one_plain_file(path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == [path.name]
     before = path.read_bytes()
     with closing(StoredReplies(path)) as reader:
-        assert reader.meta == {"schema": "3", **META}
+        assert reader.meta == {"schema": SCHEMA, **META}
         assert [score.sums for score in reader.scores()] == [(-1.0, -1.0)]
     assert path.read_bytes() == before
 
@@ -345,7 +346,7 @@ def test_another_schema_is_refused(journal: Journal, path: Path) -> None:
     with closing(sqlite3.connect(path)) as writer, writer:
         writer.execute("UPDATE meta SET value = '0' WHERE name = 'schema'")
     for opening in (partial(Journal, path, meta=META), partial(StoredReplies, path)):
-        with pytest.raises(StoreError, match="schema 0, this version reads 3"):
+        with pytest.raises(StoreError, match=f"schema 0, this version reads {SCHEMA}"):
             opening()
 
 

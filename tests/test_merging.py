@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import platform
+import random
 import shutil
+import signal
 import sqlite3
+import sys
 import time
 from collections import Counter
 from contextlib import closing
@@ -21,6 +26,7 @@ from harness.manifest import Exit
 from harness.merging.whole import merge
 from harness.rescoring import rescore
 from tests.fake_endpoint import Body, FakeEndpoint, Fault, Hang, Status
+from tests.ledger import note
 from tests.running import Bench, bench, ended, sent_again, start, until
 
 __all__ = ["bench"]
@@ -45,7 +51,7 @@ def assert_same(bench: Bench, one: str = "one", other: str = "many") -> None:
 
 def replies(folder: Path) -> dict[bytes, tuple[Any, ...]]:
     """All rows of a run's journals, but for how long they took."""
-    found = {}
+    found: dict[bytes, tuple[Any, ...]] = {}
     for file in (folder / "journal").glob("*.sqlite"):
         with closing(sqlite3.connect(file)) as journal:
             rows = journal.execute("SELECT key, sum, token_logprobs, attempts, reason FROM replies")
@@ -330,3 +336,79 @@ async def test_a_list_that_is_gone(bench: Bench) -> None:
             merge(bench.folder / "many")
         await bench.run(f"it={endpoint.base_url}", out="many", shard="1/2")
     assert merge(bench.folder / "many").exit is Exit.DONE
+
+
+KILLED_IN = """
+import os, signal, sys
+from pathlib import Path
+from harness.merging import folding, texts, whole
+_, room, name, after, folder = sys.argv
+room, after = {"folding": folding, "texts": texts, "whole": whole}[room], int(after)
+real, calls = getattr(room, name), 0
+def killing(*given, **named):
+    global calls
+    calls += 1
+    if calls == after:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*given, **named)
+setattr(room, name, killing)
+whole.merge(Path(folder))
+"""
+"""A merge that is killed at the begin of the n-th call of one of its functions."""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        *(("folding", "_attached", 2), ("folding", "_attached", 7), ("folding", "_take_in_place", 3)),
+        *(("whole", "write_results", 1), ("texts", "_in_order", 1), ("whole", "last_record", 1)),
+    ],
+    ids=lambda moment: f"{moment[1]}-{moment[2]}",
+)
+async def test_a_merge_that_is_killed(bench: Bench, moment: tuple[str, str, int]) -> None:
+    """Whenever a merge is killed, another one makes what it would have made; meanwhile no run begins."""
+    room, name, after = moment
+    async with FakeEndpoint() as endpoint:
+        url = f"it={endpoint.base_url}"
+        await bench.run(url, out="one")
+        await shards(bench, 3, url)
+        command = [sys.executable, "-c", KILLED_IN, room, name, str(after), str(bench.folder / "many")]
+        child = await asyncio.create_subprocess_exec(*command)
+        await ended(child)
+        assert child.returncode == -signal.SIGKILL
+        with pytest.raises(UsageError, match="not merged yet"):
+            await bench.run(url, out="many")
+        assert merge(bench.folder / "many").exit is Exit.DONE
+    assert_same(bench)
+    said = bench.manifest("many")
+    assert said["without_shards"]["sent"] == {}
+    assert sum(each["sent"]["it"]["requests"] for each in said["shards"].values()) == 96
+
+
+async def test_shards_that_are_killed(bench: Bench) -> None:
+    """Shards that are killed and merged at any moment, and given again, come to the same tables, and send
+    again what was in flight at most."""
+    drawn = random.Random(7)
+    kills = 0
+    async with FakeEndpoint() as endpoint:
+        url = f"it={endpoint.base_url}"
+        await bench.run(url, out="one")
+        endpoint.bodies.clear()
+        for number in range(1, 4):
+            for _ in range(2):
+                begun = len(endpoint.bodies)
+                child = await start(bench, endpoint.base_url, "--shard", f"{number}/3", out="many")
+                aim = begun + drawn.randint(1, 15)
+                await until(lambda: len(endpoint.bodies) >= aim or child.returncode is not None)  # noqa: B023
+                if child.returncode is None:
+                    child.kill()
+                    kills += 1
+                await ended(child)
+                with contextlib.suppress(UsageError):  # it was killed before there was anything
+                    merge(bench.folder / "many")
+            assert (await bench.run(url, out="many", shard=f"{number}/3")).exit is Exit.DONE
+        assert merge(bench.folder / "many").exit is Exit.DONE
+        assert sent_again(endpoint.bodies) <= kills * 8
+    lost = len(replies(bench.folder / "one").keys() - replies(bench.folder / "many").keys())
+    note("shards killed (SIGKILL), merged, and given again", tried=kills, lost=lost, unit="kills")
+    assert_same(bench)

@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.comparison.findings import Verdict
 from harness.comparison.paired import LEVEL, Floats
+
+if TYPE_CHECKING:
+    from harness.comparison.findings import Verdict
 
 Flags: TypeAlias = NDArray[np.bool_]
 

@@ -6,15 +6,16 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.comparison.findings import Verdict
-from harness.comparison.sequential import State
-from harness.comparison.words import p_number, points, size
 from harness.deciding.referee import Referee
 from harness.manifest import EndpointRun
 from harness.replies import StoredReplies
 from harness.scoring.scores import NOT_ASKED, NOT_TRIED, ItemScore
+
+if TYPE_CHECKING:
+    from harness.comparison.findings import Verdict
+    from harness.comparison.sequential import State
 
 STATUS = "decided"
 """What `run.json` says of a run that stopped so, with items that were never asked."""
@@ -162,6 +163,8 @@ def told(endpoint: str, baseline: str, state: State, items: int, margin: float, 
         margin: below which a difference does not matter.
         level: of the pair.
     """
+    from harness.comparison.words import p_number, points, size  # not sooner: requests do not wait for it
+
     said = _SAID[state.verdict] if margin or state.verdict != "equivalent" else _EQUAL
     verdict = said.format(endpoint=endpoint, baseline=baseline, margin=size(margin))
     text = (

@@ -18,6 +18,9 @@ MINUTE = 60.4
 GRAIN = 0.1
 """Seconds; what goes out within is kept as one sum."""
 
+ROUNDING = 1e-9
+"""Seconds; a clock that was slept on need not show the very number."""
+
 AHEAD = 1.0
 """Seconds by which one moment that is asked about may lie before another that was asked about earlier: slots
 are planned ahead."""

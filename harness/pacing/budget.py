@@ -14,14 +14,11 @@ from collections.abc import Awaitable, Callable, Sized
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from harness.pacing.allowance import Allowance, slack
+from harness.pacing.allowance import ROUNDING, Allowance, slack
 from harness.pacing.headers import Limits
 
 SAME_PAUSE = 1.0
 """Seconds."""
-
-ROUNDING = 1e-9
-"""Seconds; a clock that was slept on need not show the very number."""
 
 
 @dataclass(slots=True, eq=False)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.pacing.allowance import ROUNDING
 from harness.pacing.budget import Budget
 from harness.pacing.headers import Limit, Limits
 from harness.pacing.lending import LATE, Ask, Lends, Terms
@@ -197,7 +198,7 @@ class LeasedShare:
     def _take(self, tokens: int, now: float) -> bool:
         """Whether a request may go; then it has."""
         holder = self._holder
-        if holder.paused(now):
+        if holder.pause_left(now) > ROUNDING:
             return False
         if not holder.limited:
             holder.open = True
@@ -212,7 +213,7 @@ class LeasedShare:
     async def _watch(self, tokens: int, now: float, sleep: Callable[[float], Awaitable[object]]) -> None:
         """The first that waits: until something has come that may let it go."""
         holder = self._holder
-        if pause := holder.pause_left(now):
+        if (pause := holder.pause_left(now)) > ROUNDING:
             await sleep(pause)
             return
         when = self._slots.when(tokens, self._counted)

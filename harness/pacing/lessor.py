@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from harness.pacing.allowance import ROUNDING
 from harness.pacing.budget import Budget, Share
 from harness.pacing.headers import Limits
 from harness.pacing.lending import LEAD, ROUND, Ask, Grant, Slot, Terms
@@ -171,7 +172,7 @@ class Lessor:
             self._answer_all()
             return
         now = self._clock()
-        if now >= self._until - LEAD:
+        if now >= self._until - LEAD - ROUNDING:
             self._until = max(self._until, now) + ROUND
         self._deal(now)
         for line in self._lines.values():

@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import takewhile
 
+from harness.pacing.allowance import ROUNDING
 from harness.pacing.lending import LATE, ROUND, Grant
 
 DRIFT = 1e-4
@@ -109,7 +110,7 @@ class Slots:
             counted: whether requests are limited, and whether tokens are.
         """
         self.lapse(now)
-        live = list(takewhile(lambda each: each.moment <= now, self._held))
+        live = list(takewhile(lambda each: each.moment <= now + ROUNDING, self._held))
         needed = int(counted[0]), tokens if counted[1] else 0
         if sum(each.requests for each in live) < needed[0] or sum(each.tokens for each in live) < needed[1]:
             return False

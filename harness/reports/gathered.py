@@ -58,19 +58,21 @@ class Gathered:
     said: tuple[Spoken, ...]
 
 
-def gather(given: Sequence[Source], *, baseline: str | None = None, margin: float) -> Gathered:
+def gather(given: Sequence[Source], *, baseline: str | None = None, margin: float | None = None) -> Gathered:
     """Read runs.
 
     Args:
         given: runs, or endpoints of runs.
         baseline: the label of the endpoint that the others are compared with; by default the first.
-        margin: a difference of a metric below this does not matter in practice (a fraction).
+        margin: a difference of a metric below this does not matter in practice (a fraction); by default as
+            `compare` has it.
 
     Raises:
         UsageError: something is no run, or a sample file of another program.
         StoreError: a run's files cannot be read.
     """
-    check_margin("--margin", margin)
+    if margin is not None:
+        check_margin("--margin", margin)
     found = resolve(given, baseline=baseline, fewest=1)
     if any(end.run is None for end in found.ends):
         raise UsageError("report: sample files have no run to report; give runs, and the files to compare")
@@ -170,13 +172,19 @@ def _estimated(row: Mapping[Any, Any]) -> Estimated:
     )
 
 
-def _compared(found: Sources, columns: Sequence[Columns], margin: float) -> tuple[Findings | None, list[str]]:
+def _compared(
+    found: Sources, columns: Sequence[Columns], margin: float | None
+) -> tuple[Findings | None, list[str]]:
     """What `compare` would say, or why nothing; items that cannot be joined are left out, and told."""
     if len(columns) < 2:
-        return None, list(found.remarks())
+        return None, list(found.remarks(MARGIN))
     try:
         findings = compare_columns(
-            columns, found.tasks, margin=margin, remarks=found.remarks(), repeats=found.repeats()
+            columns,
+            found.tasks,
+            margin=found.margin(margin),
+            remarks=found.remarks(margin),
+            repeats=found.repeats(),
         )
     except UsageError as error:
         return None, [str(error)]

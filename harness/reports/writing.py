@@ -14,7 +14,6 @@ from harness.reports.drawing import Plot
 from harness.reports.gathered import Gathered, gather
 from harness.reports.page import Page, page
 from harness.reports.plots import Chapter, plots_of
-from harness.settings import MARGIN
 from harness.sources import Source
 
 NAME = "report.html"
@@ -47,7 +46,7 @@ def write_report(
     *,
     out: Path | None = None,
     baseline: str | None = None,
-    margin: float = MARGIN,
+    margin: float | None = None,
 ) -> Written:
     """Write a report of some runs; the same runs give the same bytes.
 
@@ -56,7 +55,8 @@ def write_report(
         out: the file; by default `report.html` in the folder of the second run, or of the only one. The plots
             go into `plots/` beside it.
         baseline: the label of the endpoint that the others are compared with; by default the first.
-        margin: a difference of a metric below this does not matter in practice (a fraction).
+        margin: a difference of a metric below this does not matter in practice (a fraction); by default as
+            `compare` has it.
 
     Raises:
         UsageError: something is no run.

@@ -12,7 +12,6 @@ from harness.reports import page as reported
 from harness.reports.gathered import gather
 from harness.reports.plots import plots_of
 from harness.reports.writing import composed
-from harness.settings import MARGIN
 from harness.sources import Source, Sources, resolve
 from harness.viewing.folders import Found
 from harness.viewing.pages import Compared
@@ -102,7 +101,7 @@ def bounded(which: Picked, command: str) -> None:
 
 def report_of(sources: Sources) -> str:
     """The page that `report` writes."""
-    gathered = gather(_again(sources), margin=MARGIN)
+    gathered = gather(_again(sources))
     return composed(gathered, plots_of(gathered.report)).text
 
 
@@ -110,7 +109,7 @@ def compared_of(sources: Sources) -> Compared:
     """What a comparison says."""
     from markupsafe import Markup
 
-    report = gather(_again(sources), margin=MARGIN).report
+    report = gather(_again(sources)).report
     plots = plots_of(report)["comparison"]
     return Compared(
         labels=report.labels,

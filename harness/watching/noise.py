@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.comparison.columns import columns_of_scores
 from harness.scoring.scores import ItemScore
 from harness.watching.judging import Difference, Finding, Floor, floor_of
 
@@ -75,6 +74,8 @@ def measured(
         differences: of each of them, token by token.
         metrics: by task, those that it reports.
     """
+    from harness.comparison.columns import columns_of_scores  # not sooner: requests do not wait for it
+
     pairs = [(one, other) for one, other in zip(firsts, seconds, strict=True) if one.sums and other.sums]
     pairs = [(one, other) for one, other in pairs if len(one.sums) == len(other.sums)]
     if not pairs or not differences:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import cast
 
 from harness.exchange import Outcome
 from harness.layout import item_row, reply_row
 from harness.replies import JournalStats
 from harness.scoring.scores import ItemRecord
 from harness.workers.line import Line
-from harness.workers.messages import Forget, ItemRow, Keep, Known, Note, ReplyRow
+from harness.workers.messages import Forget, Keep, Known, Note
 
 MOST_OPEN = 8192
 """Rows that may be on their way; beyond that nothing more is planned until the run has caught up."""
@@ -107,8 +106,7 @@ class KeptByRun:
         keeping.add_done_callback(_running.discard)
 
     async def _keep(self, outcomes: Sequence[Outcome], records: Sequence[ItemRecord]) -> None:
-        replies, items = [*map(reply_row, outcomes)], [*map(item_row, records)]
-        rows = Keep(self._label, cast(list[ReplyRow], replies), cast(list[ItemRow], items))
+        rows = Keep(self._label, [*map(reply_row, outcomes)], [*map(item_row, records)])
         try:
             await self._line.call(rows)
         except Exception as error:  # whatever it is, those who wait must hear of it

@@ -9,41 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from harness.allotments import Need
 from harness.caps import Amount, Volume
+from harness.layout import ITEM_TYPES, REPLY_TYPES, row_type
 from harness.pacing.headers import Limits
 from harness.pacing.lending import Ask
 from harness.settings import RunSettings
 from harness.workers.channel import ChannelLost
 
-Blob = bytearray
-ReplyRow = tuple[
-    Blob,
-    Blob,
-    int,
-    Blob | None,
-    float | None,
-    Blob | None,
-    Blob | None,
-    bool | None,
-    int | None,
-    int | None,
-    int | None,
-    float,
-    int,
-    str | None,
-    str | None,
-    int | None,
-]
-"""A row of `replies`."""
-ItemRow = tuple[
-    int, str, str, int, int, str, Blob, str, Blob, Blob, Blob, Blob, Blob, Blob, Blob, str, str, Blob
-]
-"""A row of `items`."""
+if TYPE_CHECKING:
+    ReplyRow = tuple[object, ...]
+    ItemRow = tuple[object, ...]
+else:  # blobs come back as `bytearray`, which SQLite takes sooner
+    ReplyRow, ItemRow = row_type(REPLY_TYPES), row_type(ITEM_TYPES)
 
 
 class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
