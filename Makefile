@@ -9,6 +9,7 @@
 # make bench   how fast the program is beside a bare loop and lm-evaluation-harness, and how kind to the endpoint
 # make bench-compare  how long a comparison of 60,000 items on four endpoints takes, and how much memory
 # make bench-view  how long pages of `view` over a million items take, and how much memory
+# make bench-merge  how long it takes to merge shards of a million requests, and how much memory
 # make soak    64 clients on the embedded endpoint for two minutes; a run of REQUESTS (a million) requests;
 #              MIXES (1000) runs among mixed faults
 # make school  writes the samples anew and trains the reference model and its adapters (an hour, torch)
@@ -22,7 +23,7 @@ SHARED ?= ../shared
 # As many files of tests at once as there are cores.
 AT_ONCE := --numprocesses auto --dist loadfile
 
-.PHONY: eval test ledger check real browser chromium local ray bench bench-compare bench-view soak school lock install clean
+.PHONY: eval test ledger check real browser chromium local ray bench bench-compare bench-merge bench-view soak school lock install clean
 
 eval: install
 	$(BIN)/forced-choice run --tasks sample_mmlu:cloze,sample_hellaswag \
@@ -63,6 +64,9 @@ bench: install
 
 bench-compare: install
 	$(BIN)/python -m tests.bench.comparing
+
+bench-merge: install
+	$(BIN)/python -m tests.bench.merging $(if $(REQUESTS),--requests $(REQUESTS))
 
 bench-view: install
 	$(BIN)/python -m tests.bench.viewing

@@ -166,7 +166,7 @@ def compare(
         found.tasks,
         margin=found.margin(margin),
         common_only=common_only,
-        remarks=found.remarks(margin),
+        remarks=(*found.told_margin(margin), *found.remarks()),
         repeats=found.repeats(),
     )
     if not any(row.n for row in findings.rows):

@@ -9,6 +9,7 @@ row with nine of them then takes twice as long.
 
 from __future__ import annotations
 
+import sqlite3
 import struct
 import sys
 import zlib
@@ -201,7 +202,18 @@ def item_row(record: ItemRecord) -> tuple[object, ...]:
 
 
 def item_record(row: Sequence[Any]) -> ItemRecord:
-    """The record of a row of `items`."""
+    """The record of a row of `items`.
+
+    Raises:
+        sqlite3.DatabaseError: it is none any more, as a disk may have it.
+    """
+    try:
+        return _record(row)
+    except (TypeError, AttributeError, ValueError, struct.error, msgspec.MsgspecError) as error:
+        raise sqlite3.DatabaseError("cannot decode an item") from error
+
+
+def _record(row: Sequence[Any]) -> ItemRecord:
     ordinal, task, subject, shots, index, id, gold, cluster, *packed, mode, problem, asides = row
     n_chars, n_bytes, n_words, prompt_hash, context_sha256, keys, n_tokens = packed
     return ItemRecord(

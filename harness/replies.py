@@ -13,10 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from struct import error as StructError
 from typing import Any
-
-from msgspec import MsgspecError
 
 from harness.caps import Volume
 from harness.errors import StoreError
@@ -144,7 +141,7 @@ class StoredReplies:
             connection.execute("BEGIN")
             items = connection.execute("SELECT * FROM items ORDER BY ordinal")
             while rows := items.fetchmany(_BATCH):
-                yield from _scored(connection, [*map(_record, rows)])
+                yield from _scored(connection, [item_record(row) for row in rows])
 
     def scores_of(self, records: Sequence[ItemRecord]) -> list[ItemScore]:
         """The scores of some items, in this order, whether the file has the items or not."""
@@ -159,7 +156,7 @@ class StoredReplies:
             wanted = [ordinal for ordinal, *place in rows if tuple(place) in places]
             marks = (wanted[start : start + _LOOKUP] for start in range(0, len(wanted), _LOOKUP))
             found = [
-                _record(row)
+                item_record(row)
                 for part in marks
                 for row in self._reader.execute(
                     f"SELECT * FROM items WHERE ordinal IN ({','.join('?' * len(part))})", part
@@ -174,7 +171,7 @@ class StoredReplies:
             for start in range(0, len(ordinals), _LOOKUP):
                 part = ordinals[start : start + _LOOKUP]
                 query = f"SELECT * FROM items WHERE ordinal IN ({','.join('?' * len(part))}) ORDER BY ordinal"
-                found += [_record(row) for row in self._reader.execute(query, part)]
+                found += [item_record(row) for row in self._reader.execute(query, part)]
         return sorted(found, key=lambda each: each.ordinal)
 
     def asked_by_task(self) -> dict[str, tuple[int, int, int]]:
@@ -298,13 +295,6 @@ def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
             f"{path}: has schema {meta.get('schema')}, this version reads {SCHEMA}; choose another --out"
         )
     return meta
-
-
-def _record(row: Sequence[Any]) -> ItemRecord:
-    try:
-        return item_record(row)
-    except (TypeError, AttributeError, ValueError, StructError, MsgspecError) as error:
-        raise sqlite3.DatabaseError("cannot decode an item") from error
 
 
 def _scored(connection: sqlite3.Connection, records: Sequence[ItemRecord]) -> Iterator[ItemScore]:

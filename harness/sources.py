@@ -86,17 +86,17 @@ class Sources:
         were to stop once decided, else `MARGIN`."""
         if given is not None:
             return given
-        own = {order.margin for run in self.runs if (order := run.stored.random_order)}
-        return own.pop() if len(own) == 1 else MARGIN
+        own = {order["margin"] for run in self.runs if (order := run.manifest.get("random_order"))}
+        return float(own.pop()) if len(own) == 1 else MARGIN
 
-    def remarks(self, given: float | None) -> Iterator[str]:
-        """What a reader must know of where the numbers come from; `given` as for `margin`."""
+    def told_margin(self, given: float | None) -> Iterator[str]:
+        """What a reader must know of the margin, where it is another than usual and nobody gave it."""
         margin = self.margin(given)
         if given is None and margin != MARGIN:
-            yield (
-                f"A difference below {margin:g} does not matter here, as the run had it that was to stop once"
-                " decided; --margin says otherwise"
-            )
+            yield f"--margin is {margin:g} here, as the run had it that was to stop once decided"
+
+    def remarks(self) -> Iterator[str]:
+        """What a reader must know of where the numbers come from."""
         for run in self.runs:
             if run.status not in ("complete", "decided"):
                 yield f"{run.folder} is {run.status}: compared is what its tables hold"

@@ -18,7 +18,7 @@ from harness.comparison.findings import HEADLINE, Findings, Row
 from harness.comparison.matching import match, mismatch_summary
 from harness.comparison.measures import divergence, gold_logprob, margin, pair_up, token_shift
 from harness.comparison.ragged import ragged
-from harness.comparison.words import sentences
+from harness.comparison.words import families, sentences
 from harness.scoring.scores import AsideRecord, AsideScore, ItemRecord, ItemScore
 from tests.making import comparable
 
@@ -373,6 +373,9 @@ def test_family() -> None:
     assert found.p_holm == pytest.approx(2 * found.p_value)
     assert found.items_needed is not None
     assert found.items_needed > 106
+    assert families(findings) == "p is corrected for many comparisons: Holm over 2 task rows."
+    findings = compare(before, columns("b", after))
+    assert families(findings) == "p is corrected for many comparisons: Holm over 1 task row."
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,8 @@ async def test_what_compare_says_of_it(large: Bench) -> None:
 
 async def test_a_stopped_run_that_goes_on_and_is_cut_off(large: Bench) -> None:
     """What was asked until it was decided does not become a number of items that was fixed beforehand by a
-    later session that asks no more: its sequence is still what counts, with the margin that it had."""
+    later session that asks no more: its sequence is still what counts, with the margin that it had. A
+    comparison and a report take that margin too, and say so, unless they are given another."""
     async with FakeEndpoint(knowing(half)) as one, FakeEndpoint(knowing(most)) as other:
         await run(large, one, other, margin=0.02)
         first = large.manifest()
@@ -283,8 +284,16 @@ async def test_a_stopped_run_that_goes_on_and_is_cut_off(large: Bench) -> None:
     assert large.manifest()["random_order"] == first["random_order"] == {"seed": 0, "margin": 0.02}
     found = compare(large.folder / "run")
     row = next(row for row in found.findings.rows if row.headline)
-    assert (row.test, math.isnan(row.p_mcnemar)) == ("sequence", True)
+    assert (row.test, math.isnan(row.p_mcnemar), row.margin) == ("sequence", True, 0.02)
+    assert any("--margin is 0.02 here, as the run had it" in each for each in found.remarks)
+    assert not any("was decided with --margin" in each for each in found.remarks)
+    reported = gather([str(large.folder / "run")]).report
+    assert reported.findings is not None
+    assert reported.findings.margin == 0.02
+    found = compare(large.folder / "run", margin=0.01)
+    assert found.findings.margin == 0.01
     assert any("was decided with --margin 0.02; here it is 0.01" in each for each in found.remarks)
+    assert not any("as the run had it" in each for each in found.remarks)
 
 
 async def test_a_report_on_a_stopped_run(large: Bench) -> None:

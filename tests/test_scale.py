@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import inf
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -32,7 +33,8 @@ def alike(**fields: object) -> Case:
 
 def test_the_model_has_the_programs_constants() -> None:
     """What the model assumes of leases and windows is what the program does."""
-    assert (ROUND, BUNDLES, MOST_OPEN) == (alike().round, alike().slots, alike().window)
+    case = alike()
+    assert (case.round, case.slots, case.window) == (ROUND, BUNDLES, MOST_OPEN)
     assert fleet.SLOTS == costing.SLOTS
 
 
@@ -64,7 +66,7 @@ def test_a_full_journal_is_the_limit_of_its_own_endpoint() -> None:
     """Four journals take four times as many rows as one; they are as many as endpoints, or cores."""
     costs = replace(FREE, shallow=50e-6, deep=50e-6)
     found = [
-        1_000_000 / simulate(alike(requests=1_000_000, workers=200, **kind), costs).seconds
+        400_000 / simulate(alike(requests=400_000, workers=200, piece=4, **kind), costs).seconds
         for kind in ({"endpoints": 1}, {"endpoints": 4}, {"endpoints": 4, "cores": 2})
     ]
     assert found == pytest.approx([20_000, 80_000, 40_000], rel=0.03)
@@ -101,9 +103,7 @@ def test_waiting_at_a_server_is_that_of_theory(load: float, seed: int) -> None:
 
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
 def test_random_arrivals_wait_as_pollaczek_and_khinchine_say(load: float) -> None:
-    """Jobs that come at random at a server of constant work wait load / 2 (1 - load) of it in the mean (M/D/1)."""
-    from random import Random
-
+    """Jobs that come at random wait load / 2 (1 - load) of their own, constant work in the mean (M/D/1)."""
     draw, server, now, waited = Random(1), Server(), 0.0, 0.0
     number = 200_000
     for _ in range(number):

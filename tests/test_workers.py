@@ -92,6 +92,17 @@ async def test_a_whole_run_with_probe_looks_asides_and_shots(
     assert bench.manifest("many")["counts"]["it"]["probe"]
 
 
+async def test_an_endpoint_that_tokenizes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the endpoint's own tokenizer workers ask for ids as the run does, and come to the same tables."""
+    more: dict[str, Any] = {"tokenizer": ("endpoint",), "shortcut": False, "tasks": "hellaswag"}
+    async with FakeEndpoint() as endpoint:
+        await bench.run(f"a={endpoint.base_url}", out="alone", **more)
+        use(monkeypatch, MemoryEngine(2))
+        result = await bench.run(f"a={endpoint.base_url}", out="many", workers=2, **more)
+        assert result.exit is Exit.DONE
+    assert_same(bench, "alone", "many")
+
+
 async def test_a_lost_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a lost worker had is done by others: the tables are the same, and of what was sent only that is sent
     again which was in flight: not on disk when the worker was lost."""

@@ -29,11 +29,15 @@ def families(findings: Findings) -> str:
     """How the p-values of the table are corrected, and for how many comparisons."""
     sizes = {row.level: row.family for row in headlines(findings) if row.family}
     told = [
-        f"{'Holm' if level in HOLM else 'Benjamini-Hochberg'} over {sizes[level]:,} {level} rows"
+        f"{'Holm' if level in HOLM else 'Benjamini-Hochberg'} over {_many(sizes[level], level)}"
         for level in ("suite", "task", "group")
         if level in sizes
     ]
     return f"p is corrected for many comparisons: {', '.join(told)}." if told else ""
+
+
+def _many(size: int, level: str) -> str:
+    return f"1 {level} row" if size == 1 else f"{size:,} {level} rows"
 
 
 def sentence(row: Row, *, where: str) -> str:

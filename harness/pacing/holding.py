@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from harness.pacing.allowance import ROUNDING
@@ -227,9 +228,9 @@ class LeasedShare:
         """Ask the keeper for what has no slot, and for what is likely to come, unless it is being asked."""
         if self._asking is not None:
             return
-        costs = self._uncovered()
-        ahead = self._used.requests(now) * (2 if costs else MARGIN)
-        more = max(0, math.floor(ahead) - len(costs))
+        covered = self._covered()
+        costs, waiting = self._costs(covered), len(self.queue) - covered
+        more = max(0, math.floor(self._used.requests(now) * (2 if costs else MARGIN)) - waiting)
         if not costs and not more:
             return
         self._slots.lapse(now)
@@ -268,21 +269,29 @@ class LeasedShare:
         if self.queue:
             self.queue[0].call()
 
-    def _uncovered(self) -> tuple[int, ...]:
-        """Tokens of the requests that wait and for which there is no slot: a second's worth at most."""
-        requests, tokens = self._slots.left()
+    def _covered(self) -> int:
+        """How many of the requests that wait have slots already."""
         counted = self._counted
+        if not self.queue or self._slots.when(self.queue[0].tokens, counted) is None:
+            return 0
+        requests, tokens = self._slots.left()
+        for number, waiter in enumerate(self.queue):
+            requests, tokens = requests - 1, tokens - waiter.tokens
+            if (requests < 0 and counted[0]) or (tokens < 0 and counted[1]):
+                return number
+        return len(self.queue)
+
+    def _costs(self, covered: int) -> tuple[int, ...]:
+        """Tokens of the requests that wait behind those that have slots: a second's worth at most."""
         rpm, tpm = self._holder.allowed
         most = (rpm or math.inf) / 60 + 1, (tpm or math.inf) / 60
         costs: list[int] = []
-        for number, waiter in enumerate(self.queue):
-            requests, tokens = requests - 1, tokens - waiter.tokens
-            enough = (requests >= 0 or not counted[0]) and (tokens >= 0 or not counted[1])
-            if enough and not costs and (number or self._slots.when(waiter.tokens, counted) is not None):
-                continue
-            if costs and (len(costs) >= most[0] or sum(costs) >= most[1]):
+        tokens = 0
+        for waiter in islice(self.queue, covered, None):
+            if costs and (len(costs) >= most[0] or tokens >= most[1]):
                 break
             costs.append(waiter.tokens)
+            tokens += waiter.tokens
         return tuple(costs)
 
     def _sweep(self) -> None:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
 
 from harness.pacing.allowance import ROUNDING
 from harness.pacing.budget import Budget, Share
@@ -23,7 +24,7 @@ from harness.pacing.lending import LEAD, ROUND, Ask, Grant, Slot, Terms
 BUNDLES = 32
 """Slots, at most, for the requests of one ask that are only likely to come: planning them costs time."""
 
-KEPT = 3.0
+KEPT = 1.5
 """Seconds for which is remembered what was lent: by then it is used, given back or lost."""
 
 LONGEST_TRAVEL = 1.0
@@ -54,22 +55,29 @@ class _Asking:
     granted: list[Slot] = field(default_factory=list)
     answered: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def answer(self) -> None:
+    @property
+    def over(self) -> bool:
         """It waits no longer."""
+        return self.answered.done()
+
+    def answer(self) -> None:
+        """It is to wait no longer."""
         if not self.answered.done():
             self.answered.set_result(None)
 
 
 @dataclass(slots=True)
 class _Line:
-    """The asks for one endpoint, and its share."""
+    """The asks for one endpoint that want something by now, and its share."""
 
     share: Share
     asks: deque[_Asking] = field(default_factory=deque)
 
-    def ready(self, at: float) -> _Asking | None:
-        """Whose turn it is at a moment."""
-        return next((each for each in self.asks if each.wanted[0].moment <= at), None)
+    def first(self) -> _Asking | None:
+        """Whose turn it is."""
+        while self.asks and self.asks[0].over:
+            self.asks.popleft()
+        return self.asks[0] if self.asks else None
 
 
 class Lessor:
@@ -89,7 +97,10 @@ class Lessor:
         self._holders: set[str] = set()
         self._until = float("-inf")
         """Up to which slots are planned."""
-        self._numbers = 0
+        self._later: list[tuple[float, int, _Asking]] = []
+        """Asks by the moment of what they want next, and their turns; a heap."""
+        self._turns = 0
+        self._waiting: set[_Asking] = set()
         self._timer: asyncio.Handle | None = None
         self._version = 0
         self._listening: set[asyncio.Future[None]] = set()
@@ -104,16 +115,14 @@ class Lessor:
         wanted = deque(_wanted(ask, now))
         if self.budget.allowed == (None, None) or not wanted:
             return self._grant([], now)
-        self._numbers += 1
-        asking = _Asking(holder, share, self._numbers, now, wanted)
-        line = self._line(share)
-        line.asks.append(asking)
+        asking = _Asking(holder, share, self._turns, now, wanted)
+        self._waiting.add(asking)
+        self._put(asking)
         self._plan_soon()
         try:
             await asking.answered
         finally:
-            if asking in line.asks:
-                line.asks.remove(asking)
+            self._waiting.discard(asking)
         return self._grant(asking.granted, now)
 
     async def give_back(self, holder: str, share: str, requests: int, tokens: int) -> None:
@@ -145,9 +154,8 @@ class Lessor:
         """A holder has ended: it will not send what it might have sent from now on."""
         now = self._clock()
         self._holders.discard(holder)
-        for line in self._lines.values():
-            for asking in [each for each in line.asks if each.holder == holder]:
-                line.asks.remove(asking)
+        for asking in self._waiting:
+            if asking.holder == holder:
                 asking.answer()
         for who, label in [each for each in self._lent if each[0] == holder]:
             left = [slot for slot in self._lent[who, label] if slot.moment > now]
@@ -166,33 +174,29 @@ class Lessor:
     def _plan(self) -> None:
         """Give out the slots of this round, and of the next one when it is time for that."""
         self._timer = None
-        if not any(line.asks for line in self._lines.values()):
-            return
-        if self.budget.allowed == (None, None):
-            self._answer_all()
+        if not self._waiting:
             return
         now = self._clock()
         if now >= self._until - LEAD - ROUNDING:
             self._until = max(self._until, now) + ROUND
         self._deal(now)
-        for line in self._lines.values():
-            for asking in [each for each in line.asks if each.granted]:
-                line.asks.remove(asking)
-                asking.answer()
-        if any(line.asks for line in self._lines.values()):
+        if self._waiting:
             wait = max(0.0, self._until - LEAD - now)
             self._timer = asyncio.get_running_loop().call_later(wait, self._plan)
 
     def _deal(self, at: float) -> None:
         """Let go what may go from a moment to the end of the round; who is next holds back all others."""
+        granted: list[_Asking] = []
         while at <= self._until:
-            if (line := self._next(at)) is None:
-                later = [each.wanted[0].moment for line in self._lines.values() for each in line.asks]
-                at = min(later, default=math.inf)
+            self._come(at)
+            if (found := self._next()) is None:
+                at = self._later[0][0] if self._later else math.inf
                 continue
-            asking = line.ready(at)
-            assert asking is not None
+            line, asking = found
             wanted = asking.wanted[0]
+            if wanted.moment > at:  # the round was dealt up to then already
+                self._put(line.asks.popleft())
+                continue
             if wanted.since is None:
                 wanted.since = at
             if wait := self.budget.let(line.share, wanted.tokens, at, wanted.since, wanted.requests):
@@ -200,30 +204,36 @@ class Lessor:
                 continue
             asking.wanted.popleft()
             self._lend(asking, Slot(moment=at, requests=wanted.requests, tokens=wanted.tokens))
-            line.asks.remove(asking)
+            granted.append(line.asks.popleft())
             if asking.wanted:
-                line.asks.append(asking)
+                self._put(asking)
             else:
                 asking.answer()
+        for asking in granted:
+            asking.answer()
 
-    def _next(self, at: float) -> _Line | None:
-        """The line whose share has had least, of those where somebody wants something by now."""
-        best, least = None, (math.inf, 0)
-        for line in self._lines.values():
-            if (asking := line.ready(at)) is not None:
-                tag = (self.budget.tag(line.share), asking.number)
-                if best is None or tag < least:
-                    best, least = line, tag
-        return best
+    def _put(self, asking: _Asking) -> None:
+        """Have an ask wait for the moment of what it wants next."""
+        heappush(self._later, (asking.wanted[0].moment, self._turns, asking))
+        self._turns += 1
+
+    def _come(self, at: float) -> None:
+        """Asks that want something by a moment come into their lines."""
+        while self._later and self._later[0][0] <= at:
+            asking = heappop(self._later)[2]
+            if not asking.over:
+                self._line(asking.label).asks.append(asking)
+
+    def _next(self) -> tuple[_Line, _Asking] | None:
+        """Who is next: of the line whose share has had least."""
+        found = [(line, asking) for line in self._lines.values() if (asking := line.first()) is not None]
+        if len(found) < 2:
+            return found[0] if found else None
+        return min(found, key=lambda each: (self.budget.tag(each[0].share), each[1].number))
 
     def _lend(self, asking: _Asking, slot: Slot) -> None:
         asking.granted.append(slot)
         self._lent.setdefault((asking.holder, asking.label), deque()).append(slot)
-
-    def _answer_all(self) -> None:
-        for line in self._lines.values():
-            while line.asks:
-                line.asks.popleft().answer()
 
     def _line(self, label: str) -> _Line:
         if label not in self._lines:

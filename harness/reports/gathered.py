@@ -177,13 +177,13 @@ def _compared(
 ) -> tuple[Findings | None, list[str]]:
     """What `compare` would say, or why nothing; items that cannot be joined are left out, and told."""
     if len(columns) < 2:
-        return None, list(found.remarks(MARGIN))
+        return None, list(found.remarks())
     try:
         findings = compare_columns(
             columns,
             found.tasks,
             margin=found.margin(margin),
-            remarks=found.remarks(margin),
+            remarks=(*found.told_margin(margin), *found.remarks()),
             repeats=found.repeats(),
         )
     except UsageError as error:

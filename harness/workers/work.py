@@ -121,9 +121,7 @@ class _Worker:
             LOGGER.addHandler(logged)
             LOGGER.setLevel(logging.INFO)
         try:
-            prepared = await asyncio.to_thread(self._prepare)
-            self._line.tell(Ready(__version__, identity_text(prepared), platform.node(), os.getpid()))
-            await self._ask_all(prepared)
+            await self._ask_all(await asyncio.to_thread(self._prepare))
         except HarnessError as error:
             self._line.tell(Broken(str(error)))
         finally:
@@ -131,11 +129,15 @@ class _Worker:
                 LOGGER.removeHandler(logged)
 
     def _prepare(self) -> Prepared:
-        """What the run has prepared, from the same settings and, so it must be, the same data."""
-        prepared = prepare(self._begin.settings, {**os.environ, **self._begin.environ})
-        if identity_text(prepared) != self._begin.identity:
+        """What the run has prepared, from the same settings."""
+        return prepare(self._begin.settings, {**os.environ, **self._begin.environ})
+
+    def _agree(self, prepared: Prepared) -> None:
+        """See that it is the same that the run has, tokenizers of endpoints too."""
+        identity = identity_text(prepared)
+        if identity != self._begin.identity:
             raise StoreError("finds other tasks, rows or tokenizers here than the run has")
-        return prepared
+        self._line.tell(Ready(__version__, identity, platform.node(), os.getpid()))
 
     async def _ask_all(self, prepared: Prepared) -> None:
         """Ask all endpoints side by side."""
@@ -145,6 +147,7 @@ class _Worker:
             spending = await opened.enter_async_context(leases.spending()) if self._begin.capped else UNCAPPED
             clients = Clients(prepared, Console(quiet=True), self._stop, spending, leases.budgets)
             found = await opened.enter_async_context(ready(prepared, clients.tokenizing, self._stop))
+            self._agree(found.prepared)
             addresses = self._begin.addresses
             if not addresses:
                 addresses = await opened.enter_async_context(served(prepared.endpoints, self._broken))

@@ -252,6 +252,40 @@ def runs(scratch: Path) -> tuple[float, float, float]:
     return start, an_item, its_tables
 
 
+def of_workers(scratch: Path, workers: int) -> tuple[float, float]:
+    """Processor time of a request in a real run over so many workers: of the run's process, and of theirs.
+
+    Of two sizes the difference, so that what workers and run read before they send counts as well.
+    """
+    found = []
+    with Instant(write_tokenizer(scratch)) as endpoint:
+        for items in (FEW, FEW, MANY):
+            own = 0.0
+
+            def watch(pid: int) -> None:
+                nonlocal own
+                own = _own(pid) or own
+
+            settings = _settings(scratch, items)
+            command = [*PROGRAM, "run", "--endpoint", f"it={endpoint.url}", "--tasks", settings.tasks]
+            command += ["--tokenizer", *settings.tokenizer, "--no-probe", "--concurrency", str(AT_ONCE)]
+            command += ["--out", str(scratch / f"workers_{workers}_{len(found)}"), "--workers", str(workers)]
+            whole = measure(command, endpoint, watch=watch).processor
+            found.append((own, whole - own))
+    requests = CHOICES * (MANY - FEW)
+    run, theirs = ((many - few) / requests for few, many in zip(*found[1:], strict=True))
+    return run, theirs
+
+
+def _own(pid: int) -> float:
+    """Processor time of a process without its children; 0 once it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _least(what: Callable[[], object], times: int) -> float:
     """Processor time of one call, the least of some."""
     found = []

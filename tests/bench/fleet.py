@@ -250,6 +250,8 @@ class _Simulation:
 
     def _turn(self, worker: _Worker, now: float) -> float:
         """A worker sends what it has made and begins with more; when its next turn is, infinite: never."""
+        while worker.sent and worker.sent[0][0] <= now:
+            worker.open -= worker.sent.popleft()[1]
         if worker.made:
             self._send(worker, now)
         if worker.coming == inf and worker.left <= AHEAD * self._unit:
@@ -286,15 +288,13 @@ class _Simulation:
         trips = min(messages, max(1.0, groups * self._case.gather / self._case.carry))
         work = trips * costs.trip + messages * costs.call + rows * costs.row
         there = self._driver.serve(now + HOP, work)
-        done = 0.0
+        done, first = 0.0, next(self._turns)  # what is left over of a group goes to each in turn
         for part in range(parts := min(len(self._journals), rows)):
-            journal = self._journals[next(self._turns) % len(self._journals)]
+            journal = self._journals[(first + part) % len(self._journals)]
             own = rows // parts + (part < rows % parts)
             done = max(done, journal.keep(there, own, groups * max(1, endpoints // len(self._journals))))
         worker.open += rows
         worker.sent.append((done + HOP, rows))
-        while worker.sent and worker.sent[0][0] <= now:
-            worker.open -= worker.sent.popleft()[1]
 
     def _take(self, worker: _Worker, now: float) -> None:
         """Ask for the next piece, for every endpoint."""

@@ -36,7 +36,8 @@ from harness.exchange import Outcome, Reply, Usage
 
 async def score(self, request, delayed=None):
     values = [-0.001 * (1 + (each * 31 + at) % 997) for at, each in enumerate(request.forced_ids)]
-    return Outcome(request, Reply(request.forced_ids, values, None, Usage(len(request.context_ids), len(values))))
+    usage = Usage(len(request.context_ids), len(values))
+    return Outcome(request, Reply(request.forced_ids, values, None, usage))
 
 Client.score = score
 from harness.cli import main

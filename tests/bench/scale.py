@@ -3,6 +3,7 @@
     python -m tests.bench.scale                    # tables, of the costs in `costs`; two minutes
     python -m tests.bench.scale --measure          # of this machine's costs; some minutes more
     python -m tests.bench.scale --measure-only     # these costs alone
+    python -m tests.bench.scale --check            # these costs, and real runs beside the model
 
 `fleet` simulates the sending; what stands before and after it, and segments, which nobody waits for, have
 closed forms. `harness/README.md` has the tables under "How far it goes".
@@ -190,6 +191,23 @@ def budgets(costs: Costs, endpoints: int = 4) -> str:
     return table((*head, "longer: leases/s", "keeper", "used"), rows)
 
 
+def check(costs: Costs, found: Mapping[int, tuple[float, float]]) -> str:
+    """What a request costs in real runs over so many workers, beside what the model says, in microseconds."""
+    from tests.bench.costing import CHOICES
+    from tests.bench.costing import MANY as ITEMS
+
+    rows = []
+    for workers, (run, theirs) in found.items():
+        case = replace(case_of(CHOICES * ITEMS, 1, workers), choices=CHOICES)
+        course = simulate(case, costs)
+        asking, sending = (each / case.requests for each in (course.workers, course.driver + course.journal))
+        read = costs.survey / CHOICES
+        said = (sending + read + costs.table / CHOICES, asking + workers * read)
+        cells = [f"{each * 1e6:.0f}" for each in (run, said[0], theirs, said[1])]
+        rows.append((str(workers), *cells))
+    return table(("workers", "run", "model", "its workers", "model"), rows)
+
+
 def longer(case: Case, a_second: float = 2_000.0) -> Case:
     """The same with leases of fewer slots that last until a keeper has no more than so many a second."""
     lasting = max(case.round, case.workers * case.endpoints / a_second)
@@ -207,15 +225,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measure", action="store_true", help="measure this machine's costs first")
     parser.add_argument("--measure-only", action="store_true", help="and print nothing else")
+    parser.add_argument("--check", action="store_true", help="measure, and hold real runs against the model")
     given = parser.parse_args()
     costs = SOCKETS
-    if given.measure or given.measure_only:
-        from tests.bench.costing import measured
+    if given.measure or given.measure_only or given.check:
+        from tests.bench.costing import measured, of_workers
 
         with tempfile.TemporaryDirectory() as scratch:
             costs = measured(Path(scratch), say=lambda text: print(text, file=sys.stderr, flush=True))
+            found = {each: of_workers(Path(scratch), each) for each in (1, 2)} if given.check else {}
     print(f"{machine()}\n\n{listed(costs)}\n")
-    if not given.measure_only:
+    if given.check:
+        print(check(costs, found))
+    elif not given.measure_only:
         ray = replace(costs, trip=RAY.trip, lease=costs.lease + RAY.trip / 2)
         for name, each in (("Processes", costs), ("Ray", ray)):
             print(f"{name}:\n\n{limits(each)}\n\n{budgets(each)}\n", flush=True)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
+from harness.accounts import Allowance
+from harness.errors import UsageError
+from harness.pacing import Ask, LeasedBudget
 from harness.workers.channel import ChannelLost
 from harness.workers.onray import RayEngine
 from tests.ray.conftest import Cluster
+from tests.ray.processes import named
 from tests.ray.toys import echo, whereabouts
 
 
@@ -78,3 +84,39 @@ async def test_a_killed_node_is_noticed(cluster: Cluster) -> None:
                 await lost.receive()
         await kept.send(b"still there?")
         assert await kept.receive() == b"still there?"
+
+
+async def test_another_version(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node with another version of the program is refused, with both versions and the way out."""
+    async with RayEngine(echo, address=cluster.address, workers=1) as engine:
+        monkeypatch.setattr("harness.__version__", "0.0.7")
+        with pytest.raises(UsageError, match=r"forced-choice 0\.1\..* this is 0\.0\.7 .*install the same"):
+            await engine.start("worker 1")
+
+
+async def test_a_node_without_the_program(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a worker cannot import what it is to do, one line says what is missing, and the way out."""
+    (tmp_path / "only_here.py").write_text("async def works(channel, lenders): pass\n")
+    async with RayEngine(echo, address=cluster.address, workers=1) as engine:
+        monkeypatch.syspath_prepend(tmp_path)  # once Ray has told workers where to look
+        monkeypatch.setattr(engine, "_works", import_module("only_here").works)
+        with pytest.raises(UsageError, match=r"install forced-choice on every node.*No module named"):
+            await engine.start("worker 1")
+
+
+async def test_a_lost_keeper_of_a_budget(cluster: Cluster) -> None:
+    """Where the keeper of an account's budget is killed, another answers in its place, and lets nothing out for
+    a minute: nobody knows what has gone out in the last one."""
+    allowances = {("host", "", ""): Allowance(rpm=600, tpm=None)}
+    async with RayEngine(echo, address=cluster.address, workers=1, allowances=allowances) as engine:
+        (budget,) = engine.budgets.values()
+        assert isinstance(budget, LeasedBudget)
+        before = await budget.lends.lease("a worker", "a", Ask(costs=(1, 1)))
+        assert before.slots and not before.terms.pause
+        for pid in named("ray::BudgetActor"):
+            os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            after = await budget.lends.news("a worker", -1)
+        assert 50 < after.pause <= 61

@@ -7,15 +7,19 @@ import json
 import os
 import signal
 import sqlite3
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
-from tests.fake_endpoint import Body, FakeEndpoint, Fault, Status
+from tests.bench.instant import Limits
+from tests.fake_endpoint import Body, FakeEndpoint, Fault, Status, completion
 from tests.ray.conftest import Cluster
+from tests.ray.processes import parent
 from tests.running import Bench, bench, ended, sent_again, write_rows
 from tests.test_workers import assert_same
 
@@ -25,31 +29,34 @@ AT_ONCE = 8
 """Requests of an endpoint that each worker has in flight."""
 SECONDS = 60.0
 """In which workers begin, on a busy machine too."""
-BUSY = Status(503, {"retry-after-ms": "50"})
+
+
+FIRST = 40
+"""Requests that `Held` answers at once."""
 
 
 class Held(FakeEndpoint):
-    """An endpoint that answers so many requests, and of the others none before it is let go on.
+    """An endpoint that answers the first requests at once, and the others only when it is let go on."""
 
-    Attributes:
-        answered: the bodies of those that it has answered.
-    """
+    def __init__(self) -> None:
+        super().__init__()
+        self._going = asyncio.Event()
 
-    def __init__(self, first: int) -> None:
-        """Hold what comes after the first so many."""
-        super().__init__(self._script)
-        self.answered: list[Body] = []
-        self.first = first
-
-    def _script(self, number: int, body: Body) -> Fault | None:
-        if len(self.answered) >= self.first:
-            return BUSY
-        self.answered.append(body)
-        return None
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.bodies.append(body)
+        if len(self.bodies) > FIRST:
+            await self._going.wait()
+        return await self._counted(request, None, lambda: completion(body))
 
     def go_on(self) -> None:
         """Answer all from now on."""
-        self.first = 1 << 30
+        self._going.set()
+
+    def assert_sent_again(self, at_most: int) -> None:
+        """Nothing was sent again but so many requests, none of which was answered at first."""
+        assert sent_again(self.bodies) <= at_most
+        assert not [body for body in self.bodies[FIRST:] if body in self.bodies[:FIRST]]
 
 
 def on(cluster: Cluster, *more: str) -> list[str]:
@@ -93,6 +100,15 @@ async def done(child: Process) -> bytes:
     return printed + said
 
 
+async def interrupted(child: Process) -> None:
+    """Ctrl-C, once it has heard of it."""
+    child.send_signal(signal.SIGINT)
+    assert child.stderr is not None
+    async with asyncio.timeout(SECONDS):
+        while b"Stopping" not in await child.stderr.readline():
+            pass
+
+
 async def until(holds: Callable[[], bool]) -> None:
     """Look again and again until something holds."""
     async with asyncio.timeout(SECONDS):
@@ -115,15 +131,6 @@ def workers(log: Path) -> list[int]:
     return [line["pid_there"] for line in lines if line["event"] == "worker_ready"]
 
 
-def parent(pid: int) -> int:
-    """The parent of a process: of a worker, what started it on its node; 0 where it has ended."""
-    try:
-        state, of, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return 0 if state == "Z" else int(of)
-
-
 async def test_several_endpoints(bench: Bench, cluster: Cluster) -> None:
     """Four endpoints on two nodes, with a probe, looks and another metric: each table is that of one process,
     byte for byte, and Ray has said nothing."""
@@ -138,13 +145,13 @@ async def test_several_endpoints(bench: Bench, cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("lost", ["a worker", "a node"])
 async def test_a_loss_half_way(bench: Bench, cluster: Cluster, lost: str) -> None:
-    """A worker is killed, or its node with it: others do what it had, the tables are the same, and nothing is
-    sent again that was answered and kept."""
+    """A worker is killed, or its node with it: others do what it had, the tables are the same, and only
+    what it had in flight is sent again."""
     log = bench.folder / "log"
-    async with Held(40) as endpoint:
+    async with Held() as endpoint:
         urls = [f"it={endpoint.base_url}"]
         child = await started(bench, urls, *on(cluster, f"--log-file={log}"))
-        await until(lambda: len(workers(log)) == 2 and kept(bench) == 40)
+        await until(lambda: len(workers(log)) == 2 and kept(bench) == FIRST)
         there = [pid for pid in workers(log) if parent(pid) == cluster.other_raylet]
         assert len(there) == 1
         if lost == "a node":
@@ -155,8 +162,8 @@ async def test_a_loss_half_way(bench: Bench, cluster: Cluster, lost: str) -> Non
         endpoint.go_on()
         said = await done(child)
         assert b"is lost" in said
-        assert not sent_again(endpoint.answered)
-        await whole(bench, urls, out="alone")
+        endpoint.assert_sent_again(AT_ONCE)
+        await bench.run(*urls, out="alone", shortcut=False)
     assert_same(bench, "alone", "run")
 
 
@@ -173,25 +180,25 @@ async def test_a_loss_at_full_speed(bench: Bench, cluster: Cluster) -> None:
         said = await done(child)
         assert b"is lost" in said
         assert sent_again(endpoint.bodies) <= in_flight + AT_ONCE
-        await whole(bench, urls, out="alone")
+        await bench.run(*urls, out="alone", shortcut=False)
     assert_same(bench, "alone", "run")
 
 
 async def test_a_killed_run(bench: Bench, cluster: Cluster) -> None:
-    """The run itself is killed: its workers end, and the same command goes on, with nothing sent again that
-    was kept."""
+    """The run itself is killed: its workers end, and the same command goes on: only what was in flight is
+    sent again."""
     log = bench.folder / "log"
-    async with Held(40) as endpoint:
+    async with Held() as endpoint:
         urls = [f"it={endpoint.base_url}"]
         child = await started(bench, urls, *on(cluster, f"--log-file={log}"))
-        await until(lambda: len(workers(log)) == 2 and kept(bench) == 40)
+        await until(lambda: len(workers(log)) == 2 and kept(bench) == FIRST)
         child.kill()
         await ended(child)
         await until(lambda: not any(map(parent, workers(log))))
         endpoint.go_on()
         await whole(bench, urls, *on(cluster))
-        assert not sent_again(endpoint.answered)
-        await whole(bench, urls, out="alone")
+        endpoint.assert_sent_again(2 * AT_ONCE)
+        await bench.run(*urls, out="alone", shortcut=False)
     assert_same(bench, "alone", "run")
 
 
@@ -200,37 +207,57 @@ async def test_begun_one_way_and_finished_the_other(bench: Bench, cluster: Clust
     """Ctrl-C ends a run with 130 and keeps what came; what began on Ray goes on in one process, and the
     other way round."""
     ways = [[], on(cluster)] if first == "one process" else [on(cluster), []]
-    async with Held(40) as endpoint:
+    async with Held() as endpoint:
         urls = [f"it={endpoint.base_url}"]
         child = await started(bench, urls, *ways[0])
-        await until(lambda: kept(bench) == 40 and len(endpoint.bodies) > 60)
-        child.send_signal(signal.SIGINT)
+        await until(lambda: kept(bench) == FIRST and len(endpoint.bodies) >= FIRST + AT_ONCE)
+        await interrupted(child)
+        endpoint.go_on()
         _, said = await ended(child)
         assert child.returncode == 130
         assert b"Traceback" not in said
         assert b"the same command continues" in said
         assert bench.manifest()["status"] == "interrupted"
-        endpoint.go_on()
         await whole(bench, urls, *ways[1])
-        assert not sent_again(endpoint.answered)
-        await whole(bench, urls, out="alone")
+        endpoint.assert_sent_again(0)
+        await bench.run(*urls, out="alone", shortcut=False)
     assert_same(bench, "alone", "run")
+
+
+async def test_a_budget_for_all(bench: Bench, cluster: Cluster) -> None:
+    """Two workers on two nodes, asking two adapters of one account, send what it allows together: an endpoint
+    that counts refuses nothing, and next to nothing of the allowance is left unused."""
+    write_rows(bench.data, hellaswag=20, mmlu=8)
+    limits, at, refused = Limits(rpm=120, window=5), list[float](), list[float]()
+
+    def script(number: int, body: Body) -> Fault | None:
+        at.append(time.monotonic())
+        if limits.admit(at[-1]):
+            return None
+        refused.append(at[-1])
+        return Status(429)
+
+    async with FakeEndpoint(script) as endpoint:
+        urls = [f"a={endpoint.base_url}#m:x", f"b={endpoint.base_url}#m:y"]
+        await whole(bench, urls, *on(cluster, "--rpm=1200"))
+        assert not refused
+        sent, seconds = len(at), at[-1] - at[0]
+        assert sent > 300
+        assert sent / seconds > 0.9 * 1200 / 60
+        first = [body["model"] for body in endpoint.bodies[: sent // 2]]
+        assert 0.4 < first.count("m:x") / len(first) < 0.6
 
 
 async def test_ctrl_c_twice(bench: Bench, cluster: Cluster) -> None:
     """A second Ctrl-C drops what is in flight and ends at once; no worker is left."""
     log = bench.folder / "log"
-    async with Held(40) as endpoint:
+    async with Held() as endpoint:
         child = await started(bench, [f"it={endpoint.base_url}"], *on(cluster, f"--log-file={log}"))
-        await until(lambda: len(workers(log)) == 2 and kept(bench) == 40)
-        assert child.stderr is not None
-        child.send_signal(signal.SIGINT)
-        async with asyncio.timeout(SECONDS):
-            while b"Stopping" not in await child.stderr.readline():
-                pass
+        await until(lambda: len(workers(log)) == 2 and kept(bench) == FIRST)
+        await interrupted(child)
         child.send_signal(signal.SIGINT)
         _, said = await ended(child)
         assert child.returncode == 130
         assert b"Traceback" not in said
         await until(lambda: not any(map(parent, workers(log))))
-    assert kept(bench) == 40
+    assert kept(bench) == FIRST
