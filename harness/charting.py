@@ -23,7 +23,7 @@ def charts(
     Args:
         sources: runs, as `Run` or by their folder; "FOLDER#LABEL" for one endpoint of a run.
         baseline: the label of the endpoint that the others are compared with; by default the first.
-        margin: a difference of a metric below this does not matter in practice; by default as `compare` has it.
+        margin: a difference of a metric below this does not matter in practice; by default as in `compare`.
         width: pixels that a chart may be wide.
 
     Raises:

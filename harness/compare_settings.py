@@ -78,7 +78,7 @@ class ReportSettings:
 run had with --compare-until-decided."""
     out: Annotated[Path | None, Parameter(group=FILES, metavar="FILE")] = None
     """The page; by default report.html in the folder of the second run, or of the only one. Plots go into \
-plots/ beside it."""
+plots/ beside it, those of another file, page.html, into page-plots/."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be meant."""

@@ -223,15 +223,15 @@ def _record(row: Sequence[Any]) -> ItemRecord:
         shots=shots,
         index=index,
         id=id,
-        gold=_integers(gold),
+        gold=integers(gold),
         cluster=cluster,
-        n_chars=_integers(n_chars),
-        n_bytes=_integers(n_bytes),
-        n_words=_integers(n_words),
+        n_chars=integers(n_chars),
+        n_bytes=integers(n_bytes),
+        n_words=integers(n_words),
         prompt_hash=prompt_hash.hex(),
         context_sha256=pieces(context_sha256.hex(), 2 * _HASH_BYTES),
         keys=pieces(keys, KEY_BYTES),
-        n_tokens=_integers(n_tokens),
+        n_tokens=integers(n_tokens),
         mode=mode,
         problem=problem,
         asides=tuple(
@@ -256,7 +256,8 @@ def _packed(kind: Literal["I", "d"], numbers: Sequence[float]) -> bytearray:
     return bytearray(packed)
 
 
-def _integers(packed: bytes) -> tuple[int, ...]:
+def integers(packed: bytes) -> tuple[int, ...]:
+    """Packed uint32."""
     return struct.unpack(f"<{len(packed) // 4}I", packed)
 
 

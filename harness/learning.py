@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -59,6 +59,7 @@ class Learner:
         ask: Callable[[ScoreRequest], Awaitable[Outcome]],
         answered: Callable[[Sequence[bytes]], set[bytes]] | None,
         lesson: Lesson,
+        leading: Callable[[], Iterable[EncodedItem]] | None = None,
     ) -> None:
         """Take how to ask; call it on the event loop that asks.
 
@@ -68,8 +69,13 @@ class Learner:
             ask: sends a request until it is answered or has failed for good, and keeps what came.
             answered: which of some keys had a reply before this session; None: none has.
             lesson: is filled.
+            leading: where only a part of a run is asked: the items that the whole would learn from, in its
+                order, so that all parts learn the same, and ask every item as the whole would.
         """
         self.lesson = lesson
+        self._leading = leading
+        self._silent: set[tuple[str, str, int]] = set()
+        """Items of the whole that come before the one that shows it."""
         self._names = names
         self._keys = keys
         self._ask = ask
@@ -94,9 +100,28 @@ class Learner:
         earlier = self._earlier(encoded)
         if earlier is not None:
             return earlier
+        if self._leading is not None:
+            self._lead(self._leading())
+            self._leading = None
+        if _place(encoded) in self._silent:
+            return 0
         if not self._settled and self._tries[encoded.prompt.item.task] < TRIES:
             self._try(encoded)
         return self.lesson.found.top if self.lesson.found else 0
+
+    def _lead(self, items: Iterable[EncodedItem]) -> None:
+        """Try what the whole run would try before it came to its part; what an earlier session asked is not
+        asked again."""
+        for each in items:
+            earlier = self._earlier(each) if is_single(each) else 0
+            if earlier or self._settled:
+                return
+            if is_single(each):
+                if earlier is None and self._tries[each.prompt.item.task] < TRIES:
+                    self._try(each)
+                if self.lesson.found is not None:
+                    return
+                self._silent.add(_place(each))
 
     def _try(self, encoded: EncodedItem) -> None:
         self.lesson.tried = True
@@ -181,6 +206,11 @@ class Learner:
             return waiting.result()
         finally:
             self._waiting = None
+
+
+def _place(encoded: EncodedItem) -> tuple[str, str, int]:
+    item = encoded.prompt.item
+    return item.task, item.subject, item.index
 
 
 def _said(outcome: Outcome) -> str:

@@ -12,6 +12,7 @@ from dataclasses import astuple
 from functools import partial
 from itertools import islice
 from math import ceil
+from pathlib import Path
 
 from harness.caps import Spending, Volume
 from harness.earlier import Earlier, earlier
@@ -29,7 +30,16 @@ from harness.progress import Progress
 from harness.prompts import Prompt
 from harness.replies import StoredReplies
 from harness.runs import PROMPTS_SHOWN, RunFolder, earlier_manifest
-from harness.segments import Segment, beneath, keep_listing, listing_digest, listing_file, shards_in
+from harness.segments import (
+    Segment,
+    beneath,
+    keep_listing,
+    listing_digest,
+    listing_file,
+    shard_folder,
+    shards_in,
+    whole_of,
+)
 from harness.sharding import Shard
 from harness.suite import Suite
 
@@ -87,23 +97,31 @@ def _part(volume: Volume, shard: Shard) -> Volume:
     return Volume(*(ceil(each / shard.of) for each in astuple(volume)))
 
 
-def folder_of(prepared: Prepared, session: str) -> RunFolder:
-    """The folder that this run writes, created or opened again; beside a shard stands what all of them share.
+def folder_of(prepared: Prepared, place: Path, session: str) -> RunFolder:
+    """The folder that this run writes, created or opened again; beside shards stands what all of them share.
+
+    Args:
+        prepared: the run, its tokenizers complete.
+        place: of the whole run; named before endpoints said what their tokenizers are.
+        session: tells who writes.
 
     Raises:
         UsageError: it cannot be used; or it is a shard's, and the run or another shard is of another suite;
             or it is a whole run's, and its shards have replies that are not merged.
     """
+    shards = shards_in(place)
     if prepared.shard is None:
-        refuse_unmerged(prepared.folder)
-        return RunFolder(prepared.folder, prepared.identity, session)
-    for folder in (prepared.whole_folder, *shards_in(prepared.whole_folder).values()):
-        earlier_manifest(folder, prepared.identity)
-    opened = RunFolder(prepared.folder, prepared.identity, session)
-    try:
-        keep_listing(prepared.whole.listing, listing_file(prepared.whole_folder, _listed(prepared)))
-    except StoreError as error:
-        raise UsageError(f"--out {prepared.whole_folder}: {error}") from error
+        refuse_unmerged(place)
+        opened = RunFolder(place, prepared.identity, session)
+    else:
+        for each in (place, *shards.values()):
+            earlier_manifest(each, prepared.identity)
+        opened = RunFolder(shard_folder(place, prepared.shard), prepared.identity, session)
+    if prepared.shard is not None or shards:
+        try:
+            keep_listing(prepared.whole.listing, listing_file(place, _listed(prepared)))
+        except StoreError as error:
+            raise UsageError(f"--out {place}: {error}") from error
     return opened
 
 
@@ -119,7 +137,8 @@ def parts_of(prepared: Prepared, folder: RunFolder, journals: ExitStack) -> list
     Raises:
         UsageError: a journal cannot be used.
     """
-    beneath = _beneath(prepared, prepared.shard) if prepared.shard else None
+    place = whole_of(folder.path)
+    beneath = _beneath(prepared, place, prepared.shard) if place and prepared.shard else None
     return [_opened(prepared, endpoint, folder, journals, beneath) for endpoint in prepared.endpoints]
 
 
@@ -157,10 +176,10 @@ Beneath = Callable[[Mapping[str, str]], Sequence[StoredReplies]]
 """The journals of the run that may answer for an endpoint, by what they say of it."""
 
 
-def _beneath(prepared: Prepared, shard: Shard) -> Beneath:
+def _beneath(prepared: Prepared, place: Path, shard: Shard) -> Beneath:
     """Those in which replies to items of this shard may be."""
     listed, ordinals = _listed(prepared), prepared.suite.listing.ordinals()
-    return partial(beneath, prepared.whole_folder, shard, listed, ordinals, now=time.time())
+    return partial(beneath, place, shard, listed, ordinals, now=time.time())
 
 
 def first_prompts(suite: Suite) -> Iterator[Prompt]:

@@ -5,6 +5,7 @@ Nothing is sent here, and no journal is read. Batches come in the order of the r
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,10 +18,16 @@ from harness.pairs import Tokenizes
 from harness.plan import KeyMaker, PlannedItem, plan_item
 from harness.prompts import Prompt
 from harness.scoring.asides import asides
+from harness.sharding import Piece
+from harness.shards import PieceReader, firsts
 from harness.suite import Suite
 
 BATCH = 128
 """Items encoded at a time: large enough to fill the tokenizer's threads, small enough to start at once."""
+LONGEST = 24
+"""Characters of a choice that may be a single token."""
+LEADING = 512
+"""Items that are looked through, before a part of a run learns from its own."""
 
 TopOf = Callable[[EncodedItem], int]
 """How many alternatives to ask for, so that the item's choices can be read off them; 0: each is forced."""
@@ -70,6 +77,19 @@ def planned(suite: Suite, asked: Asked, top_of: TopOf) -> Iterator[Batch]:
                 for (ordinal, _), item, own in zip(numbered, items, beside, strict=True)
             ],
             bad,
+        )
+
+
+def leading(whole: Suite, asked: Asked) -> Iterator[EncodedItem]:
+    """The first items of a run whose choices may be single tokens, in its order: by their lengths, so that
+    no others are read."""
+    reader, starts = PieceReader(whole), firsts(whole)
+    for ordinal in islice(whole.listing.short(LONGEST), LEADING):
+        task = bisect_right(starts, ordinal) - 1
+        at = ordinal - starts[task]
+        prompts = [each for _, each in reader.prompts(Piece(task, at, at + 1)) if isinstance(each, Prompt)]
+        yield from encode_prompts(
+            prompts, asked.tokenizer, asked.bound, chat=asked.chat, as_text=asked.as_text
         )
 
 

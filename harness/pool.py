@@ -88,6 +88,8 @@ class Work:
     """Of the endpoint's vocabulary, so that choices can be read off alternatives; None: they are not."""
     lesson: Lesson
     """Filled with how that is done, or why it is not."""
+    leading: Callable[[], Iterable[EncodedItem]] | None = None
+    """Where the suite is a part of one: what the whole would learn that from."""
     interrupt: Callable[[], None] | None = None
     """Ends what the tokenizer waits for, where it is one that waits."""
     journal: Keeps
@@ -152,7 +154,9 @@ class Pool:
         work.journal.on_commit = committed
         if work.names is not None:
             answered = work.journal.answered if work.journal.may_answer() else None
-            self._learner = Learner(work.names, work.asked.keys, self._ask, answered, work.lesson)
+            self._learner = Learner(
+                work.names, work.asked.keys, self._ask, answered, work.lesson, work.leading
+            )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._plan_all())

@@ -61,11 +61,13 @@ async def send_all(
             label = part.endpoint.label
             client = clients.scoring(part.endpoint, addresses)
             brief = briefs.over(prepared, part, addresses, opened)
+            asked = asked_of(prepared, part.endpoint)
             work = Work(
                 suite=prepared.suite,
-                asked=asked_of(prepared, part.endpoint),
+                asked=asked,
                 names=names_of(prepared, part.endpoint, part.lesson),
                 lesson=part.lesson,
+                leading=partial(leading, prepared.whole, asked) if prepared.shard else None,
                 interrupt=found.asked[label].interrupt if label in found.asked else None,
                 journal=part.journal,
                 client=await opened.enter_async_context(client),

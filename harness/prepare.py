@@ -34,12 +34,12 @@ from harness.prices import Prices, caps_of, prices_of
 from harness.prompts import Selection
 from harness.runs import SuiteIdentity
 from harness.scoring.metrics import EMPTY, METRICS
-from harness.segments import folder_of
+from harness.segments import shard_folder
 from harness.settings import RunSettings
 from harness.sharding import Shard, parse_shard
 from harness.shards import one_shard
 from harness.shortcut import Names
-from harness.suite import Suite, prepare_suite, with_metrics
+from harness.suite import NOTHING_KNOWN, Known, Suite, prepare_suite, with_metrics
 from harness.tokencache import cache_file
 from harness.tokenizing import ENDPOINT, Tokenizer, load_tokenizer
 from harness.trust import trusting
@@ -88,7 +88,7 @@ class Prepared:
     @property
     def folder(self) -> Path:
         """Where the run is written, or the shard."""
-        return folder_of(self.whole_folder, self.shard) if self.shard else self.whole_folder
+        return shard_folder(self.whole_folder, self.shard) if self.shard else self.whole_folder
 
     @property
     def whole_folder(self) -> Path:
@@ -96,13 +96,20 @@ class Prepared:
         return self.settings.out or Path("results") / f"{self.suite.title}-{self.identity.digest()}"
 
 
-def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ, *, send: bool = True) -> Prepared:
+def prepare(
+    settings: RunSettings,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    send: bool = True,
+    known: Mapping[str, Known] = NOTHING_KNOWN,
+) -> Prepared:
     """Check everything a run needs without contacting an endpoint.
 
     Args:
         settings: of the run.
         environ: where secrets come from.
         send: the run is to take place; else it is only thought about, and no secrets are needed.
+        known: what the run that this process works for has found in the rows of its tasks.
 
     Raises:
         UsageError: the settings or the data are wrong; the text names the flag.
@@ -128,6 +135,7 @@ def prepare(settings: RunSettings, environ: Mapping[str, str] = os.environ, *, s
         data_dir=settings.data_dir,
         selection=Selection(limit=settings.limit, sample=settings.sample, seed=settings.seed),
         skip_bad_rows=settings.skip_bad_rows,
+        known=known,
     )
     suite = with_metrics(suite, settings.metric_names, orders=settings.permute_choices == "cyclic")
     _check_sendable(endpoints, suite)

@@ -89,7 +89,7 @@ async def evaluate(prepared: Prepared, console: Console, stop: asyncio.Event | N
 
 
 async def _evaluated(prepared: Prepared, console: Console, stop: asyncio.Event, session: str) -> RunResult:
-    begun, since = time.time(), time.monotonic()
+    begun, since, place = time.time(), time.monotonic(), prepared.whole_folder
     before, spending = await asyncio.to_thread(spending_of, prepared, stop)
     async with AsyncExitStack() as opened:
         engine = await opened.enter_async_context(engine_of(prepared))
@@ -98,7 +98,7 @@ async def _evaluated(prepared: Prepared, console: Console, stop: asyncio.Event, 
         await briefs.wake_tokenizers()
         found = await opened.enter_async_context(ready(prepared, clients.tokenizing, stop))
         prepared = found.prepared
-        with folder_of(prepared, session) as folder, ExitStack() as journals:
+        with folder_of(prepared, place, session) as folder, ExitStack() as journals:
             first = manifest(prepared, "running", begun, earlier=before)
             folder.write_manifest(first)
             chat = prepared.chats.get(prepared.endpoints[0].label)

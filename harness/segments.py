@@ -87,7 +87,7 @@ class Place:
     """None: it is the folder of the whole run."""
 
 
-def folder_of(whole: Path, shard: Shard) -> Path:
+def shard_folder(whole: Path, shard: Shard) -> Path:
     """Where a shard of a run is written."""
     return whole / SHARDS / shard.folder
 

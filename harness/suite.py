@@ -127,6 +127,18 @@ class Suite:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What somebody else has found in the rows of a task."""
+
+    revision: str
+    """Of the rows, as `RowSource` has it: the same again are not looked at once more."""
+    survey: Survey
+
+
+NOTHING_KNOWN: Mapping[str, Known] = {}
+
+
 def prepare_suite(
     names: Sequence[str],
     *,
@@ -134,6 +146,7 @@ def prepare_suite(
     data_dir: Path | None,
     selection: Selection,
     skip_bad_rows: bool,
+    known: Mapping[str, Known] = NOTHING_KNOWN,
 ) -> Suite:
     """Load and check the tasks of a run.
 
@@ -143,6 +156,7 @@ def prepare_suite(
         data_dir: where rows are read from, or None: the hub.
         selection: which items.
         skip_bad_rows: bad rows become unscored items.
+        known: what is known of tasks, by name; items of these are not listed.
 
     Raises:
         UsageError: unknown task, unreadable data, too few shots.
@@ -153,7 +167,8 @@ def prepare_suite(
     tasks: list[PreparedTask] = []
     for each in asked:
         before = sum(task.size for task in tasks)
-        task = _prepare(each, shots, data_dir, selection, skip_bad_rows, listing, before)
+        told = known.get(each.task.name)
+        task = _prepare(each, shots, data_dir, selection, skip_bad_rows, listing, before, told)
         if selection.sample is not None:  # only now it is known of how many
             listing.keep(task.task.name, task.chosen, first=before)
         tasks.append(task)
@@ -209,6 +224,7 @@ def check_rows(
     take: Callable[[Item | BadItem], None],
     *,
     skip_bad_rows: bool = False,
+    known: Known | None = None,
 ) -> CheckedTask:
     """Look at every row of a task, and at those of its shots, if it is asked with any.
 
@@ -218,6 +234,7 @@ def check_rows(
         data_dir: as `open_rows` takes it.
         take: is given each item, or what stands for a bad row.
         skip_bad_rows: go on where rows are bad.
+        known: what is known of the rows; if they still are the same, none is looked at, nor taken.
 
     Raises:
         UsageError: the data are unreadable, there are no rows, or too few shots.
@@ -225,6 +242,11 @@ def check_rows(
     """
     rows = open_rows(task, task.split, data_dir)
     pools, of_shots = shot_pools(task, data_dir) if shots else ({}, [])
+    if known is not None and known.revision and known.revision == rows.revision:
+        subjects = _subjects(known.survey)
+        return CheckedTask(
+            rows=rows, survey=known.survey, pools=for_subjects(pools, subjects), remarks=tuple(of_shots)
+        )
     own = _OwnShots(pools if task.shots.never_own else {})
 
     def look(item: Item | BadItem) -> None:
@@ -236,11 +258,16 @@ def check_rows(
         raise bad_rows_error(found)
     if not found.rows:
         raise UsageError(f"--tasks {task.name}: no rows in {rows.name}")
-    subjects = [each for each in found.counts if each] or list(found.counts)  # bad rows may have none
+    subjects = _subjects(found)
     pools = for_subjects(pools, subjects)
     check_pools(task, shots, pools, subjects, own.most)
     remarks = (*differences(task, task.split, found), *of_shots)
     return CheckedTask(rows=rows, survey=found, pools=pools, remarks=remarks)
+
+
+def _subjects(found: Survey) -> list[str]:
+    """The subjects of a split."""
+    return [each for each in found.counts if each] or list(found.counts)  # bad rows may have none
 
 
 def _prepare(
@@ -251,6 +278,7 @@ def _prepare(
     skip_bad_rows: bool,
     listing: Listing,
     before: int,
+    known: Known | None,
 ) -> PreparedTask:
     """Check one task, and list its items; `before`: how many are asked for before its own."""
     task = asked.task
@@ -262,7 +290,7 @@ def _prepare(
             prompt = Prompt(item, "", wanted) if isinstance(item, Item) else item
             listing.add(listed(prompt, next(ordinals), wanted))
 
-    found = check_rows(task, wanted, data_dir, take, skip_bad_rows=skip_bad_rows)
+    found = check_rows(task, wanted, data_dir, take, skip_bad_rows=skip_bad_rows, known=known)
     return PreparedTask(
         task=task,
         origin=asked.origin,

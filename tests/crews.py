@@ -101,8 +101,11 @@ class MemoryEngine:
 
 
 async def _quietly(works: Callable[[Channel], object], channel: MemoryChannel) -> None:
-    with suppress(ChannelLost):
-        await works(channel)  # type: ignore[misc]
+    try:
+        with suppress(ChannelLost):
+            await works(channel)  # type: ignore[misc]
+    finally:
+        channel.lose("it has ended")
 
 
 def use(monkeypatch: pytest.MonkeyPatch, engine: MemoryEngine) -> MemoryEngine:

@@ -28,7 +28,7 @@ from harness.rescoring import rescore
 from harness.scoring.scores import NOT_ASKED
 from tests.fake_endpoint import Body, FakeEndpoint, Fault, Script, Status, values
 from tests.running import Bench, bench, write_rows
-from tests.test_reports import page_of
+from tests.test_reports import packed_of, page_of, unpacked
 
 __all__ = ["bench"]
 
@@ -308,6 +308,9 @@ async def test_a_report_on_a_stopped_run(large: Bench) -> None:
     assert "This run is" not in page.text
     assert "more not asked: decided without them" in page.text
     assert "these intervals promise too much" in page.text
+    columns = unpacked(packed_of(found, room=10**8).columns)
+    assert columns["reasons"] == [""], "the filter `unscored` finds none"
+    assert any(-1 in each["unscored"] for each in columns["endpoints"])
     kept = pd.read_parquet(large.folder / "run/texts.parquet")[["subject", "index"]].drop_duplicates()
     assert page.left_out == [
         f"Of {ITEMS - len(kept)} items no prompt is stored: they were not asked, or the run kept no texts."

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 from pyarrow import parquet, table
 
+from harness.data.survey import Survey
 from harness.errors import EndpointRefused, Stopped, StoreError
 from harness.exchange import Failure, Outcome, Reply, ScoreRequest
 from harness.layout import reply_row
 from harness.settings import RunSettings
 from harness.sharding import Piece
+from harness.suite import Known
 from harness.workers.channel import ChannelLost, connected
 from harness.workers.ledger import Ledger
 from harness.workers.line import STOPPED, Line
@@ -30,7 +32,7 @@ from harness.workers.messages import (
     Counts,
     Ended,
     Keep,
-    Known,
+    Lookup,
     Stop,
     encoded,
     to_run,
@@ -124,6 +126,11 @@ def test_messages_come_back_as_they_went(tmp_path: Path) -> None:
         environ={"FRIENDLI_TOKEN": "secret"},
         folder="/",
         identity="{}",
+        rows={
+            "sample_mmlu": Known(
+                "sha256:0", Survey(rows=1, counts={"a": 1}, n_bad=0, bad=(), content_sha256="")
+            )
+        },
         addresses={},
         replies={"embedded": 3},
         capped=False,
@@ -133,7 +140,7 @@ def test_messages_come_back_as_they_went(tmp_path: Path) -> None:
     assert to_worker(encoded(begin)) == begin
     counted = Counted({"embedded": Counts(items_done=3, retries={"429": 2})})
     assert to_run(encoded(counted)) == counted
-    known = Call(1, Known("embedded", [b"\0" * 16]))
+    known = Call(1, Lookup("embedded", [b"\0" * 16]))
     assert to_run(encoded(known)) == known
     request = ScoreRequest(b"k" * 16, [1, 2], [3])
     outcomes = [

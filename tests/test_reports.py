@@ -490,16 +490,21 @@ def test_pictures_are_wellformed_and_tell_what_they_show(hostile_plots: list[Plo
 
 
 def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
-    """Two reports of a run are equal, byte for byte, page and plots; what an earlier one left is gone."""
-    (tmp_path / "two" / "plots").mkdir(parents=True)
-    (tmp_path / "two/plots/subjects-9.svg").write_text("of an earlier report")
-    (tmp_path / "two/plots/mine.svg").write_text("of somebody else")
+    """Two reports of a run are equal, byte for byte, page and plots; what an earlier one left is gone, but
+    nothing of a page of another name beside it."""
+    for folder in ("page-plots", "plots"):
+        (tmp_path / "two" / folder).mkdir(parents=True)
+    (tmp_path / "two/page-plots/subjects-9.svg").write_text("of an earlier report")
+    (tmp_path / "two/page-plots/mine.svg").write_text("of somebody else")
+    (tmp_path / "two/plots/accuracy.svg").write_text("of report.html")
     for name in ("one", "two"):
         assert main(["report", str(run), "--out", str(tmp_path / name / "page.html")]) == 0
     ours, theirs = (
-        {each.name: each.read_bytes() for each in _files(tmp_path / name)} for name in ("one", "two")
+        {str(each.relative_to(tmp_path / name)): each.read_bytes() for each in _files(tmp_path / name)}
+        for name in ("one", "two")
     )
-    assert theirs.pop("mine.svg") == b"of somebody else"
+    assert theirs.pop("page-plots/mine.svg") == b"of somebody else"
+    assert theirs.pop("plots/accuracy.svg") == b"of report.html"
     assert ours == theirs
     assert {Path(name).suffix for name in ours} == {".html", ".svg", ".png"}
 

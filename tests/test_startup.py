@@ -138,6 +138,6 @@ def test_the_first_request_waits_for_no_table(tmp_path: Path) -> None:
 
 
 def test_cycles_are_looked_for_seldom() -> None:
-    """A command lets Python look for cycles once in tens of thousands of new objects, not in 700, and not again
-    when it ends."""
+    """A command lets Python look for cycles once in tens of thousands of new objects, not in 700, and not
+    again when it ends."""
     assert said(CYCLES) == [str(NEW_OBJECTS), "True"]

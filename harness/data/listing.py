@@ -21,7 +21,7 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory, gettempdir
 
-from harness.layout import ITEMS, item_record, item_row
+from harness.layout import ITEMS, integers, item_record, item_row
 from harness.scoring.scores import ItemRecord
 
 CHUNK = 512
@@ -118,6 +118,15 @@ class Listing:
             query = """SELECT min(ordinal), max(ordinal) + 1 FROM (SELECT ordinal,
                 ordinal - row_number() OVER (ORDER BY ordinal) AS run FROM items) GROUP BY run ORDER BY 1"""
             return [range(first, end) for first, end in reader.execute(query)]
+
+    def short(self, longest: int) -> Iterator[int]:
+        """The ordinals of records whose choices, two at least, all have so few characters, in order."""
+        self.flush()
+        with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as reader:
+            for ordinal, packed in reader.execute("SELECT ordinal, n_chars FROM items ORDER BY ordinal"):
+                lengths = integers(packed)
+                if len(lengths) > 1 and max(lengths) <= longest:
+                    yield ordinal
 
     def places(self) -> Iterator[tuple[str, str, str]]:
         """Task, subject and cluster of all records, in order."""

@@ -38,7 +38,6 @@ class Holder:
         here: what is known of the account: only what it says of allowances and pauses is of use.
         open: without limits and pauses; nobody need ask.
         waiting: how many requests wait here.
-        asked: how often the keeper was asked for slots.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Holder:
         self.name = holder
         self.clocks = Clocks()
         self.clock = clock
-        self.waiting = self.asked = 0
+        self.waiting = 0
         self.open = rpm is None and tpm is None
         self._said = rpm, tpm
         self.here = Budget(rpm, tpm)
@@ -244,7 +243,6 @@ class LeasedShare:
             requests=requests,
             tokens=tokens,
         )
-        self._holder.asked += 1
         self._asking = asyncio.get_running_loop().create_task(self._granted(ask, now))
 
     async def _granted(self, ask: Ask, asked: float) -> None:

@@ -14,12 +14,13 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from harness.comparison.columns import Place
 from harness.inert import inert
 from harness.reports.documents import plain, question
 from harness.reports.records import Document, Items, Report
+from harness.scoring.scores import NOT_ASKED
 
 LIMIT = 25_000_000
 """Bytes of a page, at any number of items."""
@@ -127,10 +128,15 @@ def rank(items: Items, at: int) -> int:
     if any(at in flips for flips in items.flips):
         return FLIPPED
     fine = all(
-        values[at] >= HALF or reasons[at] is None
+        values[at] >= HALF or not _is_asked(reasons[at])
         for values, reasons in zip(items.values, items.unscored, strict=True)
     )
     return RIGHT if fine else WRONG
+
+
+def _is_asked(reason: str | None) -> TypeGuard[str]:
+    """Whether an endpoint was asked an item: what a comparison was decided without is no failure."""
+    return reason is not None and reason != NOT_ASKED
 
 
 def packed(text: str) -> str:
@@ -250,7 +256,8 @@ def _endpoint(items: Items, number: int, shown: Sequence[int], reasons: dict[str
         "prediction": [predictions[item] for item in shown],
         "margin": [_number(margins[item], 4) for item in shown],
         "unscored": [
-            -1 if (why := unscored[item]) is None else reasons.setdefault(why, len(reasons)) for item in shown
+            reasons.setdefault(why, len(reasons)) if _is_asked(why := unscored[item]) else -1
+            for item in shown
         ],
         "flip": [_KINDS.index(flips.get(item, "")) for item in shown] if flips else [],
     }

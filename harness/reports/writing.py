@@ -52,8 +52,8 @@ def write_report(
 
     Args:
         given: runs, or endpoints of runs, as `compare` takes them.
-        out: the file; by default `report.html` in the folder of the second run, or of the only one. The plots
-            go into `plots/` beside it.
+        out: the file; by default `report.html` in the folder of the second run, or of the only one. Its plots
+            go into `plots/` beside it, those of a file of another name, `page.html`, into `page-plots/`.
         baseline: the label of the endpoint that the others are compared with; by default the first.
         margin: a difference of a metric below this does not matter in practice (a fraction); by default as
             `compare` has it.
@@ -69,10 +69,11 @@ def write_report(
     file = gathered.sources.folder / NAME if out is None else out
     with file_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        written = tuple(_pictures(file.parent / FOLDER, plots))
+        folder = file.parent / (FOLDER if file.name == NAME else f"{file.stem}-{FOLDER}")
+        written = tuple(_pictures(folder, plots))
         with replacing(file) as path:
             path.write_bytes(text)
-    return Written(file, len(text), written, file.parent / FOLDER, found.left_out)
+    return Written(file, len(text), written, folder, found.left_out)
 
 
 def composed(gathered: Gathered, plots: Mapping[Chapter, Sequence[Plot]]) -> Page:

@@ -16,7 +16,7 @@ from typing import Any
 import harness
 from harness.redacting import install
 from harness.workers.actorbudgets import LentByActor
-from harness.workers.channel import Channel
+from harness.workers.channel import Channel, ChannelLost
 from harness.workers.chunks import Inbox, Outbox
 
 POLL = 5.0
@@ -105,6 +105,8 @@ class WorkerActor:
         why = "the worker has ended"
         try:
             await self._works(self._channel, self._lenders)
+        except ChannelLost as error:
+            why = str(error)
         except Exception as error:
             why = f"the worker broke down ({type(error).__name__})"
         self._channel.lose(why)

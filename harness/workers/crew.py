@@ -27,7 +27,7 @@ from harness.probing import Ready as Found
 from harness.runs import RunFolder
 from harness.sharding import Piece
 from harness.shards import small_pieces
-from harness.suite import Suite
+from harness.suite import Known, Suite
 from harness.terminal import say
 from harness.workers.channel import Channel, ChannelLost
 from harness.workers.desk import Desk, Hand
@@ -250,6 +250,7 @@ def begin_of(
         environ={each: os.environ[each] for each in sorted(variables) if each in os.environ},
         folder=os.getcwd(),
         identity=identity_text(prepared),
+        rows={each.task.name: Known(each.rows.revision, each.survey) for each in prepared.suite.tasks},
         addresses=addresses if engine.here else {},
         replies={},
         capped=capped,

@@ -34,7 +34,7 @@ from harness.workers.messages import (
     Forget,
     Happened,
     Keep,
-    Known,
+    Lookup,
     Note,
     Ready,
     Refused,
@@ -313,7 +313,7 @@ class Desk:
                 if asked.before is not None:
                     await asked.before()
                 return None
-            case Known():
+            case Lookup():
                 journal = self._asked[what.label].part.journal
                 return list(await asyncio.to_thread(journal.answered, what.keys))
             case Forget():

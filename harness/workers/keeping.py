@@ -10,7 +10,7 @@ from harness.layout import item_row, reply_row
 from harness.replies import JournalStats
 from harness.scoring.scores import ItemRecord
 from harness.workers.line import Line
-from harness.workers.messages import Forget, Keep, Known, Note
+from harness.workers.messages import Forget, Keep, Lookup, Note
 
 MOST_OPEN = 8192
 """Rows that may be on their way; beyond that nothing more is planned until the run has caught up."""
@@ -56,7 +56,7 @@ class KeptByRun:
         with self._changed:
             self._changed.wait_for(lambda: self._taken - self._kept < MOST_OPEN or self.failure is not None)
             self._raise()
-        return set(self._line.call_from_thread(Known(self._label, keys), list[bytes]))
+        return set(self._line.call_from_thread(Lookup(self._label, keys), list[bytes]))
 
     def forget(self, keys: Sequence[bytes]) -> None:
         """Drop what is stored under these keys."""

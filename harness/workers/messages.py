@@ -19,6 +19,7 @@ from harness.layout import ITEM_TYPES, REPLY_TYPES, row_type
 from harness.pacing.headers import Limits
 from harness.pacing.lending import Ask
 from harness.settings import RunSettings
+from harness.suite import Known
 from harness.workers.channel import ChannelLost
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Begin(_Message, frozen=True):
     """Where the command was given: relative paths start there."""
     identity: str
     """The suite's, as JSON: what is read there has to be the same."""
+    rows: Mapping[str, Known]
+    """What the run has found in the rows of its tasks."""
     addresses: Mapping[str, str]
     """Where embedded endpoints are, if the worker is on the same machine; else it serves its own."""
     replies: Mapping[str, int]
@@ -101,7 +104,7 @@ class Before(_Message, frozen=True):
     label: str
 
 
-class Known(_Message, frozen=True):
+class Lookup(_Message, frozen=True):
     """Call: which of these keys have a reply?"""
 
     label: str
@@ -151,7 +154,7 @@ class Allot(_Message, frozen=True):
     need: Need
 
 
-Asks = Take | Before | Known | Keep | Forget | Lend | News | Allot
+Asks = Take | Before | Lookup | Keep | Forget | Lend | News | Allot
 
 
 class Call(_Message, frozen=True):

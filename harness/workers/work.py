@@ -130,7 +130,8 @@ class _Worker:
 
     def _prepare(self) -> Prepared:
         """What the run has prepared, from the same settings."""
-        return prepare(self._begin.settings, {**os.environ, **self._begin.environ})
+        environ = {**os.environ, **self._begin.environ}
+        return prepare(self._begin.settings, environ, known=self._begin.rows)
 
     def _agree(self, prepared: Prepared) -> None:
         """See that it is the same that the run has, tokenizers of endpoints too."""

@@ -12,26 +12,27 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from socket import socketpair
 from threading import Event
-from typing import cast
 
 from harness.exchange import Outcome, Reply, ScoreRequest, Usage
 from harness.journal import Journal, Rows
-from harness.layout import reply_row
+from harness.layout import item_row, reply_row
 from harness.pacing.budget import Budget
 from harness.pacing.lending import ROUND, Ask
 from harness.pacing.lessor import Lessor
+from harness.planning import BATCH
 from harness.prepare import Prepared, prepare
+from harness.scoring.scores import ItemRecord
 from harness.settings import RunSettings
 from harness.sharding import Piece
 from harness.shards import PieceReader
 from harness.workers.channel import SocketChannel, connected
 from harness.workers.ledger import Ledger
-from harness.workers.messages import Answer, Call, Keep, ReplyRow, encoded, to_run, to_worker
+from harness.workers.messages import Answer, Call, Keep, encoded, to_run, to_worker
 from tests.bench.costs import Costs
 from tests.bench.measuring import PROGRAM, Instant, measure
 from tests.bench.memory import write_questions
@@ -112,17 +113,18 @@ def journal(scratch: Path) -> tuple[float, float, float, float, float]:
         shallow = large[1] - per_commit / LARGE
         _kept(file, 2 * LARGE, DEEP - 2 * ROWS)
         deep = _kept(file, LARGE, ROWS)[1] - per_commit / LARGE
+        known = lookup(file)
     finally:
         file.close()
-    return group, large[0] - group / LARGE + bound, per_commit, shallow - bound, deep - bound
+    return group, large[0] - group / LARGE + bound + known, per_commit, shallow - bound, deep - bound
 
 
 def _kept(file: Journal, size: int, number: int) -> tuple[float, float]:
-    """A row's costs, of groups of so many: of the thread that takes messages, and of the one that commits."""
+    """A row's costs, of groups of so many: of the thread that takes messages, and of the one that commits.
+    With its part of the item that comes along, as it was planned."""
     here = there = 0.0
-    for _ in range(number // size):
-        made = cast(list[ReplyRow], [*map(reply_row, outcomes(size))])
-        message = encoded(Call(1, Keep("it", made, [])))
+    for group in range(number // size):
+        message = _keep(outcomes(size), items(size // CHOICES, group))
         on_disk = Event()
         begun, begun_here = time.process_time(), time.thread_time()
         said = to_run(message)
@@ -134,6 +136,41 @@ def _kept(file: Journal, size: int, number: int) -> tuple[float, float]:
         here += own
         there += time.process_time() - begun - own
     return here / number, there / number
+
+
+def lookup(file: Journal, number: int = CHOICES * BATCH) -> float:
+    """What it takes to see that there is no reply yet: a row's part, of those that are planned at a time."""
+    keys = [each.request.key for each in outcomes(number)]
+    return _least(lambda: file.answered(keys), 10) / number
+
+
+def _keep(came: Sequence[Outcome], records: Sequence[ItemRecord]) -> bytes:
+    """The message that brings them."""
+    return encoded(Call(1, Keep("it", [*map(reply_row, came)], [*map(item_row, records)])))
+
+
+def items(number: int, group: int) -> list[ItemRecord]:
+    """Items like HellaSwag's, as they are planned."""
+    counts, prompt = (TOKENS,) * CHOICES, "00" * 32
+    return [
+        ItemRecord(
+            ordinal=group * number + at,
+            task="hellaswag",
+            subject="",
+            shots=0,
+            index=group * number + at,
+            id=str(group * number + at),
+            gold=(0,),
+            cluster="",
+            n_chars=counts,
+            n_bytes=counts,
+            prompt_hash=prompt,
+            context_sha256=(prompt,) * CHOICES,
+            keys=tuple(os.urandom(16) for _ in range(CHOICES)),
+            n_tokens=counts,
+        )
+        for at in range(number)
+    ]
 
 
 def binding(rows: int = 250) -> float:
@@ -255,9 +292,9 @@ def runs(scratch: Path) -> tuple[float, float, float]:
 def of_workers(scratch: Path, workers: int) -> tuple[float, float]:
     """Processor time of a request in a real run over so many workers: of the run's process, and of theirs.
 
-    Of two sizes the difference, so that what workers and run read before they send counts as well.
+    Of two sizes the difference, so that what the run reads before and writes after counts as well.
     """
-    found = []
+    found: list[tuple[float, float]] = []
     with Instant(write_tokenizer(scratch)) as endpoint:
         for items in (FEW, FEW, MANY):
             own = 0.0

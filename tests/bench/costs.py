@@ -17,16 +17,15 @@ FLAT = 1e6
 class Costs:
     """The costs of one machine."""
 
-    ask: float = 620e-6
+    ask: float = 680e-6
     """A worker, a request: planned, encoded, sent, checked, made a row."""
-    start: float = 1.5
+    start: float = 2.1
     """A worker, until it reads: Python, and what it imports."""
-    survey: float = 36e-6
-    """A row that is read and checked before the first request; the run reads all of them, and so does each
-    worker after it."""
-    skip: float = 8e-6
+    survey: float = 125e-6
+    """A row that is read, checked and listed before the first request; workers are told what was found."""
+    skip: float = 17e-6
     """A worker, a row that is in nobody's piece but another's: it is read, and left."""
-    call: float = 100e-6
+    call: float = 160e-6
     """The driver's interpreter, a message and the answer to it, whatever is in it."""
     trip: float = 0.0
     """Likewise, what carries the messages that a worker sends at a time, where that is calls of an actor."""
@@ -36,17 +35,17 @@ class Costs:
     """A journal's thread outside of the interpreter: a commit."""
     shallow: float = 16e-6
     """Likewise a row, in a small file."""
-    deep: float = 54e-6
+    deep: float = 52e-6
     """Likewise, in one of a million rows or more."""
-    take: float = 150e-6
+    take: float = 350e-6
     """The driver, for a piece that is handed to one endpoint of a worker, and done."""
-    lease: float = 80e-6
+    lease: float = 270e-6
     """The keeper of a budget, a lease that is one slot; with the message."""
-    slot: float = 25e-6
+    slot: float = 28e-6
     """Likewise, each further slot of it."""
-    crowd: float = 0.17e-6
+    crowd: float = 0.18e-6
     """Likewise, a slot for each other holder that waits."""
-    table: float = 90e-6
+    table: float = 175e-6
     """An item of one endpoint in the tables that a run ends with."""
     merge: float = 20e-6
     """A row that `merge` folds."""

@@ -224,8 +224,10 @@ def _end_of(said: IO[bytes]) -> str:
 def _started(
     command: Sequence[str], said: IO[bytes], env: dict[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
+    # Compiled code is kept, as where a program is started twice: else each process would compile all of ours.
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}
+        command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, env={**kept, **(env or {})}
     )
 
 

@@ -73,7 +73,7 @@ def case_of(requests: int, endpoints: int, workers: int) -> Case:
 
 
 def to_driver(case: Case, costs: Costs) -> Told:
-    """The run reads all rows first, and so does each worker after it; then workers send what they do."""
+    """The run reads all rows; then workers start, are handed pieces, and send what comes of them."""
     course = simulate(case, costs)
     busy = {
         "workers": (course.workers - course.reading) / case.workers,
@@ -84,7 +84,7 @@ def to_driver(case: Case, costs: Costs) -> Told:
         "ledger": course.ledger,
     }
     return Told(
-        reading=2 * (costs.start + case.items * costs.survey),
+        reading=2 * costs.start + case.items * costs.survey,
         sending=course.seconds,
         merging=0.0,
         tables=case.items * case.endpoints * costs.table,
@@ -202,7 +202,7 @@ def check(costs: Costs, found: Mapping[int, tuple[float, float]]) -> str:
         course = simulate(case, costs)
         asking, sending = (each / case.requests for each in (course.workers, course.driver + course.journal))
         read = costs.survey / CHOICES
-        said = (sending + read + costs.table / CHOICES, asking + workers * read)
+        said = (sending + read + costs.table / CHOICES, asking)
         cells = [f"{each * 1e6:.0f}" for each in (run, said[0], theirs, said[1])]
         rows.append((str(workers), *cells))
     return table(("workers", "run", "model", "its workers", "model"), rows)

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import figures, memory, paced, whole
+from tests.bench import figures, leases, memory, paced, whole
 from tests.bench.measuring import Bench, Failed, Figure, machine, table
 
 SECTIONS: dict[str, Callable[[Bench], list[Figure]]] = {
@@ -25,6 +25,7 @@ SECTIONS: dict[str, Callable[[Bench], list[Figure]]] = {
     "mmlu": figures.mmlu_section,
     "batching": figures.batching_section,
     "rpm": paced.rpm_section,
+    "leases": leases.section,
     "capacity": paced.capacity_section,
     "memory": memory.section,
 }

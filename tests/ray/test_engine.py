@@ -15,7 +15,7 @@ from harness.errors import UsageError
 from harness.pacing import Ask, LeasedBudget
 from harness.workers.channel import ChannelLost
 from harness.workers.onray import RayEngine
-from tests.ray.conftest import Cluster
+from tests.ray.nodes import Cluster
 from tests.ray.processes import named
 from tests.ray.toys import echo, whereabouts
 
@@ -107,8 +107,8 @@ async def test_a_node_without_the_program(
 
 
 async def test_a_lost_keeper_of_a_budget(cluster: Cluster) -> None:
-    """Where the keeper of an account's budget is killed, another answers in its place, and lets nothing out for
-    a minute: nobody knows what has gone out in the last one."""
+    """Where the keeper of an account's budget is killed, another answers in its place, and lets nothing out
+    for a minute: nobody knows what has gone out in the last one."""
     allowances = {("host", "", ""): Allowance(rpm=600, tpm=None)}
     async with RayEngine(echo, address=cluster.address, workers=1, allowances=allowances) as engine:
         (budget,) = engine.budgets.values()

@@ -23,6 +23,11 @@ __all__ = ["bench"]
 TOKEN = "flp_aZ81kWq0Yt77PlantedForTheTests42"
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    """All files of a folder."""
+    return {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+
+
 async def test_a_cluster_for_the_run_and_no_secret_in_it(bench: Bench) -> None:
     """Without an address a cluster is started for the run, and ends with it. The token that the endpoint asks
     for stands in no process of it, and in none of the files that Ray leaves."""
@@ -50,16 +55,16 @@ async def test_a_cluster_for_the_run_and_no_secret_in_it(bench: Bench) -> None:
     assert not [each for each in seen if content(each, "cmdline") == seen[each] != b""]
     sessions = set(re.findall(rb"/[\w/]*/session_[\w-]+", b" ".join(seen.values())))
     assert len(sessions) == 1
-    files = [each for each in Path(sessions.pop().decode()).rglob("*") if each.is_file()]
+    files = contents(Path(sessions.pop().decode()))
     assert files
-    assert not [each for each in files if TOKEN.encode() in each.read_bytes()]
+    assert not [name for name, content in files.items() if TOKEN.encode() in content]
 
 
 async def test_nobody_at_the_address() -> None:
     """An address at which nothing listens is refused at once, with one line that names the flag."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:%d" % unused.getsockname()[1]
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(UsageError, match=f"--ray-address {address}: nothing answers at 127.0.0.1"):
         async with RayEngine(echo, address=address):
             pass

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from tests.bench.instant import Limits
 from tests.fake_endpoint import Body, FakeEndpoint, Fault, Status, completion
-from tests.ray.conftest import Cluster
+from tests.ray.nodes import Cluster
 from tests.ray.processes import parent
 from tests.running import Bench, bench, ended, sent_again, write_rows
 from tests.test_workers import assert_same
