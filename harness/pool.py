@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 from harness.client import Client
+from harness.encoding import EncodedItem
 from harness.errors import EndpointRefused, HarnessError, Stopped
 from harness.exchange import Outcome, ScoreRequest
 from harness.feed import Feed

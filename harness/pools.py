@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 
 from harness.asking import Asking
 from harness.background import to_its_end
@@ -15,6 +16,7 @@ from harness.errors import EndpointRefused, Stopped, StoreError
 from harness.heartbeat import told_begun, told_ended
 from harness.manifest import EndpointRun
 from harness.opening import Lost
+from harness.planning import leading
 from harness.pool import Pool, Runs, Work
 from harness.prepare import asked_of, fail_on_overflow, names_of
 from harness.probing import Ready

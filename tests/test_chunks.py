@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import harness
 from harness.pacing import Lends
-from harness.workers.actors import WorkerActor
+from harness.workers.actors import WorkerActor, own_build
 from harness.workers.channel import Channel, ChannelLost
 from harness.workers.chunks import Inbox, Outbox
 from tests.ray.toys import echo
@@ -105,9 +102,9 @@ async def said_by(actor: WorkerActor) -> tuple[bytes, str]:
 
 
 async def test_a_worker_in_an_actor() -> None:
-    """It tells its versions, takes what is put, says what it has to say, and then that it has ended."""
+    """It tells what it is built of, takes what is put, says what it has to say, and then that it has ended."""
     actor = WorkerActor(echo, {})
-    assert await actor.begin() == (harness.__version__, platform.python_version(), os.getpid())
+    assert await actor.begin() == own_build()
     await actor.put(b"\0\0\0\5hel")
     await actor.put(b"lo\0\0\0\3end")
     assert await said_by(actor) == (b"\0\0\0\5hello", "the worker has ended")

@@ -154,7 +154,7 @@ def test_ways_to_say_endpoints(said: str, tmp_path: Path) -> None:
     [
         ("limt = 5", "no key 'limt'. Did you mean limit"),
         ("data-dir = 'x'", "no key 'data-dir'. Did you mean data_dir?"),
-        ("[endpoint]\nspec = 'embedded'", "no key 'endpoint'. Did you mean endpoints?"),
+        ("[endpoint]\nspec = 'embedded'", "no key 'endpoint'. Did you mean endpoints"),
         ("suite = 'x'", "no key 'suite'. "),
         ("[[tasks]]\nname = 'mmlu'\nshot = 5", "[[tasks]] 1: no key 'shot'. Did you mean shots?"),
         (
@@ -673,6 +673,9 @@ chosen: dict[str, st.SearchStrategy[Any]] = {
     "ca_file": st.none() | words.map(Path),
     "out": st.none() | words.map(Path) | st.just(Path("~/x")) | st.just(Path("/a/b")),
     "log_file": st.none() | words.map(Path),
+    "workers": st.none() | st.integers(1, 1000),
+    "ray_address": st.none(),
+    "shard": st.none(),
 }
 """Strategies of the settings that a type alone does not tell; the others are of `Literal` or `bool` types."""
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import platform
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import harness
 from harness.redacting import install
@@ -30,6 +31,25 @@ NEW_OBJECTS = 50_000
 Works = Callable[[Channel, Mapping[int, LentByActor]], Awaitable[None]]
 """A whole worker, until it is told to end, or its channel is lost; given what keeps the budgets of accounts, by
 their position in the run, where it is not the run."""
+
+
+class Build(NamedTuple):
+    """Which program this is."""
+
+    version: str
+    python: str
+    code: str
+    """A hash of all its source files: checkouts of one version differ."""
+
+
+def own_build() -> Build:
+    """That of this process."""
+    folder = Path(harness.__path__[0])
+    code = blake2b(digest_size=16)
+    for file in sorted(folder.rglob("*.py")):
+        content = file.read_bytes()
+        code.update(f"{file.relative_to(folder).as_posix()} {len(content)} ".encode() + content)
+    return Build(harness.__version__, platform.python_version(), code.hexdigest())
 
 
 class ActorChannel:
@@ -75,14 +95,14 @@ class WorkerActor:
         """When `get` was called or answered last, on the clock of the event loop."""
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def begin(self) -> tuple[str, str, int]:
-        """Start to work: versions of the program and of Python, and the process id."""
+    async def begin(self) -> Build:
+        """Start to work; what the worker is built of."""
         gc.set_threshold(NEW_OBJECTS)
         install()
         self._channel = ActorChannel()
         self._asked = asyncio.get_running_loop().time()
         self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._watch())]
-        return harness.__version__, platform.python_version(), os.getpid()
+        return await asyncio.to_thread(own_build)
 
     async def put(self, chunk: bytes) -> None:
         """Take a chunk of what the run says; one at a time, so that they stay in order."""

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import harness
 from harness.accounts import Allowance
 from harness.background import to_its_end
 from harness.endpoints import Account
@@ -24,7 +22,7 @@ from harness.errors import UsageError
 from harness.pacing import AnyBudget
 from harness.prepare import Prepared
 from harness.workers.actorbudgets import ActorBudgets
-from harness.workers.actors import POLL, WorkerActor, Works
+from harness.workers.actors import POLL, Build, WorkerActor, Works, own_build
 from harness.workers.chunks import Inbox, Outbox
 from harness.workers.cluster import (
     imported,
@@ -63,6 +61,7 @@ class RayEngine:
         workers: how many to keep.
         here: they are on this machine, as the cluster was started for the run.
         budgets: of accounts that have a limit; they are kept by actors too.
+        build: of this program; workers of another are refused.
     """
 
     def __init__(
@@ -87,6 +86,7 @@ class RayEngine:
         self._asked_for = workers
         self._allowances = allowances or {}
         self._kept = ActorBudgets()
+        self.build = own_build()
         self.workers = workers or 0
         self.here = self._address in (None, "local")
         self.budgets: Mapping[Account, AnyBudget] = {}
@@ -127,12 +127,7 @@ class RayEngine:
         """
         actor = await self._in_thread(self._placed)
         try:
-            version, python, _ = await self._begun(actor)
-            if version != harness.__version__:
-                raise UsageError(
-                    f"--engine ray: a node has forced-choice {version} (Python {python}), this is"
-                    f" {harness.__version__} (Python {platform.python_version()}); install the same on all"
-                )
+            _compare(await self._begun(actor), self.build)
         except ray_errors() as error:
             raise UsageError(f"--engine ray: {name} cannot be started: {why_not(error)}") from error
         except BaseException:
@@ -143,7 +138,7 @@ class RayEngine:
         self._channels.add(channel)
         return channel
 
-    async def _begun(self, actor: Any) -> Any:
+    async def _begun(self, actor: Any) -> Build:
         beginning = asyncio.ensure_future(result(actor.begin.remote()))
         had = asyncio.ensure_future(self._had.wait())
         try:
@@ -153,7 +148,7 @@ class RayEngine:
                     f"--engine ray: the cluster has had no free processor for a worker in {START:g} s; see"
                     " `ray status` for who has them"
                 )
-            return await beginning
+            return Build(*await beginning)
         finally:
             for each in (beginning, had):
                 each.cancel()
@@ -197,6 +192,15 @@ class RayEngine:
         await self._kept.close()
         await self._in_thread(self._disconnect)
         self._thread.shutdown(wait=False)
+
+
+def _compare(theirs: Build, ours: Build) -> None:
+    """Refuse a worker that is another program than this; another Python is Ray's to refuse."""
+    if theirs.code != ours.code:
+        which = theirs.version if theirs.version != ours.version else f"other files as version {ours.version}"
+        raise UsageError(
+            f"--engine ray: a node has forced-choice {which}, this is {ours.version}; install the same on all"
+        )
 
 
 class _ActorsChannel:

@@ -47,8 +47,8 @@ class Costs:
     """Likewise, a slot for each other holder that waits."""
     table: float = 175e-6
     """An item of one endpoint in the tables that a run ends with."""
-    merge: float = 20e-6
-    """A row that `merge` folds."""
+    merge: float = 15e-6
+    """A row that `merge` folds (`tests.bench.merging`, less what the tables take)."""
 
     def stored(self, rows: float) -> float:
         """What a row costs in the mean while a journal grows to so many."""

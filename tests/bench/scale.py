@@ -29,6 +29,8 @@ SIZES = ((10**6, 4), (10**7, 10), (10**9, 100))
 WORKERS = (1, 2, 8, 32, 100, 300, 1000)
 FULL = 0.9
 """Share of the time of sending from which on somebody is the limit."""
+CALLS = 0.25
+"""Share of a driver's time that calls of actors should take, at most."""
 ROUNDS = 40
 """Leases' time for which a keeper is simulated, in seconds of its allowance."""
 
@@ -149,9 +151,11 @@ def _time(seconds: float) -> str:
 def limits(costs: Costs, endpoints: int = 4, choices: int = 4) -> str:
     """From how many workers on each is the limit, were it alone."""
     trips = costs.trip / CARRY * costs.ask
+    called = CALLS if costs.trip else 0.0
     few = costs.row + costs.call * endpoints / GATHER_S * costs.ask
     disk = costs.commit / GROUP
     ledger = costs.take / (choices * FEWEST)
+    most = (costs.row + ledger) / (1 - costs.call * MESSAGES_S - called)
     rows = (
         ("driver, groups of 15 ms", few + trips + ledger),
         (
@@ -178,7 +182,7 @@ def budgets(costs: Costs, endpoints: int = 4) -> str:
     for allowance in (1_000.0, 20_000.0):
         for workers in WORKERS[2:]:
             case = case_of(int(ROUNDS * allowance), endpoints, workers)
-            case = replace(case, allowance=allowance, apart=True)
+            case = replace(case, allowance=allowance, apart=True, carry=carried(workers))
             cells = []
             for each in (case, longer(case)):
                 course = simulate(each, costs)
@@ -206,6 +210,12 @@ def check(costs: Costs, found: Mapping[int, tuple[float, float]]) -> str:
         cells = [f"{each * 1e6:.0f}" for each in (run, said[0], theirs, said[1])]
         rows.append((str(workers), *cells))
     return table(("workers", "run", "model", "its workers", "model"), rows)
+
+
+def carried(workers: int) -> float:
+    """Seconds for which what a worker says should gather until a call carries it: calls then take a quarter of
+    the driver's time."""
+    return max(CARRY, workers * RAY.trip / CALLS)
 
 
 def longer(case: Case, a_second: float = 2_000.0) -> Case:

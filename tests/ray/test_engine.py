@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from harness import __version__
 from harness.accounts import Allowance
 from harness.errors import UsageError
 from harness.pacing import Ask, LeasedBudget
+from harness.workers.actors import Build
 from harness.workers.channel import ChannelLost
 from harness.workers.onray import RayEngine
 from tests.ray.nodes import Cluster
@@ -86,11 +88,18 @@ async def test_a_killed_node_is_noticed(cluster: Cluster) -> None:
         assert await kept.receive() == b"still there?"
 
 
-async def test_another_version(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node with another version of the program is refused, with both versions and the way out."""
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (Build("0.0.7", "3.11.7", "0"), rf"forced-choice {__version__}, this is 0\.0\.7; install the same"),
+        (Build(__version__, "3.11.7", "0"), rf"other files as version {__version__}, this is"),
+    ],
+)
+async def test_another_program(cluster: Cluster, build: Build, said: str) -> None:
+    """A node with another version of the program, or another state of it, is refused in one line."""
     async with RayEngine(echo, address=cluster.address, workers=1) as engine:
-        monkeypatch.setattr("harness.__version__", "0.0.7")
-        with pytest.raises(UsageError, match=r"forced-choice 0\.1\..* this is 0\.0\.7 .*install the same"):
+        engine.build = build
+        with pytest.raises(UsageError, match=said):
             await engine.start("worker 1")
 
 
