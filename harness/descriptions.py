@@ -56,14 +56,14 @@ Everything is computed from the run's journal. Metrics that need other requests
 Exit codes: 0 done. 2 the run or a metric is not there. 3 items are left unscored."""
 
 MERGE = """\
-Put together what the shards of a run have (run --shard I/N --out DIR); nothing is sent.
+Put together what the shards of a run have (run --shard); nothing is sent.
 
-Writes into DIR what the same run would have written on one machine. May be given
-at any time, and again: shards that are at work or missing are told, and what they
-lack counts as unscored. run without --shard then does the rest, if any.
+Writes into DIR what the same run would have written on one machine. It may be
+given at any time, and again: shards that are at work or missing are named, and
+what they lack counts as unscored. run without --shard then asks the rest.
 
-Exit codes: 0 done. 2 there are no shards, or they are of different suites. 3 items
-are left unscored."""
+Exit codes: 0 done. 2 there are no shards, or they are of different suites.
+3 items are left unscored."""
 
 REPORT = """\
 Write one page to show and to look into: plots, tables, and every item with its prompt.

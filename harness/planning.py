@@ -80,17 +80,27 @@ def planned(suite: Suite, asked: Asked, top_of: TopOf) -> Iterator[Batch]:
         )
 
 
-def leading(whole: Suite, asked: Asked) -> Iterator[EncodedItem]:
-    """The first items of a run whose choices may be single tokens, in its order: by their lengths, so that
-    no others are read."""
-    reader, starts = PieceReader(whole), firsts(whole)
-    for ordinal in islice(whole.listing.short(LONGEST), LEADING):
-        task = bisect_right(starts, ordinal) - 1
-        at = ordinal - starts[task]
-        prompts = [each for _, each in reader.prompts(Piece(task, at, at + 1)) if isinstance(each, Prompt)]
+def leading(whole: Suite, asked: Asked, pieces: Sequence[Piece] | None = None) -> Iterator[EncodedItem]:
+    """The first items of a run whose choices may be single tokens, in its order.
+
+    `pieces`: as `leading_pieces` gives them, where somebody has found them already.
+    """
+    reader = PieceReader(whole)
+    for piece in leading_pieces(whole) if pieces is None else pieces:
+        prompts = [each for _, each in reader.prompts(piece) if isinstance(each, Prompt)]
         yield from encode_prompts(
             prompts, asked.tokenizer, asked.bound, chat=asked.chat, as_text=asked.as_text
         )
+
+
+def leading_pieces(whole: Suite) -> list[Piece]:
+    """Where these items stand, one a piece: found by their lengths, so that no others are read."""
+    starts, found = firsts(whole), []
+    for ordinal in islice(whole.listing.short(LONGEST), LEADING):
+        task = bisect_right(starts, ordinal) - 1
+        at = ordinal - starts[task]
+        found.append(Piece(task, at, at + 1))
+    return found
 
 
 def first_questions(suite: Suite, asked: Asked, items: int) -> list[ScoreRequest]:

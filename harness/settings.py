@@ -163,8 +163,8 @@ caps hold for all together."""
     """Where workers are: processes of this machine, or actors of a Ray cluster (pip install \
 'forced-choice[ray]')."""
     ray_address: Annotated[str | None, Parameter(group=SPREAD, metavar="ADDRESS", show_default=False)] = None
-    """The cluster, as ray.init takes it: auto, HOST:PORT, ray://HOST:PORT; by default the one that \
-RAY_ADDRESS names, or a new one on this machine."""
+    """The cluster: HOST:PORT of its head, or auto for the one that this machine belongs to; by default the \
+one that RAY_ADDRESS names, else Ray is started on this machine for the run."""
     shard: Annotated[str | None, Parameter(group=SPREAD, metavar="I/N", show_default=False)] = None
     """Do only part I of N of the run, in shards/I-of-N of its folder; the command merge puts the parts \
 together. For arrays of jobs (Slurm, Kubernetes). Budgets and caps are those of all parts: each takes its \

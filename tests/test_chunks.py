@@ -102,7 +102,7 @@ async def said_by(actor: WorkerActor) -> tuple[bytes, str]:
 
 
 async def test_a_worker_in_an_actor() -> None:
-    """It tells what it is built of, takes what is put, says what it has to say, and then that it has ended."""
+    """It tells what it is built of, takes what is put, says what it has to say, and that it has ended."""
     actor = WorkerActor(echo, {})
     assert await actor.begin() == own_build()
     await actor.put(b"\0\0\0\5hel")

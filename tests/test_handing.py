@@ -131,6 +131,7 @@ def test_messages_come_back_as_they_went(tmp_path: Path) -> None:
                 "sha256:0", Survey(rows=1, counts={"a": 1}, n_bad=0, bad=(), content_sha256="")
             )
         },
+        leading=[Piece(0, 3, 4)],
         addresses={},
         replies={"embedded": 3},
         capped=False,

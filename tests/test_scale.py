@@ -20,7 +20,7 @@ from tests.bench.fleet import COMMIT, HOP, Case, Journal, Lessor, Server, simula
 ASK = 500e-6
 FREE = Costs(
     ask=ASK, start=0, survey=0, skip=0, call=0, row=0, commit=0, shallow=0, deep=0, take=0, lease=0, slot=0,
-    crowd=0, table=0, merge=0,
+    table=0, merge=0,
 )  # fmt: skip
 """Nothing costs anything but asking."""
 

@@ -21,11 +21,12 @@ from harness.endpoint_settings import EndpointSettings
 from harness.errors import UsageError
 from harness.exchange import Failure, Outcome, Reply, ScoreRequest
 from harness.manifest import Exit
+from harness.merging.whole import merge
 from harness.outlook import foreseen
 from harness.prepare import prepare
 from harness.shortcut import Names, Seen, Shortcut, learn, merged, read_off, seen_in
 from harness.tokenizing import load_tokenizer
-from tests.fake_endpoint import Altered, FakeEndpoint, Script, Status, true_logprobs
+from tests.fake_endpoint import Altered, FakeEndpoint, Fault, Script, Status, true_logprobs
 from tests.running import Bench, bench  # noqa: F401
 
 KEY = b"k" * 16
@@ -573,3 +574,28 @@ def test_stopping_while_learning_does_not_wait(lettered: Callable[..., Any]) -> 
     endpoint, result = lettered(script, stop=stop)
     assert result.exit is Exit.INTERRUPTED
     assert len(endpoint.bodies) == 1
+
+
+@pytest.mark.parametrize("shards", [2, 5])
+def test_shards_learn_what_the_whole_learns(
+    bench: Bench,  # noqa: F811
+    lettered: Callable[..., Any],
+    shards: int,
+) -> None:
+    """Which item shows how alternatives are read is a matter of the whole run: each shard asks its own items
+    as that would, whatever its first one shows."""
+
+    def script(number: int, body: dict[str, Any]) -> Fault | None:
+        asked = "".join(CHARACTERS[each] for each in body["tokens"])
+        mute = any(f"number {n}?" in asked for n in (0, 1, 6, 7))
+        return named(hidden="ABCD" if mute else "")(number, body)
+
+    lettered(script)
+    assert [each["mode"] for each in items(bench.folder / "run")] == ["forced"] * 2 + ["single"] * 10
+    for number in range(1, shards + 1):
+        lettered(script, out="shards", shard=f"{number}/{shards}")
+    merge(bench.folder / "shards")
+    for name in ("scores.csv", "items.csv"):
+        assert (bench.folder / "run" / name).read_bytes() == (bench.folder / "shards" / name).read_bytes()
+    endpoint, _ = lettered(script, out="shards")
+    assert not endpoint.bodies

@@ -29,8 +29,8 @@ NEW_OBJECTS = 50_000
 """As of the commands."""
 
 Works = Callable[[Channel, Mapping[int, LentByActor]], Awaitable[None]]
-"""A whole worker, until it is told to end, or its channel is lost; given what keeps the budgets of accounts, by
-their position in the run, where it is not the run."""
+"""A whole worker, until it is told to end, or its channel is lost; given who keeps the budgets of accounts,
+by their position in the run, where it is not the run."""
 
 
 class Build(NamedTuple):
@@ -102,7 +102,7 @@ class WorkerActor:
         self._channel = ActorChannel()
         self._asked = asyncio.get_running_loop().time()
         self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._watch())]
-        return await asyncio.to_thread(own_build)
+        return own_build()
 
     async def put(self, chunk: bytes) -> None:
         """Take a chunk of what the run says; one at a time, so that they stay in order."""

@@ -21,6 +21,7 @@ from harness.errors import HarnessError
 from harness.events import LOGGER
 from harness.manifest import EndpointRun
 from harness.opening import Lost
+from harness.planning import leading_pieces
 from harness.pool import Runs, Work
 from harness.prepare import Prepared
 from harness.probing import Ready as Found
@@ -251,6 +252,7 @@ def begin_of(
         folder=os.getcwd(),
         identity=identity_text(prepared),
         rows={each.task.name: Known(each.rows.revision, each.survey) for each in prepared.suite.tasks},
+        leading=leading_pieces(prepared.suite) if prepared.settings.shortcut else (),
         addresses=addresses if engine.here else {},
         replies={},
         capped=capped,

@@ -19,6 +19,7 @@ from harness.layout import ITEM_TYPES, REPLY_TYPES, row_type
 from harness.pacing.headers import Limits
 from harness.pacing.lending import Ask
 from harness.settings import RunSettings
+from harness.sharding import Piece
 from harness.suite import Known
 from harness.workers.channel import ChannelLost
 
@@ -52,6 +53,8 @@ class Begin(_Message, frozen=True):
     """The suite's, as JSON: what is read there has to be the same."""
     rows: Mapping[str, Known]
     """What the run has found in the rows of its tasks."""
+    leading: Sequence[Piece]
+    """The items from which it is learnt how choices are read off alternatives."""
     addresses: Mapping[str, str]
     """Where embedded endpoints are, if the worker is on the same machine; else it serves its own."""
     replies: Mapping[str, int]

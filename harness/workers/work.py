@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -26,6 +27,7 @@ from harness.events import LOGGER
 from harness.forecast import Forecast
 from harness.learning import Lesson
 from harness.pacing import Lends
+from harness.planning import leading
 from harness.pool import Pool, Work
 from harness.prepare import Prepared, asked_of, fail_on_overflow, names_of, prepare
 from harness.probing import Ready as Found
@@ -205,6 +207,7 @@ class _Asked:
         self._progress = Progress(endpoint.label, 0)
         self._lesson = Lesson()
         self._forecast = Forecast()
+        self._leading = begin.leading
         self._journal = KeptByRun(line, endpoint.label, begin.replies[endpoint.label], begin.gather)
         self._pieces = Pieces(self._piece_done, self._texts, lambda: self._progress.items_unscored)
         self._taking: Future[object] | None = None
@@ -216,7 +219,7 @@ class _Asked:
     async def open(self, clients: Clients, addresses: Mapping[str, str], opened: AsyncExitStack) -> None:
         """Make its client, and all that its pool is given."""
         prepared, endpoint = self._found.prepared, self._endpoint
-        tokenizer = self._found.asked.get(endpoint.label)
+        tokenizer, asked = self._found.asked.get(endpoint.label), asked_of(prepared, endpoint)
         self._meter = clients.meters[endpoint.label]
         clients.tell(endpoint, self._progress)
         client = clients.scoring(endpoint, addresses)
@@ -229,9 +232,10 @@ class _Asked:
 
         self._work = Work(
             suite=self._suite(prepared.suite),
-            asked=asked_of(prepared, endpoint),
+            asked=asked,
             names=names_of(prepared, endpoint, self._lesson),
             lesson=self._lesson,
+            leading=partial(leading, prepared.suite, asked, self._leading),
             interrupt=interrupt,
             journal=self._journal,
             client=await opened.enter_async_context(client),

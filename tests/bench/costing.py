@@ -51,8 +51,6 @@ DEEP = 1_000_000
 AT_ONCE = 32
 SLOTS = 32
 """Of a lease, at most (`pacing.lessor.BUNDLES`)."""
-CROWDED = 10
-"""Slots of a lease of a thousand holders who share 20,000 requests a second."""
 
 
 def measured(scratch: Path, *, say: Callable[[str], object] = print) -> Costs:
@@ -67,9 +65,8 @@ def measured(scratch: Path, *, say: Callable[[str], object] = print) -> Costs:
     say("messages ...")
     call = group + asyncio.run(messages(3_000))
     say("leases ...")
-    one, many, crowded = (asyncio.run(leases(*each)) for each in ((1000, 2e3), (10, 2e4), (1000, 2e4)))
+    one, many = (asyncio.run(leases(*each)) for each in ((1000, 2e3), (10, 2e4)))
     slot = (many - one) / (SLOTS - 1)
-    crowd = max(0.0, (crowded - one - (CROWDED - 1) * slot) / CROWDED / 1000)
     say("rows ...")
     survey, skip = rows(scratch)
     say("whole runs ...")
@@ -88,7 +85,6 @@ def measured(scratch: Path, *, say: Callable[[str], object] = print) -> Costs:
         take=2 * call + ledger(),
         lease=one + call,
         slot=slot,
-        crowd=crowd,
         table=table,
     )
 

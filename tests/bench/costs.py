@@ -41,10 +41,8 @@ class Costs:
     """The driver, for a piece that is handed to one endpoint of a worker, and done."""
     lease: float = 270e-6
     """The keeper of a budget, a lease that is one slot; with the message."""
-    slot: float = 28e-6
+    slot: float = 26e-6
     """Likewise, each further slot of it."""
-    crowd: float = 0.18e-6
-    """Likewise, a slot for each other holder that waits."""
     table: float = 175e-6
     """An item of one endpoint in the tables that a run ends with."""
     merge: float = 15e-6

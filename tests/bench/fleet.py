@@ -199,6 +199,8 @@ class _Worker:
     """When the next lease begins."""
     open: int = 0
     """Rows that are not on disk."""
+    told: float = 0.0
+    """When it sent something last."""
     sent: deque[tuple[float, int]] = field(default_factory=deque)
     """When which of them will be."""
     worked: float = 0.0
@@ -225,7 +227,7 @@ class _Simulation:
         self._grant = max(1, int(case.round * part)) if case.allowance < inf else 0
         """Requests of the leases that a worker asks for at a time; 0: nobody asks."""
         slots = min(case.slots, max(1, self._grant // case.endpoints))
-        work = costs.lease + (slots - 1) * costs.slot + slots * case.workers * costs.crowd
+        work = costs.lease + (slots - 1) * costs.slot
         self._lessor = Lessor(Server() if case.apart else self._driver, work, case.allowance)
 
     def run(self) -> Course:
@@ -283,9 +285,12 @@ class _Simulation:
         """By way of the driver, to each endpoint's journal."""
         rows, worker.made = worker.made, 0
         costs, endpoints = self._costs, self._case.endpoints
-        groups = max(1, round(rows * worker.pace / self._case.gather))
-        messages = min(groups * endpoints, rows)
-        trips = min(messages, max(1.0, groups * self._case.gather / self._case.carry))
+        # Rows that are let go slowly share messages, and these calls; those of a burst are as near as can be.
+        since = now - worker.told if self._grant else rows * worker.pace
+        worker.told = now
+        messages = min(float(rows), endpoints * since / self._case.gather)
+        trips = min(messages, since / self._case.carry)
+        groups = max(1, round(messages / endpoints))
         work = trips * costs.trip + messages * costs.call + rows * costs.row
         there = self._driver.serve(now + HOP, work)
         done, first = 0.0, next(self._turns)  # what is left over of a group goes to each in turn

@@ -31,6 +31,8 @@ FULL = 0.9
 """Share of the time of sending from which on somebody is the limit."""
 CALLS = 0.25
 """Share of a driver's time that calls of actors should take, at most."""
+HALF, SLOTS_IN_ALL = 0.5, 2_048
+"""Share of a keeper's time that leases should take, at most, and slots of a round."""
 ROUNDS = 40
 """Leases' time for which a keeper is simulated, in seconds of its allowance."""
 
@@ -158,10 +160,7 @@ def limits(costs: Costs, endpoints: int = 4, choices: int = 4) -> str:
     most = (costs.row + ledger) / (1 - costs.call * MESSAGES_S - called)
     rows = (
         ("driver, groups of 15 ms", few + trips + ledger),
-        (
-            f"driver, {MESSAGES_S:,} groups a second",
-            (costs.row + trips + ledger) / (1 - costs.call * MESSAGES_S),
-        ),
+        (f"driver, {MESSAGES_S:,} groups a second", most),
         ("a journal that is small, of its own rows", costs.shallow + disk),
         ("a journal of a million rows or more, likewise", costs.deep + disk),
         ("ledger, pieces of 16 items", ledger),
@@ -184,7 +183,7 @@ def budgets(costs: Costs, endpoints: int = 4) -> str:
             case = case_of(int(ROUNDS * allowance), endpoints, workers)
             case = replace(case, allowance=allowance, apart=True, carry=carried(workers))
             cells = []
-            for each in (case, longer(case)):
+            for each in (case, longer(case, costs)):
                 course = simulate(each, costs)
                 most = min(allowance, workers / costs.ask)
                 cells.append(f"{course.leases / course.seconds:,.0f}")
@@ -213,15 +212,15 @@ def check(costs: Costs, found: Mapping[int, tuple[float, float]]) -> str:
 
 
 def carried(workers: int) -> float:
-    """Seconds for which what a worker says should gather until a call carries it: calls then take a quarter of
-    the driver's time."""
+    """Seconds for which what a worker says should gather until a call carries it."""
     return max(CARRY, workers * RAY.trip / CALLS)
 
 
-def longer(case: Case, a_second: float = 2_000.0) -> Case:
-    """The same with leases of fewer slots that last until a keeper has no more than so many a second."""
-    lasting = max(case.round, case.workers * case.endpoints / a_second)
-    return replace(case, round=lasting, slots=min(case.slots, max(1, 2_048 // case.workers)))
+def longer(case: Case, costs: Costs) -> Case:
+    """The same with leases of fewer slots that last until they take half of the keeper's time."""
+    slots = min(case.slots, max(1, SLOTS_IN_ALL // case.workers))
+    a_second = HALF / (costs.lease + (slots - 1) * costs.slot)
+    return replace(case, round=max(case.round, case.workers * case.endpoints / a_second), slots=slots)
 
 
 def listed(costs: Costs) -> str:
