@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from contextlib import contextmanager
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from harness.errors import StoreError
 
@@ -130,12 +130,17 @@ class ParquetFile:
     """A Parquet file written in row groups of one size, or weight: the same rows give the same bytes."""
 
     def __init__(
-        self, path: Path, types: Mapping[str, str], group: int, *, recurring: Sequence[str] | None = None
+        self,
+        path: Path | IO[bytes],
+        types: Mapping[str, str],
+        group: int,
+        *,
+        recurring: Sequence[str] | None = None,
     ) -> None:
         """Create the file.
 
         Args:
-            path: where it stands.
+            path: where it stands, or a file that is open for writing.
             types: of its columns.
             group: how much goes into a row group: rows, or what they weigh. Each group costs some kilobytes
                 of memory until the file is closed.

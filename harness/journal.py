@@ -27,7 +27,9 @@ from harness.layout import (
     TABLES,
     WATCHED,
     item_row,
+    legible,
     reply_row,
+    teach,
 )
 from harness.replies import StoredReplies, read_meta, store_errors
 from harness.scoring.scores import ItemRecord
@@ -56,7 +58,8 @@ _PUT_ITEMS = f"""INSERT INTO items VALUES {{}} ON CONFLICT (ordinal) DO UPDATE S
     asides = CASE WHEN excluded.asides = x'{NO_ASIDES.hex()}' AND excluded.keys = items.keys
     THEN items.asides ELSE excluded.asides END"""
 """What an earlier session asked beside the same item stays known where this one asks nothing beside it."""
-_KEEP_PLANNED = "CREATE TEMP TABLE planned AS SELECT * FROM main.items WHERE prompt_hash != x''"
+_KEEP_PLANNED = f"""CREATE TEMP TABLE planned AS SELECT * FROM main.items
+    WHERE prompt_hash != x'' AND {legible("items")}"""
 _RESTORE_PLANNED = """UPDATE main.items SET prompt_hash = planned.prompt_hash,
     context_sha256 = planned.context_sha256, keys = planned.keys, n_tokens = planned.n_tokens,
     mode = planned.mode, problem = planned.problem, asides = planned.asides
@@ -222,6 +225,7 @@ class Journal(StoredReplies):
     def _prepare(self, path: Path, meta: Mapping[str, str], fsync: bool) -> None:
         """Create the tables in an empty file, or compare what an older one says of itself."""
         writer = self._writer
+        teach(writer)
         if writer.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
             writer.execute("PRAGMA journal_mode=WAL")
             writer.execute("BEGIN IMMEDIATE")

@@ -98,6 +98,8 @@ _HASH_BYTES = 32
 _ASIDES = msgspec.msgpack.Decoder(list[tuple[str, bytes, str]])
 NO_ASIDES = msgspec.msgpack.encode([])
 """The last column of an item that is asked nothing beside."""
+NO_ITEM = "cannot decode an item"
+"""What is raised of a row of `items` that is none any more."""
 
 
 def row_type(types: Mapping[str, str]) -> Any:
@@ -210,7 +212,7 @@ def item_record(row: Sequence[Any]) -> ItemRecord:
     try:
         return _record(row)
     except (TypeError, AttributeError, ValueError, struct.error, msgspec.MsgspecError) as error:
-        raise sqlite3.DatabaseError("cannot decode an item") from error
+        raise sqlite3.DatabaseError(NO_ITEM) from error
 
 
 def _record(row: Sequence[Any]) -> ItemRecord:
@@ -244,8 +246,35 @@ def _record(row: Sequence[Any]) -> ItemRecord:
 
 
 def aside_names(packed: bytes) -> Iterator[str]:
-    """What is asked beside an item, out of its row's last column."""
-    return (name for name, _, _ in _ASIDES.decode(packed))
+    """What is asked beside an item, out of its row's last column; raises as `item_record` does."""
+    try:
+        return (name for name, _, _ in _ASIDES.decode(packed))
+    except (TypeError, msgspec.MsgspecError) as error:
+        raise sqlite3.DatabaseError(NO_ITEM) from error
+
+
+def legible(row: str) -> str:
+    """SQL: whether what planning filled of a row of `items` can be read; needs `teach`."""
+    blobs, texts = ("prompt_hash", "context_sha256", "keys", "n_tokens", "asides"), ("mode", "problem")
+    types = {**dict.fromkeys(blobs, "blob"), **dict.fromkeys(texts, "text")}
+    typed = " AND ".join(f"typeof({row}.{name}) = '{of}'" for name, of in types.items())
+    return f"""(CASE WHEN NOT ({typed} AND length({row}.n_tokens) % 4 = 0) THEN 0
+        WHEN {row}.mode NOT GLOB '*[^a-z]*' AND {row}.problem = ''
+        AND {row}.asides = x'{NO_ASIDES.hex()}' THEN 1
+        ELSE legible(CAST({row}.mode AS BLOB), CAST({row}.problem AS BLOB), {row}.asides) END)"""
+
+
+def teach(connection: sqlite3.Connection) -> None:
+    """Let a connection know `legible`; it is asked where a plain look does not tell."""
+    connection.create_function("legible", 3, _legible, deterministic=True)
+
+
+def _legible(mode: bytes, problem: bytes, asides: bytes) -> bool:
+    try:
+        mode.decode(), problem.decode(), _ASIDES.decode(asides)
+    except (UnicodeDecodeError, msgspec.MsgspecError):
+        return False
+    return True
 
 
 def _packed(kind: Literal["I", "d"], numbers: Sequence[float]) -> bytearray:

@@ -37,6 +37,8 @@ class Lesson:
     """Why choices are not read off alternatives; empty where they are, or nothing came that could be."""
     tried: bool = False
     """The endpoint was asked."""
+    elsewhere: bool = False
+    """Other processes of the run read choices off alternatives."""
     changed: float = 0.0
     """Nats by which alternatives differed from forcing later in the run; 0: they never did."""
 

@@ -29,7 +29,7 @@ from harness.prices import caps_of
 from harness.progress import Progress
 from harness.prompts import Prompt
 from harness.replies import StoredReplies
-from harness.runs import PROMPTS_SHOWN, RunFolder, earlier_manifest
+from harness.runs import PROMPTS_SHOWN, RunFolder, earlier_manifest, sends_now
 from harness.segments import (
     Segment,
     beneath,
@@ -110,19 +110,35 @@ def folder_of(prepared: Prepared, place: Path, session: str) -> RunFolder:
             or it is a whole run's, and its shards have replies that are not merged.
     """
     shards = shards_in(place)
-    if prepared.shard is None:
-        refuse_unmerged(place)
-        opened = RunFolder(place, prepared.identity, session)
-    else:
+    if prepared.shard is not None:
         for each in (place, *shards.values()):
             earlier_manifest(each, prepared.identity)
-        opened = RunFolder(shard_folder(place, prepared.shard), prepared.identity, session)
+        place = shard_folder(place, prepared.shard)
+    opened = RunFolder(place, prepared.identity, session, sends=True)
+    try:
+        _share(prepared, shards)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def _share(prepared: Prepared, shards: Mapping[Shard, Path]) -> None:
+    """See that the run and its shards send nothing twice, and have one list of items. Whoever comes has locked
+    its own folder before: of two that come at once one sees the other."""
+    place = prepared.whole_folder
+    if prepared.shard is None:
+        refuse_unmerged(place)
+    elif sends_now(place):
+        raise UsageError(
+            f"--out {place}: a run without --shard is working there; wait for it to end, so that nothing is"
+            " asked twice"
+        )
     if prepared.shard is not None or shards:
         try:
             keep_listing(prepared.whole.listing, listing_file(place, _listed(prepared)))
         except StoreError as error:
             raise UsageError(f"--out {place}: {error}") from error
-    return opened
 
 
 def _listed(prepared: Prepared) -> str:

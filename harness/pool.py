@@ -107,6 +107,8 @@ class Work:
     """Called when items are done."""
     finished: Callable[[int], object] | None = None
     """Called with the ordinal of each item that is done, once what came of it is on disk."""
+    read_before: int = 0
+    """Items that count as read off alternatives already."""
     enough: asyncio.Event | None = None
     """Once set, this endpoint alone need not be asked any more: what is in flight ends."""
 
@@ -129,7 +131,7 @@ class Pool:
         self._feed = Feed()
         self._open: dict[bytes, list[_Ticket]] = {}
         self._failed: set[bytes] = set()
-        self._reading = Reading(work.lesson, work.asked.keys)
+        self._reading = Reading(work.lesson, work.asked.keys, work.read_before)
         self._read: set[bytes] = set()
         """Told by the replies to others, and not yet committed."""
         self._learner: Learner | None = None
@@ -322,6 +324,13 @@ class Pool:
         await asyncio.to_thread(journal.forget, [each.key for each in requests])
         journal.note_shortcut(json.dumps({"largest_difference": lesson.changed, "why": lesson.why}))
         self._feed.add(requests)
+
+    async def doubt(self, difference: float, why: str) -> None:
+        """Another process has found alternatives that are not what forcing gives, by so many nats."""
+        doubted = self._reading.doubt(difference)
+        self._work.lesson.why = why
+        if doubted:
+            await self._force(doubted)
 
     # -------------------------------------------------------------------------------------------- ending
 

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from functools import partial
+from shutil import rmtree
 
 from harness.asking import Asking
 from harness.background import to_its_end
@@ -24,6 +25,7 @@ from harness.runs import RunFolder
 from harness.texts import TextWriter
 from harness.watching.session import Watches
 from harness.watching.watch import Watch
+from harness.workers.texts import PARTS
 
 
 async def send_all(
@@ -108,6 +110,7 @@ def _texts(
 ) -> Iterator[TextWriter]:
     """The writer of `texts.parquet`; what was planned only in part never replaces a whole one."""
     path = folder.path / "texts.parquet"
+    rmtree(folder.path / PARTS, ignore_errors=True)  # a session with workers was killed
     texts = TextWriter(path, turn) if turn else TextWriter(path)
     complete = False
     try:

@@ -44,11 +44,14 @@ class _Check:
 class Reading:
     """What one endpoint's replies tell of other choices; for one event loop."""
 
-    def __init__(self, lesson: Lesson, keys: KeyMaker) -> None:
-        """Take what is learnt of the endpoint, and the keys of its requests."""
+    def __init__(self, lesson: Lesson, keys: KeyMaker, already: int = 0) -> None:
+        """Take what is learnt of the endpoint, and the keys of its requests.
+
+        `already`: items that count as read, so that the checks of several processes come in turns.
+        """
         self._lesson = lesson
         self._keys = keys
-        self._items = 0
+        self._items = already
         self._unproven: list[ScoreRequest] = []
         self._checks: dict[bytes, _Check] = {}
 
@@ -85,19 +88,27 @@ class Reading:
         difference = abs(outcome.reply.token_logprobs[0] - check.value)
         if difference <= SAME:
             return Taken()
-        doubted = [*check.since, *self._unproven]
-        for each in self._checks.values():
-            doubted += each.since
-            each.since = []
-        self._unproven = []
-        self._lesson.found = None
-        self._lesson.changed = difference
+        doubted = [*check.since, *self.doubt(difference)]
         self._lesson.why = (
             "in the middle of the run its alternatives were no longer what forcing gives (by"
             f" {difference:.2g} nats): from then on every choice was forced, and the last {len(doubted):,}"
             " that had been read were forced too"
         )
         return Taken(forget=doubted)
+
+    def doubt(self, difference: float) -> list[ScoreRequest]:
+        """Read nothing any more; what was read and is not proven by a check, to be forgotten and forced.
+
+        `difference`: nats by which alternatives were not what forcing gives.
+        """
+        doubted = self._unproven
+        for each in self._checks.values():
+            doubted += each.since
+            each.since = []
+        self._unproven = []
+        self._lesson.found = None
+        self._lesson.changed = difference
+        return doubted
 
 
 def _failed(outcome: Outcome, request: ScoreRequest) -> Outcome:

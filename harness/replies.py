@@ -6,7 +6,6 @@ Reading writes nothing. This module does not know who fills the file; how its ro
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from harness.caps import Volume
 from harness.errors import StoreError
 from harness.exchange import Failure
@@ -22,8 +23,11 @@ from harness.layout import (
     ADOPTED,
     CHECKED,
     KEY_BYTES,
+    NO_ITEM,
+    NOTES,
     REPLY_COLUMNS,
     SCHEMA,
+    SHORTCUT,
     aside_names,
     item_record,
     numbers,
@@ -51,6 +55,8 @@ _WAY_OUT = {
     sqlite3.SQLITE_FULL: "the disk is full; make room and give the same command again",
     sqlite3.SQLITE_BUSY: "is in use by another process; wait for it to end",
 }
+
+_NO_ITEM_WAY_OUT = "an item in it is damaged; give the command of the run again, which writes it anew"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +121,7 @@ class StoredReplies:
     def rows_of(self, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:
         """The rows of those of these requests that have a reply, as they are stored, damaged ones apart."""
         query = f"SELECT {', '.join(REPLY_COLUMNS)} FROM replies WHERE sum IS NOT NULL AND key IN"
-        with self._lock, store_errors(self.path):
+        with self._lock, store_errors(self.path), _any_texts(self._reader):
             return [tuple(row) for row in select(self._reader, query, keys) if row_is_sound(row)]
 
     def attempts_of(self, keys: Sequence[bytes]) -> dict[bytes, int]:
@@ -133,7 +139,10 @@ class StoredReplies:
 
     def adopted(self) -> Volume:
         """What the replies took that were taken over from other journals."""
-        return Volume(**json.loads(self.meta.get(ADOPTED, "{}")))
+        try:
+            return msgspec.json.decode(self.meta.get(ADOPTED, "{}"), type=Volume)
+        except msgspec.MsgspecError:  # a disk changed it: more counts as sent than was
+            return Volume()
 
     def scores(self) -> Iterator[ItemScore]:
         """The score of each item, in order of the run, from one state of the file; memory stays flat."""
@@ -192,7 +201,7 @@ class StoredReplies:
     def logprobs(self, keys: Sequence[bytes]) -> dict[bytes, tuple[float, ...]]:
         """Token log-probabilities of those of these requests that have a reply, nats."""
         query = f"SELECT {_SOUND} FROM replies WHERE sum IS NOT NULL AND key IN"
-        with self._lock, store_errors(self.path):
+        with self._lock, store_errors(self.path), _any_texts(self._reader):
             rows = select(self._reader, query, keys)
             return {bytes(row[0]): numbers(row[_LOGPROBS]) for row in rows if sound(row)}
 
@@ -222,6 +231,7 @@ class StoredReplies:
         """Key, forced ids and token log-probabilities of each reply, packed as stored, in any order."""
         query = f"SELECT {_SOUND} FROM replies WHERE sum IS NOT NULL"
         with store_errors(self.path), closing(_open(self.path)) as connection:
+            connection.text_factory = any_text
             yield from ((row[0], row[1], row[_LOGPROBS]) for row in connection.execute(query) if sound(row))
 
     def latencies(self) -> Iterator[tuple[float, int]]:
@@ -236,7 +246,7 @@ class StoredReplies:
     def stats(self) -> JournalStats:
         """Counts over all that is stored; what other journals sent is not among the attempts and tokens."""
         adopted = self.adopted()
-        with self._lock, store_errors(self.path):
+        with self._lock, store_errors(self.path), _any_texts(self._reader):
             replies, read, attempts, context, forced, prompt, completion, cached = self._reader.execute(
                 "SELECT count(sum) FILTER (WHERE read_from IS NULL),"
                 " count(sum) FILTER (WHERE read_from IS NOT NULL), coalesce(sum(attempts), 0),"
@@ -245,13 +255,14 @@ class StoredReplies:
                 " sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens) FROM replies"
             ).fetchone()
             failures = self._reader.execute(
-                "SELECT reason, count(*) FROM replies WHERE sum IS NULL AND read_from IS NULL"
-                " GROUP BY reason ORDER BY reason"
+                "SELECT coalesce(reason, ?), count(*) FROM replies WHERE sum IS NULL AND read_from IS NULL"
+                " GROUP BY 1 ORDER BY 1",
+                (DAMAGED.reason,),
             ).fetchall()
         return JournalStats(
             replies=replies,
             read=read,
-            failures=dict(failures),
+            failures={_shown(reason): count for reason, count in failures},
             attempts=attempts - adopted.requests,
             context_tokens=context - adopted.prompt_tokens,
             forced_tokens=forced - adopted.forced_tokens,
@@ -279,22 +290,71 @@ def store_errors(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the upper bytes refine the lowest
+        if NO_ITEM in str(error):
+            raise StoreError(f"{path}: {_NO_ITEM_WAY_OUT}") from error
         if "decode" in str(error):  # a text, or the name of a column, is none any more
             code = sqlite3.SQLITE_CORRUPT
         raise StoreError(f"{path}: {_WAY_OUT.get(code) or error}") from error
 
 
 def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
-    """The table `meta`; raises `StoreError` where there is none, or it states another schema."""
+    """The table `meta`, without notes that cannot be read any more.
+
+    Raises:
+        StoreError: there is none, or it states another schema.
+    """
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     if not {"meta", "replies", "items"} <= tables:
         raise StoreError(f"{path}: {_WAY_OUT[sqlite3.SQLITE_NOTADB]}")
-    meta = dict(connection.execute("SELECT name, value FROM meta"))
+    rows = connection.execute("SELECT name, CAST(value AS BLOB) FROM meta")
+    meta = {name: value.decode() for name, value in rows if name not in NOTES or _readable(name, value)}
     if meta.get("schema") != SCHEMA:
         raise StoreError(
             f"{path}: has schema {meta.get('schema')}, this version reads {SCHEMA}; choose another --out"
         )
     return meta
+
+
+class _Evidence(msgspec.Struct):
+    """What every note on reading choices off alternatives says; one that says not why they are not read says
+    also how they are."""
+
+    largest_difference: float
+    why: str | msgspec.UnsetType = msgspec.UNSET
+    checked: int | msgspec.UnsetType = msgspec.UNSET
+    logprobs: int | msgspec.UnsetType = msgspec.UNSET
+
+
+def _readable(name: str, value: bytes) -> bool:
+    """Whether a note is one; what changes in a journal can be learnt anew."""
+    try:
+        value.decode()
+        if name == SHORTCUT:
+            said = msgspec.json.decode(value, type=_Evidence)
+            return said.why is not msgspec.UNSET or msgspec.UNSET not in (said.checked, said.logprobs)
+    except (UnicodeDecodeError, msgspec.MsgspecError):
+        return False
+    return True
+
+
+def any_text(cell: bytes) -> str:
+    """A text that need not be one: for `text_factory`, where a blob's changed type must not stop a reader."""
+    return cell.decode(errors="surrogateescape")
+
+
+@contextmanager
+def _any_texts(connection: sqlite3.Connection) -> Iterator[None]:
+    """While rows of `replies` are read: texts of items must be what they were, or their names are others."""
+    connection.text_factory = any_text
+    try:
+        yield
+    finally:
+        connection.text_factory = str
+
+
+def _shown(text: str) -> str:
+    """Text that can be written."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _scored(connection: sqlite3.Connection, records: Sequence[ItemRecord]) -> Iterator[ItemScore]:
@@ -304,8 +364,8 @@ def _scored(connection: sqlite3.Connection, records: Sequence[ItemRecord]) -> It
 
 
 def _answers(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Answer]:
-    rows = select(connection, _ANSWERS, keys)
-    return {row[0]: _answer(row) for row in rows}
+    with _any_texts(connection):
+        return {row[0]: _answer(row) for row in select(connection, _ANSWERS, keys)}
 
 
 def _answer(row: Sequence[Any]) -> Answer:
@@ -313,7 +373,7 @@ def _answer(row: Sequence[Any]) -> Answer:
         return DAMAGED
     *_, reason, detail, status = row
     if (total := row[_SUM]) is None:
-        return Failure(reason, detail, status)
+        return DAMAGED if reason is None else Failure(_shown(reason), _shown(detail or ""), status)
     return Answered(total, None if (greedy := row[_GREEDY]) is None else bool(greedy))
 
 

@@ -12,6 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -29,6 +30,10 @@ SCHEMA = 1
 PROMPTS_SHOWN = 3
 SIGN_SECONDS = 30.0
 """Between two times that a run which goes on writes its `run.json`."""
+_SENDS = b"sends\n"
+"""In the lock of a folder whose owner sends requests."""
+_ONCE_MORE_S = 0.05
+"""Seconds after which a lock is tried again: another process may be looking at it, which takes no time."""
 
 Whose = tuple[str, str]
 """Identity and replicate number of an endpoint, as its journal states them."""
@@ -63,6 +68,10 @@ class SuiteIdentity:
         return None
 
 
+class FolderInUse(UsageError):
+    """Another process works in a folder."""
+
+
 class RunFolder:
     """The folder of one run, locked while it is open.
 
@@ -70,8 +79,11 @@ class RunFolder:
         UsageError: it holds another suite, is no place for a run, or another process works in it.
     """
 
-    def __init__(self, path: Path, identity: SuiteIdentity, session: str = "") -> None:
-        """Create or reopen the folder; nothing is written yet but the lock. `session` tells who writes it."""
+    def __init__(
+        self, path: Path, identity: SuiteIdentity, session: str = "", *, sends: bool = False
+    ) -> None:
+        """Create or reopen the folder; nothing is written yet but the lock. `session` tells who writes it;
+        `sends`: requests, as a run does."""
         self.path = path
         self._session = session
         self.identity = identity
@@ -81,13 +93,14 @@ class RunFolder:
             self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise UsageError(f"--out {path}: {error.strerror or error}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not any(_locked(self._lock) or time.sleep(_ONCE_MORE_S) for _ in range(2)):
             os.close(self._lock)
-            raise UsageError(
+            raise FolderInUse(
                 f"--out {path}: another run is working in this folder; wait for it, or choose another --out"
-            ) from error
+            )
+        with suppress(OSError):  # on a full disk nobody sends anything either
+            os.ftruncate(self._lock, 0)
+            os.write(self._lock, _SENDS if sends else b"")
 
     def __enter__(self) -> RunFolder:
         return self
@@ -95,6 +108,10 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the lock."""
         os.close(self._lock)
 
     def journal(self, name: str) -> Path:
@@ -118,6 +135,27 @@ class RunFolder:
         """The first few prompts of each task, whole, with their choices; in the chat that they become."""
         text = "\n".join(prompt_text(prompt, chat) for prompt in prompts)
         write_whole(self.path / "prompts.txt", inert(text))  # people look at it in a terminal
+
+
+def sends_now(path: Path) -> bool:
+    """Whether a process is at work in a run's folder that sends requests: no `merge`, no `rescore`."""
+    try:
+        lock = os.open(path / ".lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _locked(lock, fcntl.LOCK_SH) and os.read(lock, len(_SENDS)) == _SENDS
+    finally:
+        os.close(lock)
+
+
+def _locked(lock: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Take a lock if nobody has it."""
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def whose(identity: EndpointIdentity) -> Whose:

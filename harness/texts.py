@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from harness.files import ParquetFile, file_errors, temporary
 from harness.plan import PlannedItem
@@ -63,9 +63,8 @@ class TextWriter:
                 return
             self._last[tokenizer] = turn
             if self._file is None:
-                self._file = ParquetFile(temporary(self._path), TEXT_TYPES, _GROUP, recurring=RECURRING)
-            weight = 1 + len(item.encoded.contexts[0]) // _LONG
-            self._file.add(_text_row(item, tokenizer), part=tokenizer, weight=weight)
+                self._file = text_file(temporary(self._path))
+            add_text(self._file, item, tokenizer)
 
     def close(self, *, complete: bool = True) -> None:
         """Put the file in its place; an incomplete one never replaces an earlier one.
@@ -82,6 +81,17 @@ class TextWriter:
                 temporary(self._path).replace(self._path)
             else:
                 temporary(self._path).unlink()
+
+
+def text_file(where: Path | IO[bytes]) -> ParquetFile:
+    """An empty file of texts."""
+    return ParquetFile(where, TEXT_TYPES, _GROUP, recurring=RECURRING)
+
+
+def add_text(file: ParquetFile, item: PlannedItem, tokenizer: str) -> None:
+    """Add the texts of an item."""
+    weight = 1 + len(item.encoded.contexts[0]) // _LONG
+    file.add(_text_row(item, tokenizer), part=tokenizer, weight=weight)
 
 
 def _text_row(item: PlannedItem, tokenizer: str) -> list[Any]:

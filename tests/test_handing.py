@@ -121,6 +121,7 @@ def test_messages_come_back_as_they_went(tmp_path: Path) -> None:
     """Settings with paths, rows of bytes, and counts are after the way what they were before."""
     begin = Begin(
         name="w",
+        part=0.5,
         version="0",
         settings=RunSettings(endpoint=("embedded",), tasks="sample_mmlu", data_dir=tmp_path, out=tmp_path),
         environ={"FRIENDLI_TOKEN": "secret"},

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.caps import Volume
 from harness.errors import StoreError
 from harness.exchange import Outcome, Reply, ScoreRequest, Usage
 from harness.journal import Journal
@@ -21,6 +22,8 @@ from harness.manifest import Exit
 from harness.mending import mend
 from harness.replies import StoredReplies
 from harness.rescoring import rescore
+from harness.scoring.scores import NOT_TRIED
+from harness.watching.kept import Kept, kept
 from tests.fake_endpoint import FakeEndpoint
 from tests.ledger import note
 from tests.making import listing_of
@@ -30,6 +33,15 @@ from tests.test_journal import META, failed, key, listed, planned, success
 __all__ = ["bench"]
 
 FLIPS = 400
+ITEM_CHANGES = (
+    "asides = x'ff'",
+    "keys = CAST(keys AS TEXT)",
+    "n_tokens = x'0102'",
+    "prompt_hash = CAST(prompt_hash AS TEXT)",
+    "mode = CAST(x'ff' AS TEXT)",
+    "problem = CAST(x'ff' AS TEXT)",
+)
+"""What a disk may make of what planning filled."""
 
 
 def with_top(number: int) -> Outcome:
@@ -125,6 +137,82 @@ def test_what_was_changed_is_asked_for_again(path: Path) -> None:
         journal.put(with_top(3), with_top(5))
         journal.flush()
         assert [score.sums for score in journal.scores()] == true
+
+
+@pytest.mark.parametrize("column", ["key", "forced_ids", "token_logprobs", "top_logprobs"])
+def test_a_blob_that_became_a_text(path: Path, column: str) -> None:
+    """One changed bit of a cell's type leaves its bytes: readers go on, be they UTF-8 or not, and it is asked
+    again."""
+    with closing(sqlite3.connect(path)) as journal, journal:
+        journal.execute(f"UPDATE replies SET {column} = CAST({column} AS TEXT) WHERE rowid = 2")
+        assert journal.execute(f"SELECT typeof({column}) FROM replies WHERE rowid = 2").fetchone() == (
+            "text",
+        )
+    with closing(StoredReplies(path)) as reader:
+        assert [bool(score.unscored) for score in reader.scores()] == [True, False, False]
+        assert reader.rows_of([key(1)]) == []
+        assert reader.logprobs([key(1)]) == {}
+        assert key(1) not in {each[0] for each in reader.tokens()}
+    assert mend(path) == 1
+    assert mend(path) == 0
+    with closing(Journal(path, meta=META)) as journal:
+        assert journal.stats().failures == {"500": 1, "damaged": 1}
+        assert journal.attempts_of([key(1)]) == {key(1): 3}
+        journal.put(with_top(1))
+        journal.flush()
+        assert [score.unscored for score in journal.scores()] == ["", "", ""]
+
+
+@pytest.mark.parametrize("value", [None, "CAST(x'ff61' AS TEXT)"])
+def test_a_failure_whose_reason_was_changed(path: Path, value: str | None) -> None:
+    """Neither stops a reader; one without a reason is damaged."""
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("PRAGMA ignore_check_constraints = 1")
+        file.execute(f"UPDATE replies SET reason = {value or 'NULL'} WHERE sum IS NULL")
+    with closing(StoredReplies(path)) as reader:
+        assert reader.stats().failures == {"\ufffda" if value else "damaged": 1}
+    assert mend(path) == (0 if value else 1)
+
+
+@pytest.mark.parametrize("change", ITEM_CHANGES)
+def test_an_item_that_was_changed(path: Path, change: str) -> None:
+    """Whoever reads it is told that the command of the run mends it; that it does."""
+    with closing(StoredReplies(path)) as reader:
+        true = list(reader.scores())
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute(f"UPDATE items SET {change} WHERE ordinal = 1")
+    with closing(StoredReplies(path)) as reader, pytest.raises(StoreError, match=r"damaged"):
+        list(reader.scores())
+    with closing(Journal(path, meta=META)) as journal:
+        journal.begin(listing_of([listed(n) for n in range(3)]))
+        assert [score.unscored for score in journal.scores()] == ["", NOT_TRIED, ""]
+        journal.plan([planned(1)])
+        journal.flush()
+        assert list(journal.scores()) == true
+
+
+def test_what_is_asked_beside_a_damaged_item(path: Path) -> None:
+    """The way out is told by those who read that alone."""
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("UPDATE items SET asides = x'ff' WHERE ordinal = 1")
+    told = "an item in it is damaged; give the command of the run again"
+    with closing(StoredReplies(path)) as reader, pytest.raises(StoreError, match=told):
+        reader.asides()
+
+
+@pytest.mark.parametrize("name", ["shortcut", "adopted", "watched"])
+@pytest.mark.parametrize("value", ["'{}'", "'nothing'", "'[1]'", "CAST(x'ff' AS TEXT)"])
+def test_notes_that_cannot_be_read(path: Path, name: str, value: str) -> None:
+    """They are as good as absent."""
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute(f"INSERT INTO meta VALUES (?, {value})", (name,))
+    with closing(Journal(path, meta=META)) as journal:
+        assert "shortcut" not in journal.meta
+        assert journal.adopted() == Volume()
+        assert kept(journal) == Kept()
+        journal.note_shortcut('{"largest_difference": 0.5, "why": "changed"}')
+    with closing(StoredReplies(path)) as reader:
+        assert "changed" in reader.meta["shortcut"]
 
 
 def test_a_changed_key_leaves_its_own_free(path: Path) -> None:

@@ -21,6 +21,7 @@ import pytest
 from pyarrow import parquet
 
 from harness import load_run
+from harness.endpoint_settings import EndpointSettings
 from harness.errors import UsageError
 from harness.manifest import Exit
 from harness.merging.whole import merge
@@ -287,20 +288,42 @@ async def test_looks_have_numbers_of_their_own(bench: Bench) -> None:
 
 
 async def test_two_on_one_shard(bench: Bench) -> None:
-    """A second process on the same shard is refused; another shard may run at the same time."""
-    stalled = lambda number, body: Hang() if number > 5 else None  # noqa: E731
-    async with FakeEndpoint(stalled) as endpoint, FakeEndpoint() as other:
+    """A second process on the same shard is refused; another may run at the same time, and be merged."""
+    stalling = True
+
+    def stalled(number: int, body: Body) -> Fault | None:
+        return Hang() if stalling and number > 5 else None
+
+    async with FakeEndpoint(stalled) as endpoint:
         url = f"it={endpoint.base_url}"
         child = await start(bench, endpoint.base_url, "--shard", "1/2", out="many")
         try:
-            await until(lambda: len(endpoint.bodies) > 5)
+            await until(lambda: endpoint.in_flight == 8)
+            stalling = False
             with pytest.raises(UsageError, match="1-of-2: another run is working in this folder"):
                 await bench.run(url, out="many", shard="1/2")
-            result = await bench.run(f"it={other.base_url}", out="many", shard="2/2")
-            assert result.exit is Exit.DONE
+            assert (await bench.run(url, out="many", shard="2/2")).exit is Exit.DONE
+            merged = merge(bench.folder / "many")  # while the first is at work
+            assert "Shards running: 1/2" in merged.told
+            assert 10 <= merged.untried <= 12
+            with pytest.raises(UsageError, match=r"not merged yet \(1-of-2\)"):
+                await bench.run(url, out="many")
         finally:
             child.kill()
             await ended(child)
+
+
+async def test_servers_at_addresses_of_their_own(bench: Bench) -> None:
+    """Where each shard asks a server of its own, one identity makes them one endpoint; without it they are
+    two, and may not have one name."""
+    async with FakeEndpoint() as one, FakeEndpoint() as two:
+        for number, each in enumerate((one, two), 1):
+            named = EndpointSettings(spec=each.base_url, name="it", identity="ours")
+            await bench.run(endpoint=(named,), out="many", shard=f"{number}/2")
+            await bench.run(f"it={each.base_url}", out="other", shard=f"{number}/2")
+    assert merge(bench.folder / "many").exit is Exit.DONE
+    with pytest.raises(UsageError, match=r"two endpoints of these shards are called it.*one `identity`"):
+        merge(bench.folder / "other")
 
 
 async def test_no_shards(bench: Bench) -> None:

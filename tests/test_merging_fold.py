@@ -16,9 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.errors import StoreError
 from harness.exchange import Failure, Outcome, Reply, ScoreRequest, Usage
 from harness.journal import Journal
 from harness.layout import SHARD
+from harness.mending import mend
 from harness.merging.folding import fold
 from harness.merging.rules import joined_evidence
 from harness.replies import StoredReplies
@@ -205,6 +207,124 @@ def test_a_damaged_row_gives_way(tmp_path: Path) -> None:
         opened.execute("UPDATE replies SET token_logprobs = x'0000000000000000'")
     for parts in ([one, other], [other, one]):
         assert content_of(folder.folded(parts))[0] == sound
+
+
+@pytest.mark.parametrize("value", ["CAST(x'ff' AS TEXT)", "CAST(token_logprobs AS TEXT)"])
+def test_a_blob_that_became_a_text(tmp_path: Path, value: str) -> None:
+    """A cell that cannot be handed to anybody stops no merge, and its row is never taken for a good one."""
+    folder = Folder(tmp_path)
+    reply = Drawn([outcome(0, None, -1.0, None, 1)], [], "", 0)
+    one, other = write(tmp_path / "1.sqlite", reply, 1), write(tmp_path / "2.sqlite", reply, 2)
+    sound = content_of(other)[0]
+    change(one, f"UPDATE replies SET token_logprobs = {value}")
+    for parts in ([one, other], [other, one]):
+        assert content_of(folder.folded(parts))[0] == sound
+    whole = folder.folded([one])
+    with closing(StoredReplies(whole)) as reader:
+        assert reader.logprobs([key(0)]) == {}
+    assert mend(whole) == 1
+
+
+@pytest.mark.parametrize("value", ["sum = NULL", "forced_ids = NULL", "reason = '400'"])
+def test_a_row_that_may_not_be(tmp_path: Path, value: str) -> None:
+    """It is a failure, whoever has it, and the reply that another has takes its place."""
+    folder = Folder(tmp_path)
+    reply = Drawn([outcome(0, None, -1.0, None, 2), outcome(1, None, -1.0, None, 1)], [], "", 0)
+    one, other = write(tmp_path / "1.sqlite", reply, 1), write(tmp_path / "2.sqlite", reply, 2)
+    expected = content_of(folder.folded([other]))[0]
+    remade = _without_limits(one, value)
+    for parts in ([remade, other], [other, remade]):
+        assert content_of(folder.folded(parts))[0] == expected
+    whole = folder.folded([remade])
+    with closing(StoredReplies(whole)) as reader:
+        assert reader.stats().failures == {"damaged": 1}
+        assert reader.attempts_of([key(0)]) == {key(0): 2}
+        assert reader.answered([key(0), key(1)]) == {key(1)}
+    harmed = _without_limits(whole, value)
+    fold(harmed, [remade], folder.listing.path, META)
+    with closing(StoredReplies(harmed)) as reader:
+        assert reader.stats().failures == {"damaged": 1}
+
+
+def _without_limits(path: Path, value: str) -> Path:
+    """A journal whose first request has such a row, as only a disk can make one."""
+    with closing(sqlite3.connect(path)) as opened, opened:
+        opened.execute("PRAGMA writable_schema = 1")
+        (table,) = opened.execute("SELECT sql FROM sqlite_master WHERE name = 'replies'").fetchone()
+        loose = table.replace("NOT NULL,", ",").replace(
+            "CHECK ((sum IS NULL) = (reason IS NOT NULL))", "CHECK (1)"
+        )
+        opened.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'replies'", (loose,))
+    with closing(sqlite3.connect(path)) as opened, opened:
+        opened.execute(f"UPDATE replies SET {value} WHERE key = ?", (key(0),))
+    with closing(sqlite3.connect(path)) as opened, opened:
+        opened.execute("PRAGMA writable_schema = 1")
+        opened.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'replies'", (table,))
+    return path
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["asides = x'ff'", "mode = CAST(x'ff' AS TEXT)", "keys = CAST(keys AS TEXT)", "n_tokens = x'01'"],
+)
+def test_a_damaged_plan_gives_way(tmp_path: Path, value: str) -> None:
+    """A plan that cannot be read is passed over, wherever it is; with no other, the item is not planned."""
+    folder = Folder(tmp_path)
+    content = Drawn([], [(0, 2), (1, 0)], "", 0)
+    one, other = write(tmp_path / "1.sqlite", content, 1), write(tmp_path / "2.sqlite", content, 2)
+    expected = content_of(folder.folded([other]))[1]
+    change(one, f"UPDATE items SET {value} WHERE ordinal = 0")
+    for parts in ([one, other], [other, one]):
+        assert content_of(folder.folded(parts))[1] == expected
+    whole = folder.folded([one])
+    with closing(StoredReplies(whole)) as reader:
+        assert [score.record for score in reader.scores()][:2] == [listed(0), planned(1, 0)]
+    harmed = folder.folded([other])
+    change(harmed, f"UPDATE items SET {value} WHERE ordinal = 0")
+    fold(harmed, [one], folder.listing.path, META)
+    with closing(StoredReplies(harmed)) as reader:
+        assert [score.record for score in reader.scores()][:2] == [listed(0), planned(1, 0)]
+    change(harmed, f"UPDATE items SET {value} WHERE ordinal = 0")
+    fold(harmed, [other], folder.listing.path, META)
+    assert content_of(harmed)[1] == expected
+
+
+def change(path: Path, statement: str) -> None:
+    """Change a file, as a disk might."""
+    with closing(sqlite3.connect(path)) as opened, opened:
+        opened.execute(statement)
+
+
+def test_the_file_that_is_damaged_is_named(tmp_path: Path) -> None:
+    """A broken page of a part, or of the list, blames that file, and says what to do; not the whole's."""
+    folder = Folder(tmp_path)
+    rows = Drawn([outcome(n, None, -1.0, None, 1) for n in range(KEYS)], [], "", 0)
+    one = write(tmp_path / "1.sqlite", rows, 1)
+    whole = folder.folded([one])
+    with closing(sqlite3.connect(one)) as opened:
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'replies'"
+        (page,), (size,) = opened.execute(query).fetchone(), opened.execute("PRAGMA page_size").fetchone()
+    broken = bytearray(one.read_bytes())
+    broken[(page - 1) * size : page * size] = b"\x55" * size
+    one.write_bytes(broken)
+    with pytest.raises(StoreError, match=r"1\.sqlite: is damaged; .* the command of its shard again"):
+        fold(whole, [one], folder.listing.path, META)
+    empty = tmp_path / "items.sqlite"
+    empty.write_bytes(b"")
+    with pytest.raises(StoreError, match=r"items\.sqlite: is damaged; delete it, and run any shard again"):
+        fold(whole, [], empty, META)
+
+
+def test_evidence_that_cannot_be_read(tmp_path: Path) -> None:
+    """It is as good as absent, and what another journal says stands."""
+    folder = Folder(tmp_path)
+    said = Shortcut(20, _NoNames(), 4, 1e-5).evidence()
+    one, other = (write(tmp_path / f"{n}.sqlite", Drawn([], [], said, 0), n) for n in (1, 2))
+    change(one, "UPDATE meta SET value = '{}' WHERE name = 'shortcut'")
+    with closing(StoredReplies(folder.folded([one, other]))) as reader:
+        assert reader.meta["shortcut"] == said
+    with closing(StoredReplies(folder.folded([one]))) as reader:
+        assert "shortcut" not in reader.meta
 
 
 def test_items_that_stand_elsewhere(tmp_path: Path) -> None:

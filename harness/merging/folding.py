@@ -14,35 +14,54 @@ from pathlib import Path
 
 import msgspec
 
+from harness.errors import StoreError
 from harness.journal import Journal
-from harness.layout import ITEM_COLUMNS, REPLY_COLUMNS, SHORTCUT, WATCHED
-from harness.merging.rules import FOLDED, PLANNED, better_plan, joined_evidence, keys_of, same_item, teach
-from harness.replies import StoredReplies, select, store_errors
+from harness.layout import ITEM_COLUMNS, REPLY_COLUMNS, SHORTCUT, WATCHED, legible
+from harness.mending import failed_row
+from harness.merging.rules import (
+    FITS,
+    FOLDED,
+    PLANNED,
+    better_plan,
+    joined_evidence,
+    keys_of,
+    same_item,
+    teach,
+)
+from harness.replies import StoredReplies, any_text, select, store_errors
 from harness.watching.kept import Kept, joined, kept
 
 CACHE_KIB = 16_000
 """Of SQLite, for the index of keys, which come in any order."""
 _BATCH = 256
 """Items with two plans that are looked at together."""
+_SHARD_AGAIN = "move it away, and give the command of its shard again (its replies will be asked for again)"
 
 _COLUMNS = ", ".join(REPLY_COLUMNS)
 _OTHERS = [f"other.{name}" for name in ITEM_COLUMNS if name != "ordinal"]
-_FOLD_REPLIES = f"INSERT INTO main.replies SELECT {_COLUMNS} FROM part.replies WHERE true {FOLDED}"
+_FOLD_REPLIES = f"INSERT INTO main.replies SELECT {_COLUMNS} FROM part.replies WHERE {{which}} {FOLDED}"
+_FOLD_ROW = f"INSERT INTO main.replies VALUES ({', '.join('?' * len(REPLY_COLUMNS))}) {FOLDED}"
+_MISFITS = f"SELECT rowid, key, attempts FROM {{table}} WHERE NOT ({FITS})"
 _TAKE = ", ".join(f"{name} = other.{name}" for name in PLANNED)
 _BOTH = f"other.ordinal = items.ordinal AND {same_item('other', 'items')} AND other.prompt_hash != x''"
+_LISTED = [name for name in ITEM_COLUMNS if name not in PLANNED]
+_AS_LISTED = " AND ".join(f"items.{name} IS other.{name}" for name in _LISTED)
 _LISTED_ALREADY = f"""SELECT (SELECT count(*) FROM part.items) = (SELECT count(*) FROM main.items)
     AND NOT EXISTS (SELECT 1 FROM part.items AS other LEFT JOIN main.items AS items
-    ON items.ordinal = other.ordinal WHERE items.ordinal IS NULL OR NOT ({same_item("other", "items")}))"""
+    ON items.ordinal = other.ordinal
+    WHERE items.ordinal IS NULL OR NOT ({_AS_LISTED}) OR NOT {legible("items")})"""
 _PLANS = f"""UPDATE main.items SET {_TAKE} FROM {{table}} AS other
-    WHERE {_BOTH} AND items.prompt_hash = x'' AND items.problem = ''"""
+    WHERE {_BOTH} AND {legible("other")}
+    AND (items.prompt_hash = x'' AND items.problem = '' OR NOT {legible("items")})"""
 _DIFFER = " OR ".join(f"other.{name} != items.{name}" for name in PLANNED)
 _TWO_PLANS = f"""SELECT items.ordinal, {", ".join(f"items.{name}" for name in PLANNED)},
     {", ".join(f"other.{name}" for name in PLANNED)} FROM {{table}} AS other
-    JOIN main.items AS items ON {_BOTH} WHERE items.prompt_hash != x'' AND ({_DIFFER})
+    JOIN main.items AS items ON {_BOTH} WHERE items.prompt_hash != x'' AND ({_DIFFER}) AND {legible("other")}
     AND items.ordinal > ? ORDER BY items.ordinal LIMIT {_BATCH}"""
 _PUT_PLAN = f"UPDATE main.items SET {', '.join(f'{name} = ?' for name in PLANNED)} WHERE ordinal = ?"
 _ASTRAY = f"""CREATE TEMP TABLE astray AS SELECT other.* FROM {{table}} AS other
-    WHERE other.prompt_hash != x'' AND NOT EXISTS (SELECT 1 FROM main.items AS items WHERE {_BOTH})"""
+    WHERE other.prompt_hash != x'' AND {legible("other")}
+    AND NOT EXISTS (SELECT 1 FROM main.items AS items WHERE {_BOTH})"""
 """Items that have no such ordinal in this list: the table was made from another."""
 _HERE = f"""CREATE TEMP TABLE here AS SELECT items.ordinal, {", ".join(_OTHERS)} FROM temp.astray AS other
     JOIN main.items AS items ON {same_item("other", "items")}"""
@@ -65,7 +84,7 @@ def fold(whole: Path, parts: Sequence[Path], listing: Path | None, meta: Mapping
     with store_errors(whole), closing(_writer(whole)) as connection:
         for part in parts:
             with _attached(connection, part):
-                connection.execute(_FOLD_REPLIES)
+                _fold_replies(connection)
         if listing is not None:
             _list(connection, listing)
         for part in parts:
@@ -87,7 +106,7 @@ def _writer(file: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def _attached(connection: sqlite3.Connection, file: Path) -> Iterator[None]:
+def _attached(connection: sqlite3.Connection, file: Path, way_out: str = _SHARD_AGAIN) -> Iterator[None]:
     """A file as `part`, only to be read, while one change is made."""
     with store_errors(file):
         connection.execute("ATTACH ? AS part", (f"{file.resolve().as_uri()}?mode=ro",))
@@ -95,13 +114,48 @@ def _attached(connection: sqlite3.Connection, file: Path) -> Iterator[None]:
         connection.execute("BEGIN IMMEDIATE")
         with connection:
             yield
+    except sqlite3.Error as error:
+        if _at_fault(file):
+            raise StoreError(f"{file}: is damaged; {way_out}") from error
+        raise
     finally:
         connection.execute("DETACH part")
 
 
+def _at_fault(file: Path) -> bool:
+    """Whether a file that is only read is damaged, and not the one that is written."""
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("SELECT 1 FROM items LIMIT 1")
+            return bool(connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
+    except sqlite3.Error:
+        return True
+
+
+def _fold_replies(connection: sqlite3.Connection) -> None:
+    """Take the replies of a part. Rows that a disk changed so that they may not be are taken as failures, and
+    where the whole has such rows they become failures too."""
+    try:
+        connection.execute(_FOLD_REPLIES.format(which="true"))
+    except sqlite3.IntegrityError:
+        there, taken = _misfits(connection, "main.replies"), _misfits(connection, "part.replies")
+        connection.executemany("DELETE FROM main.replies WHERE rowid = ?", ((row,) for row, *_ in there))
+        connection.executemany(_FOLD_ROW, (failed_row(*each) for _, *each in (*there, *taken)))
+        connection.execute(_FOLD_REPLIES.format(which=FITS))
+
+
+def _misfits(connection: sqlite3.Connection, table: str) -> list[tuple[int, object, object]]:
+    """Row, key and attempts of those that may not be."""
+    connection.text_factory = any_text
+    try:
+        return connection.execute(_MISFITS.format(table=table)).fetchall()
+    finally:
+        connection.text_factory = str
+
+
 def _list(connection: sqlite3.Connection, listing: Path) -> None:
     """Replace the items by those of a list; plans of those that stay are kept."""
-    with _attached(connection, listing):
+    with _attached(connection, listing, "delete it, and run any shard again"):
         if connection.execute(_LISTED_ALREADY).fetchone()[0]:
             return
         connection.execute("CREATE TEMP TABLE own AS SELECT * FROM main.items WHERE prompt_hash != x''")

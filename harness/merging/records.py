@@ -110,8 +110,9 @@ class Parts:
             if other is not each:
                 raise UsageError(
                     f"two endpoints of these shards are called {each['label']}: {other['base_url']}"
-                    f" {other['model']} and {each['base_url']} {each['model']}; name one of them otherwise,"
-                    " --endpoint NAME=SPEC, in a session of each shard"
+                    f" {other['model']} and {each['base_url']} {each['model']}; name one otherwise,"
+                    " --endpoint NAME=SPEC, or, if they serve one model, give both one `identity` in a suite"
+                    " file; then give the shards' commands again"
                 )
         return list(found.values())
 

@@ -13,7 +13,8 @@ import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from harness.layout import CHECKED, KEY_BYTES, REPLY_COLUMNS, sound
+from harness import layout
+from harness.layout import CHECKED, KEY_BYTES, REPLY_COLUMNS, REPLY_TYPES, TABLES, sound
 from harness.plan import FORCED
 
 _CONTENT = tuple(name for name in REPLY_COLUMNS if name not in ("key", "attempts"))
@@ -31,8 +32,16 @@ def same_item(one: str, other: str) -> str:
 
 def _rank(row: str) -> str:
     checked = ", ".join(f"{row}.{name}" for name in (*CHECKED, "checksum"))
-    return f"""CASE WHEN NOT sound({checked}) THEN 0 WHEN {row}.sum IS NULL THEN 1
-        WHEN {row}.read_from IS NOT NULL THEN 2 ELSE 3 END"""
+    return f"""CASE WHEN NOT ({_typed(row)}) THEN 0 WHEN NOT sound({checked}) THEN 0
+        WHEN {row}.sum IS NULL THEN 1 WHEN {row}.read_from IS NOT NULL THEN 2 ELSE 3 END"""
+
+
+def _typed(row: str) -> str:
+    """SQL: whether cells are of the types that were written: only then can each be handed to `sound`."""
+    types = {"REAL": "'real', 'integer', 'null'", "BLOB": "'blob', 'null'", "INTEGER": "'integer', 'null'"}
+    return " AND ".join(
+        f"typeof({row}.{name}) IN ({types[REPLY_TYPES[name]]})" for name in (*CHECKED, "checksum")
+    )
 
 
 def _text(row: str) -> str:
@@ -51,9 +60,16 @@ FOLDED = f"""ON CONFLICT (key) DO UPDATE SET {_TAKE},
 """SQL: the end of an INSERT into `replies`, after which of each key the right row is there; for a connection
 that knows `sound`."""
 
+_NEVER_NULL = [line.split()[0] for line in TABLES[1].splitlines()[1:-1] if "NOT NULL," in line]
+FITS = " AND ".join([f"typeof({name}) != 'null'" for name in _NEVER_NULL])  # IS NULL is not looked up there
+FITS += " AND (sum IS NULL) = (reason IS NOT NULL)"
+"""SQL: whether a row of `replies` may stand in such a table at all; one that a disk changed need not."""
+
 
 def teach(connection: sqlite3.Connection) -> None:
-    """Let a connection know `sound`, by which a damaged row is told; it is asked where two rows meet."""
+    """Let a connection know `sound`, by which a damaged row is told; it is asked where two rows meet. And
+    `legible`, by which a damaged item is told."""
+    layout.teach(connection)
     connection.create_function("sound", len(CHECKED) + 1, lambda *row: sound(row), deterministic=True)
 
 

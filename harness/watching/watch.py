@@ -252,7 +252,7 @@ class Watch:
         if self._sample is None or self._stop.is_set():
             return
         work = self.work
-        forced = work.lesson.tried and work.lesson.found is None
+        forced = work.lesson.tried and work.lesson.found is None and not work.lesson.elsewhere
         again = replace(
             work,
             suite=self._sample,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import socket
 import sys
-from contextlib import suppress
 
 from harness.foreground import run_async
 from harness.redacting import install
@@ -18,8 +17,10 @@ NEW_OBJECTS = 50_000
 
 async def _work(descriptor: int) -> None:
     channel = await connected(socket.socket(fileno=descriptor))
-    with suppress(ChannelLost):  # the run is gone, and nobody is left to tell
+    try:
         await work(channel)
+    except ChannelLost as error:  # the run reads what was said last, if it is there
+        sys.stderr.write(f"{error}\n")
     await channel.close()
 
 

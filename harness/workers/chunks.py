@@ -8,6 +8,7 @@ them together again. It does not know who carries the chunks; they must arrive i
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from contextlib import suppress
 
@@ -16,8 +17,8 @@ from harness.workers.channel import ChannelLost
 CHUNK = 90_000
 """Bytes: Ray carries up to 100 kB in the call itself. More would go through shared memory, at twice the cost,
 and would stay there for a while."""
-GATHER = 0.03
-"""Seconds for which a chunk that is not full waits for more."""
+GATHER = 0.04
+"""Seconds after a chunk for which the next one, unless it is full, waits for more."""
 MOST = 4_000_000
 """Bytes that may wait at one end; who has more waits too."""
 _HEAD = 4
@@ -33,6 +34,8 @@ class Outbox:
         self._waiting = bytearray()
         self._why: str | None = None
         self._some, self._full, self._room = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._due = -math.inf
+        """When a chunk may go that is not full, on the clock of the event loop."""
         self._tell()
 
     @property
@@ -65,9 +68,11 @@ class Outbox:
                 await self._some.wait()
         if not self._waiting:
             return None if self._why is not None else b""
+        loop = asyncio.get_running_loop()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._gather):
+            async with asyncio.timeout_at(self._due):
                 await self._full.wait()
+        self._due = loop.time() + self._gather
         chunk = bytes(self._waiting[: self._chunk])
         del self._waiting[: self._chunk]
         self._tell()

@@ -130,19 +130,8 @@ def why_lost(error: BaseException) -> str:
     return known.get(kind, f"Ray: {kind}")
 
 
-def why_not(error: BaseException) -> str:
-    """Why an actor did not begin."""
-    text = str(error)
-    if "ModuleNotFoundError" in text or "ImportError" in text:
-        return (
-            "its node cannot import this program; install forced-choice on every node, in Ray's environment"
-            f" ({_cause(text)})"
-        )
-    return why_lost(error)
-
-
-def _cause(text: str) -> str:
-    """The line of a traceback that names what could not be imported."""
-    lines = [line.strip() for line in text.splitlines()]
+def missing(error: BaseException) -> str:
+    """What a node lacks on which an actor did not begin; empty where it did not begin for another reason."""
+    lines = [line.strip() for line in str(error).splitlines()]
     found = [line for line in lines if line.startswith(("ModuleNotFoundError", "ImportError"))]
-    return redacted(found[-1]) if found else "it does not say what"
+    return redacted(found[-1]) if found else ""

@@ -45,6 +45,8 @@ EACH = 16
 """Pieces a worker, so that all end at about the same time."""
 FEWEST, MOST = 16, 512
 """Items of a piece."""
+SILENCE_S = 30.0
+"""Seconds after which a worker is given up that says nothing; it should twice a second."""
 RESTARTS = 3
 """Times that a worker is started again, for each that there should be."""
 GATHER_S, LONGEST_S = 0.015, 1.0
@@ -101,13 +103,16 @@ class Crew:
         return _CrewPool(self._desk, work)
 
     def _end_all(self) -> None:
-        """Nothing is left to ask."""
+        """Nothing is left to ask: who works ends by itself."""
         self._desk.end()
-        self._stop_workers()
+        self._cancel_starting()
 
     def _stop_workers(self) -> None:
         """Who works ends what is in flight; who has not begun, or waits for a processor, is not waited for."""
         self._desk.stop()
+        self._cancel_starting()
+
+    def _cancel_starting(self) -> None:
         for task in self._employing:
             if (hand := self._with.get(task)) is None or not hand.ready:
                 task.cancel()
@@ -147,12 +152,14 @@ class Crew:
         if self._restarts < 0:
             self._lost(f"workers end by themselves again and again; the last: {why}")
             return False
-        say(self._console, f"{name} is lost ({why}); others go on with what it had")
+        say(self._console, f"{name} is lost ({why}); what it had in hand is asked by another")
         return True
 
     def _cannot(self, name: str, error: HarnessError) -> None:
         """A worker cannot be had, or cannot work: that breaks the run, unless it was to replace one that was
         lost, and others are left."""
+        if str(error) in self._lost.why:
+            return  # it has heard of it from us
         if name in self._firsts() or not self._desk.hands:
             self._lost(f"{name}: {error}")
         else:
@@ -168,13 +175,17 @@ class Crew:
         self._with[task] = hand
         sending = asyncio.create_task(_send_all(channel, hand))
         try:
-            hand.outgoing.put_nowait(
-                msgspec.structs.replace(self._begin, name=name, replies=self._desk.replies())
-            )
+            part = (int(name.split()[1]) - 1) % self._engine.workers / self._engine.workers
+            begin = msgspec.structs.replace(self._begin, name=name, part=part, replies=self._desk.replies())
+            hand.outgoing.put_nowait(begin)
             if self._lost.stop.is_set():
                 hand.outgoing.put_nowait(Stop())
             while not hand.ended:
-                self._desk.take_in(hand, to_run(await channel.receive()))
+                async with asyncio.timeout(SILENCE_S if hand.ready else None):
+                    message = await channel.receive()
+                self._desk.take_in(hand, to_run(message))
+        except TimeoutError:
+            raise ChannelLost(f"it has said nothing for {SILENCE_S:g} s") from None
         finally:
             del self._with[task]
             sending.cancel()
@@ -246,6 +257,7 @@ def begin_of(
     variables = {each for found in prepared.secrets.values() for each in found.variables}
     return Begin(
         name="",
+        part=0.0,
         version=__version__,
         settings=settings,
         environ={each: os.environ[each] for each in sorted(variables) if each in os.environ},

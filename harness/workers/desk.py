@@ -29,6 +29,7 @@ from harness.workers.messages import (
     Call,
     Counted,
     Done,
+    Doubt,
     Ended,
     Enough,
     Forget,
@@ -164,9 +165,10 @@ class Desk:
             self._hand_out(label)
 
     def end(self) -> None:
-        """Nothing more is asked, whether all is done or not."""
-        for asked in self._asked.values():
+        """Nothing more is asked, whether all is done or not: who has done what it had ends."""
+        for label, asked in self._asked.items():
             asked.over.set()
+            self._hand_out(label)
 
     def gone(self, hand: Hand) -> None:
         """A worker has ended; where it had not told all, what it had is handed to others."""
@@ -211,7 +213,7 @@ class Desk:
             case Texts():
                 self._do_soon(self._keep_texts(message), _WRITES)
             case Note():
-                self._note(message)
+                self._note(hand, message)
             case Refused():
                 self._refuse(message.label, EndpointRefused(message.why, message.reason))
             case Happened():
@@ -232,11 +234,17 @@ class Desk:
             case _:
                 self._lenders.told(hand.name, message)
 
-    def _note(self, message: Note) -> None:
-        """Keep evidence, but never in place of what says that it does not hold."""
+    def _note(self, by: Hand, message: Note) -> None:
+        """Keep evidence, but never in place of what says that it does not hold; that all workers are told."""
         journal = self._asked[message.label].part.journal
-        if "why" not in json.loads(journal.meta.get(SHORTCUT, "{}")):
-            journal.note_shortcut(message.evidence)
+        if "why" in json.loads(journal.meta.get(SHORTCUT, "{}")):
+            return
+        journal.note_shortcut(message.evidence)
+        said = json.loads(message.evidence)
+        if "why" in said:
+            doubt = Doubt(message.label, said["largest_difference"], said["why"])
+            for hand in self.hands - {by}:
+                hand.outgoing.put_nowait(doubt)
 
     def _refuse(self, label: str, error: EndpointRefused) -> None:
         asked = self._asked[label]
@@ -287,6 +295,7 @@ class Desk:
             with suppress(RuntimeError):  # the run has ended meanwhile
                 loop.call_soon_threadsafe(hand.outgoing.put_nowait, Answer(number))
 
+        hand.tallies[what.label].keep(what.replies)
         try:
             self._asked[what.label].part.journal.put_rows(Rows(what.replies, what.items, kept))
         except StoreError as error:

@@ -27,6 +27,8 @@ from harness.workers.channel import ChannelLost, SocketChannel, connected
 COMMAND = (sys.executable, "-P", "-m", "harness.workers")
 HOME = str(Path(harness.__path__[0]).parent)
 """Where this very program is imported from."""
+LAST_WORDS = 5.0
+"""Seconds within which a process that has closed its connection should have ended."""
 GRACE = 1.0
 """Seconds that workers get to end by themselves. Those that have told all have nothing left to lose, and those
 that had nothing to tell may still be reading data."""
@@ -57,29 +59,43 @@ class LocalEngine:
 
     async def start(self, name: str) -> ProcessChannel:
         """Start a process; raises `UsageError` where it cannot be started."""
-        ours, theirs = socket.socketpair()
-        said = TemporaryFile()  # noqa: SIM115 (closed with the channel)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *COMMAND,
-                str(theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                pass_fds=[theirs.fileno()],
-                # A session of its own: Ctrl-C stops the run, whose workers still have requests in flight.
-                start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([HOME, *filter(None, sys.path)])},
-            )
+            ours, process, said = await _started()
         except OSError as error:
-            ours.close()
-            said.close()
-            raise UsageError(f"--workers: no process can be started ({error.strerror})") from error
-        finally:
-            theirs.close()
+            raise UsageError(
+                f"--workers {self.workers}: no process can be started ({error.strerror or error}); ask for"
+                " fewer, or allow more (ulimit -n, ulimit -u)"
+            ) from error
         channel = ProcessChannel(await connected(ours), process, said)
         self._started.append(channel)
         return channel
+
+
+async def _started() -> tuple[socket.socket, asyncio.subprocess.Process, IO[bytes]]:
+    """Our end of the sockets, the process, and the file that has what it prints."""
+    ours, theirs = socket.socketpair()
+    said = None
+    try:
+        said = TemporaryFile()  # noqa: SIM115 (closed with the channel)
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND,
+            str(theirs.fileno()),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            pass_fds=[theirs.fileno()],
+            # A session of its own: Ctrl-C stops the run, whose workers still have requests in flight.
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([HOME, *filter(None, sys.path)])},
+        )
+    except BaseException:
+        ours.close()
+        if said is not None:
+            said.close()
+        raise
+    finally:
+        theirs.close()
+    return ours, process, said
 
 
 class ProcessChannel:
@@ -123,11 +139,12 @@ class ProcessChannel:
 
     async def _why(self) -> str:
         with suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(LAST_WORDS):
                 await self.process.wait()
         code = self.process.returncode
         if code is None:
             return "its connection was closed"
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").strip().splitlines()
-        return f"its process ended with exit code {code}" + (f": {redacted(lines[-1])}" if lines else "")
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return f"its process {how}" + (f": {redacted(lines[-1])}" if lines else "")

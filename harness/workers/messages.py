@@ -42,6 +42,8 @@ class Begin(_Message, frozen=True):
 
     name: str
     """Of the worker."""
+    part: float
+    """Between 0 and 1, another for each: when its checks come, beside those of the others."""
     version: str
     """Of the program."""
     settings: RunSettings
@@ -84,11 +86,20 @@ class Enough(_Message, frozen=True):
     label: str
 
 
+class Doubt(_Message, frozen=True):
+    """Another worker has found that alternatives are not what forcing gives."""
+
+    label: str
+    difference: float
+    """Nats."""
+    why: str
+
+
 class Stop(_Message, frozen=True):
     """What is in flight ends, and nothing more is sent."""
 
 
-ToWorker = Begin | Answer | Enough | Stop
+ToWorker = Begin | Answer | Enough | Doubt | Stop
 
 
 # ------------------------------------------------------------------------------------- a worker to the run
@@ -192,10 +203,14 @@ class Counts(msgspec.Struct, frozen=True, array_like=True):
     """Why choices are not read off alternatives, if they are not."""
     tried: bool = False
     """The endpoint was asked whether they may be."""
+    found: bool = False
+    """They are."""
     open_done: int = 0
     """Of the items done, those of pieces that are not done."""
     open_unscored: int = 0
     """Of these, those that are unscored."""
+    open_bad: int = 0
+    """Of these, bad rows."""
 
 
 class Ready(_Message, frozen=True):

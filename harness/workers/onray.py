@@ -23,15 +23,16 @@ from harness.pacing import AnyBudget
 from harness.prepare import Prepared
 from harness.workers.actorbudgets import ActorBudgets
 from harness.workers.actors import POLL, Build, WorkerActor, Works, own_build
+from harness.workers.channel import ChannelLost
 from harness.workers.chunks import Inbox, Outbox
 from harness.workers.cluster import (
     imported,
     init,
     kill,
+    missing,
     ray_errors,
     result,
     why_lost,
-    why_not,
     without_secrets,
 )
 from harness.workers.work import work
@@ -124,12 +125,18 @@ class RayEngine:
 
         Raises:
             UsageError: there is none, the node lacks this program, or has another version of it.
+            ChannelLost: it was lost before it had begun.
         """
         actor = await self._in_thread(self._placed)
         try:
             _compare(await self._begun(actor), self.build)
         except ray_errors() as error:
-            raise UsageError(f"--engine ray: {name} cannot be started: {why_not(error)}") from error
+            if lacks := missing(error):
+                raise UsageError(
+                    f"--engine ray: a node cannot import this program ({lacks}); install forced-choice on"
+                    " every node, for Ray's Python"
+                ) from error
+            raise ChannelLost(why_lost(error)) from error
         except BaseException:
             await to_its_end(self._in_thread(lambda: kill(actor)))
             raise
@@ -162,6 +169,7 @@ class RayEngine:
             with without_secrets():
                 init(ray, self._address, self._asked_for)
             self._ours = True
+        self.here = self.here and self._ours  # else nobody knows where its nodes are
         processors = int(ray.cluster_resources().get("CPU", 0))
         self.workers = self._asked_for or max(1, processors)
         self._kept.place(self._allowances)
@@ -210,7 +218,7 @@ class _ActorsChannel:
         self.name = name
         self.actor = actor
         self._let_go = let_go
-        self._outbox, self._inbox = Outbox(gather=0, most=AHEAD), Inbox()
+        self._outbox, self._inbox = Outbox(most=AHEAD), Inbox()
         self._tasks = [asyncio.create_task(self._pull()), asyncio.create_task(self._push())]
 
     async def send(self, message: bytes) -> None:

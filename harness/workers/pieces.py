@@ -5,16 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import islice
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from harness.items import BadItem
 from harness.plan import PlannedItem
 from harness.sharding import Piece
 from harness.shards import Numbered, PieceReader
 from harness.suite import Suite
-from harness.texts import TextWriter
+from harness.texts import add_text, text_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,8 @@ class _Open:
     ordinals: range
     left: int
     """Items that are not done."""
+    bad: int
+    """Bad rows, which never are."""
     done: int = 0
     unscored: int = 0
 
@@ -72,7 +73,7 @@ class Pieces:
         Args:
             done: called with a piece when all its items are done.
             texts: called with a piece, the hash of a tokenizer and a Parquet file, in the planning thread.
-            unscored: how many items are unscored by now, of all pieces.
+            unscored: how many items are unscored by now, of all pieces; bad rows are not counted.
         """
         self._done = done
         self._texts = texts
@@ -87,7 +88,7 @@ class Pieces:
         """A piece is going to be planned."""
         numbers = [ordinal for ordinal, _ in prompts]
         items = sum(not isinstance(prompt, BadItem) for _, prompt in prompts)
-        opened = _Open(handed, range(numbers[0], numbers[-1] + 1), items)
+        opened = _Open(handed, range(numbers[0], numbers[-1] + 1), items, len(prompts) - items)
         if items:
             with self._lock:
                 self._open.append(opened)
@@ -131,29 +132,28 @@ class Pieces:
         if writing is not None:
             writing.end()
 
-    def counts(self) -> tuple[int, int]:
-        """Items done of pieces of which the run has not been told that they are, and how many of these are
-        unscored."""
+    def counts(self) -> tuple[int, int, int]:
+        """Items done of pieces of which the run has not been told that they are, bad rows among them; how many
+        of these are unscored; and how many are bad rows."""
         with self._lock:
-            return sum(each.done for each in self._open), sum(each.unscored for each in self._open)
+            bad = sum(each.bad for each in self._open)
+            done = sum(each.done for each in self._open) + bad
+            return done, sum(each.unscored for each in self._open) + bad, bad
 
 
 class _PieceTexts:
-    """The texts of one piece, as a file of their own."""
+    """The texts of one piece, as a file in memory."""
 
     def __init__(self) -> None:
-        self._folder = TemporaryDirectory(prefix="forced-choice-texts-")
-        self._path = Path(self._folder.name) / "texts.parquet"
-        self._writer = TextWriter(self._path)
+        self._content = BytesIO()
+        self._file = text_file(self._content)
         self._tokenizer = ""
 
     def add(self, item: PlannedItem, tokenizer: str) -> None:
         self._tokenizer = tokenizer
-        self._writer.add(item, tokenizer)
+        add_text(self._file, item, tokenizer)
 
     def end(self) -> tuple[str, bytes] | None:
         """The tokenizer and the file; None where no text was added."""
-        self._writer.close()
-        content = self._path.read_bytes() if self._path.exists() else b""
-        self._folder.cleanup()
-        return (self._tokenizer, content) if content else None
+        self._file.close()
+        return (self._tokenizer, self._content.getvalue()) if self._tokenizer else None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from typing import Any
 
 from harness.caps import Volume
+from harness.layout import REPLY_COLUMNS
 from harness.manifest import EndpointRun
 from harness.workers.messages import Counts
 
 NOTHING = Counts()
+_ATTEMPTS, _N_CONTEXT, _FORCED_IDS = map(REPLY_COLUMNS.index, ("attempts", "n_context", "forced_ids"))
 _SUMS = (
     "items_done",
     "items_unscored",
@@ -31,6 +34,8 @@ class Tally:
         """Nothing yet."""
         self._part = part
         self._last = NOTHING
+        self._kept = Volume()
+        """What the replies took that it has sent here."""
 
     @property
     def waiting(self) -> int:
@@ -52,15 +57,30 @@ class Tally:
         _grow(part.forecast.volume, now.planned, last.planned)
         part.forecast.read += now.read - last.read
         part.lesson.tried |= now.tried
+        part.lesson.elsewhere |= now.found
         part.lesson.why = part.lesson.why or now.lesson
         self._last = now
+
+    def keep(self, replies: Sequence[Sequence[Any]]) -> None:
+        """Count what these rows say that they took to send."""
+        kept = self._kept
+        for row in replies:
+            attempts = row[_ATTEMPTS]
+            kept.requests += attempts
+            kept.prompt_tokens += attempts * row[_N_CONTEXT]
+            kept.forced_tokens += attempts * len(row[_FORCED_IDS]) // 4
 
     def lose(self) -> None:
         """The worker is gone: what it had not done will be done, and counted, by another.
 
-        (Shifted and truncated items of a piece that it had planned are then counted twice.)
+        What it had sent since it last said so is known as far as replies have come. (Shifted and truncated
+        items of a piece that it had planned are counted twice.)
         """
-        progress, last = self._part.progress, self._last
+        progress, last, part = self._part.progress, self._last, self._part
+        _grow(part.meter.sent, self._kept.beyond(last.sent), Volume())
+        _grow(part.forecast.volume, last.sent, last.planned)  # what was not sent will be planned again
+        progress.unscorable["bad row"] -= last.open_bad
+        progress.unscorable += Counter()  # drops what is 0
         progress.items_done -= last.open_done
         progress.items_unscored -= last.open_unscored
         progress.in_flight -= last.in_flight

@@ -9,6 +9,9 @@ from pathlib import Path
 from harness.files import file_errors, replacing
 from harness.sharding import Piece
 
+PARTS = "texts.parts"
+"""The folder of a run that has them."""
+
 
 class TextPieces:
     """Files of single pieces, in a folder of the run's until all of them are there."""
@@ -22,7 +25,7 @@ class TextPieces:
             tokenizers: hashes by label; endpoints that have the same have the same texts.
         """
         self._path = path
-        self._folder = path.with_name("texts.parts")
+        self._folder = path.with_name(PARTS)
         self._pieces = pieces
         self._tokenizers = tokenizers
         self._there: set[tuple[Piece, str]] = set()

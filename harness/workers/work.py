@@ -33,6 +33,8 @@ from harness.prepare import Prepared, asked_of, fail_on_overflow, names_of, prep
 from harness.probing import Ready as Found
 from harness.probing import ready
 from harness.progress import Progress
+from harness.reading import EVERY
+from harness.runs import SuiteIdentity
 from harness.sharding import Piece
 from harness.shards import PieceReader
 from harness.suite import Suite
@@ -47,6 +49,7 @@ from harness.workers.messages import (
     Counted,
     Counts,
     Done,
+    Doubt,
     Ended,
     Enough,
     Happened,
@@ -75,6 +78,8 @@ async def work(channel: Channel, lenders: Mapping[int, Lends] | None = None) -> 
     begin = to_worker(await channel.receive())
     if not isinstance(begin, Begin):
         raise ChannelLost(f"the first message is {type(begin).__name__}, and should be what to do")
+    if begin.version != __version__:
+        raise ChannelLost(f"the worker is forced-choice {__version__}, the run {begin.version}")
     if Path(begin.folder).is_dir():
         os.chdir(begin.folder)
     worker = _Worker(begin, channel, lenders)
@@ -112,6 +117,9 @@ class _Worker:
     def _told(self, message: ToWorker) -> None:
         if isinstance(message, Stop):
             self._stop.set()
+        elif isinstance(message, Doubt):
+            if message.label in self._asked:
+                self._asked[message.label].doubt(message)
         elif isinstance(message, Enough):
             self._given_up.add(message.label)
             if message.label in self._asked:
@@ -139,7 +147,12 @@ class _Worker:
         """See that it is the same that the run has, tokenizers of endpoints too."""
         identity = identity_text(prepared)
         if identity != self._begin.identity:
-            raise StoreError("finds other tasks, rows or tokenizers here than the run has")
+            here, there = json.loads(identity)[0], json.loads(self._begin.identity)[0]
+            differs = SuiteIdentity(here).difference(there) or "rows of its tasks are others"
+            raise StoreError(
+                f"finds another suite on {platform.node()} than the run has: {differs}; workers need the same"
+                " data, tokenizers and task files, under the same paths"
+            )
         self._line.tell(Ready(__version__, identity, platform.node(), os.getpid()))
 
     async def _ask_all(self, prepared: Prepared) -> None:
@@ -169,7 +182,7 @@ class _Worker:
                 await asyncio.gather(*(each.run(self._stop) for each in self._asked.values()))
             finally:
                 telling.cancel()
-            self._tell_counts()
+                self._tell_counts()
 
     async def _long_items(self, found: Found) -> None:
         """Look for items that are to end the run where only the endpoint could tell how long they are."""
@@ -209,12 +222,14 @@ class _Asked:
         self._forecast = Forecast()
         self._leading = begin.leading
         self._journal = KeptByRun(line, endpoint.label, begin.replies[endpoint.label], begin.gather)
-        self._pieces = Pieces(self._piece_done, self._texts, lambda: self._progress.items_unscored)
+        self._pieces = Pieces(self._piece_done, self._texts, self._unscored)
         self._taking: Future[object] | None = None
         self._may_send = False
         self._telling: set[asyncio.Task[None]] = set()
         self._work: Work | None = None
         self._meter: Meter | None = None
+        self._pool: Pool | None = None
+        self._read_before = int(EVERY * begin.part)
 
     async def open(self, clients: Clients, addresses: Mapping[str, str], opened: AsyncExitStack) -> None:
         """Make its client, and all that its pool is given."""
@@ -244,14 +259,23 @@ class _Asked:
             texts=self._pieces if prepared.settings.store_text else None,
             before=self._before,
             finished=self._pieces.finished,
+            read_before=self._read_before,
             enough=self.enough,
         )
+
+    def doubt(self, message: Doubt) -> None:
+        """Alternatives are not what forcing gives: read nothing any more."""
+        if self._pool is not None and self._lesson.found is not None:
+            doubting = self._line.loop.create_task(self._pool.doubt(message.difference, message.why))
+            self._telling.add(doubting)
+            doubting.add_done_callback(self._telling.discard)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ask until there is nothing more; a refusal ends this endpoint alone, and is told."""
         assert self._work is not None
         try:
-            await Pool(self._work, stop).run()
+            self._pool = Pool(self._work, stop)
+            await self._pool.run()
         except EndpointRefused as error:
             self._line.tell(Refused(self._endpoint.label, str(error), error.reason))
         finally:
@@ -262,7 +286,7 @@ class _Asked:
         """What was counted so far."""
         assert self._meter is not None
         progress = self._progress
-        done, unscored = self._pieces.counts()
+        done, unscored, bad = self._pieces.counts()
         return Counts(
             items_done=progress.items_done,
             items_unscored=progress.items_unscored,
@@ -283,7 +307,12 @@ class _Asked:
             tried=self._lesson.tried,
             open_done=done,
             open_unscored=unscored,
+            open_bad=bad,
+            found=self._lesson.found is not None,
         )
+
+    def _unscored(self) -> int:
+        return self._progress.items_unscored - self._progress.unscorable["bad row"]
 
     def _suite(self, suite: Suite) -> HandedSuite:
         whole = {field.name: getattr(suite, field.name) for field in fields(Suite)}

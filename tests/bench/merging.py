@@ -1,8 +1,9 @@
 """How long `merge` takes over the shards of a run of a million requests, and how much memory.
 
-    python -m tests.bench.merging [--requests 1000000] [--shards 8]
+    python -m tests.bench.merging [--requests 1000000] [--shards 8] [--quick]
 
 Shards are real runs of the program, but for the network: replies are made up where the client would send.
+With --quick they are such runs of a few items, whose journals are then filled up; they have no texts.
 Merged are shards of a tenth of the requests, then of all of them: the whole command, tables and texts too.
 """
 
@@ -10,11 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from hashlib import blake2b, sha256
 from pathlib import Path
 
+from harness.exchange import Outcome, Reply, ScoreRequest, Usage
+from harness.layout import item_row, reply_row
+from harness.scoring.scores import ItemRecord
 from tests.bench.measuring import PROGRAM, ROOT, Failed, Figure, Measured, machine, measure, table
 from tests.bench.memory import private, write_questions
 from tests.bench.speed import bars
@@ -47,7 +56,8 @@ sys.exit(main())
 
 def made(scratch: Path, requests: int, shards: int) -> Path:
     """The folder of a run whose shards have so many requests."""
-    out, questions = scratch / f"run{requests}", scratch / f"questions{requests}.jsonl"
+    scratch.mkdir(parents=True, exist_ok=True)
+    out, questions = scratch / "run", scratch / "questions.jsonl"
     write_questions(questions, requests // CHOICES)
     command = [sys.executable, "-c", _WITHOUT_NETWORK, "run", "--endpoint", "it=http://127.0.0.1:9/v1"]
     command += [
@@ -68,9 +78,80 @@ def made(scratch: Path, requests: int, shards: int) -> Path:
         for each in running:
             _, said = each.communicate()
             if each.returncode:
-                raise Failed(said.decode(errors="replace")[-2000:])
+                raise Failed(f"exit {each.returncode}: {said.decode(errors='replace')[-2000:]}")
     questions.unlink()
     return out
+
+
+def filled(scratch: Path, requests: int, shards: int) -> Path:
+    """The same without running so long: shards of a few items, and rows put into their journals."""
+    out = made(scratch, shards * CHOICES, shards)
+    (listing,) = (out / "shards").glob("items-*.sqlite")
+    items = requests // CHOICES
+    with closing(sqlite3.connect(listing, isolation_level=None)) as opened:
+        _fill(opened, "items", (item_row(_item(each)) for each in range(items)))
+    for number in range(1, shards + 1):
+        (file,) = (out / "shards" / f"{number}-of-{shards}" / "journal").glob("*.sqlite")
+        (file.parents[1] / "texts.parquet").unlink()
+        held = range(items * (number - 1) // shards, items * number // shards)
+        with closing(sqlite3.connect(file, isolation_level=None)) as opened:
+            _fill(opened, "items", (item_row(_planned(each)) for each in held))
+            _fill(opened, "replies", (reply_row(reply) for each in held for reply in _replies(each)))
+    return out
+
+
+def _fill(opened: sqlite3.Connection, name: str, rows: Iterable[Sequence[object]]) -> None:
+    """Put rows into a table in place of all that it has."""
+    opened.execute("PRAGMA synchronous=OFF")
+    opened.execute("BEGIN")
+    columns = opened.execute(f"SELECT count(*) FROM pragma_table_info('{name}')").fetchone()[0]
+    opened.execute(f"DELETE FROM {name}")
+    opened.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * columns)})", rows)
+    opened.execute("COMMIT")
+
+
+def _item(ordinal: int) -> ItemRecord:
+    """An item as a run lists it."""
+    lengths = (len(f"{ordinal} and no other"),) * CHOICES
+    return ItemRecord(
+        ordinal=ordinal,
+        task="questions",
+        subject="",
+        shots=0,
+        index=ordinal,
+        id="",
+        gold=(0,),
+        cluster="",
+        n_chars=lengths,
+        n_bytes=lengths,
+        n_words=(4,) * CHOICES,
+    )
+
+
+def _planned(ordinal: int) -> ItemRecord:
+    """The same, planned."""
+    text = sha256(b"%d" % ordinal).hexdigest()
+    return replace(
+        _item(ordinal),
+        prompt_hash=text,
+        context_sha256=(text,) * CHOICES,
+        keys=tuple(_key(ordinal, choice) for choice in range(CHOICES)),
+        n_tokens=(20,) * CHOICES,
+        mode="forced",
+    )
+
+
+def _replies(ordinal: int) -> Iterator[Outcome]:
+    """What came of its requests."""
+    for choice in range(CHOICES):
+        ids = [(ordinal * 7 + choice * 13 + at) % 90 for at in range(20)]
+        values = [-0.001 * (1 + (each * 31 + at) % 997) for at, each in enumerate(ids)]
+        request = ScoreRequest(_key(ordinal, choice), range(40), ids)
+        yield Outcome(request, Reply(ids, values, None, Usage(40, 20)), latency=0.01)
+
+
+def _key(ordinal: int, choice: int) -> bytes:
+    return blake2b(b"%d %d" % (ordinal, choice), digest_size=16).digest()
 
 
 def merged(out: Path) -> tuple[Measured, float]:
@@ -90,11 +171,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=1_000_000)
     parser.add_argument("--shards", type=int, default=8)
+    parser.add_argument("--quick", action="store_true", help="fill journals instead of running")
     given = parser.parse_args()
     rows, first = [], {}
     with tempfile.TemporaryDirectory() as name:
         for requests in (given.requests // 10, given.requests):
-            out = made(Path(name), requests, given.shards)
+            out = (filled if given.quick else made)(Path(name) / str(requests), requests, given.shards)
             for what in ("first", "again"):
                 taken, memory = merged(out)
                 if what == "first":

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from harness.workers.crew import EACH, FEWEST, GATHER_S, LONGEST_S, MESSAGES_S, MOST
 from tests.bench.costs import RAY, SOCKETS, Costs
-from tests.bench.fleet import CARRY, GROUP, Case, simulate
+from tests.bench.fleet import CARRY, Case, simulate
 from tests.bench.measuring import machine, table
+from tests.bench.queues import GROUP
 
 SIZES = ((10**6, 4), (10**7, 10), (10**9, 100))
 """Requests, and endpoints that they go to, four choices an item: 62,500, 250,000 and 2,500,000 items."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import socket
 from asyncio.subprocess import PIPE, create_subprocess_exec
 from pathlib import Path
@@ -14,11 +15,22 @@ import pytest
 from harness.errors import UsageError
 from harness.workers.onray import RayEngine
 from tests.fake_endpoint import FakeEndpoint
-from tests.ray.processes import below, content
+from tests.ray.processes import below, content, parent
+from tests.ray.running import (
+    AT_ONCE,
+    FIRST,
+    Held,
+    interrupted,
+    kept,
+    no_child_left,
+    started,
+    until,
+    workers,
+)
 from tests.ray.toys import echo
 from tests.running import Bench, bench, ended
 
-__all__ = ["bench"]
+__all__ = ["bench", "no_child_left"]
 
 TOKEN = "flp_aZ81kWq0Yt77PlantedForTheTests42"
 
@@ -58,6 +70,24 @@ async def test_a_cluster_for_the_run_and_no_secret_in_it(bench: Bench) -> None:
     files = contents(Path(sessions.pop().decode()))
     assert files
     assert not [name for name, content in files.items() if TOKEN.encode() in content]
+
+
+async def test_ctrl_c_in_a_terminal(bench: Bench) -> None:
+    """A terminal interrupts all that a command has started: a cluster of the run's own goes on until what is
+    in flight has come back."""
+    log = bench.folder / "log"
+    async with Held() as endpoint:
+        urls = [f"it={endpoint.base_url}"]
+        flags = "--engine=ray", "--workers=2", f"--log-file={log}"
+        child = await started(bench, urls, *flags, alone=True)
+        await until(lambda: len(workers(log)) == 2 and len(endpoint.bodies) == FIRST + 2 * AT_ONCE)
+        await interrupted(child, lambda: os.killpg(child.pid, signal.SIGINT))
+        endpoint.go_on()
+        _, said = await ended(child)
+        assert child.returncode == 130, said
+        assert b"is lost" not in said
+        assert kept(bench) == len(endpoint.bodies) >= FIRST + 2 * AT_ONCE
+        await until(lambda: not any(map(parent, workers(log))))
 
 
 async def test_nobody_at_the_address() -> None:

@@ -3,132 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import sqlite3
 import time
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import closing, suppress
-from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from tests.bench.instant import Limits
-from tests.fake_endpoint import Body, FakeEndpoint, Fault, Status, completion
+from tests.fake_endpoint import Body, FakeEndpoint, Fault, Status
 from tests.ray.nodes import Cluster
 from tests.ray.processes import parent
+from tests.ray.running import (
+    AT_ONCE,
+    FIRST,
+    Held,
+    done,
+    interrupted,
+    kept,
+    no_child_left,
+    started,
+    until,
+    whole,
+    workers,
+)
 from tests.running import Bench, bench, ended, sent_again, write_rows
 from tests.test_workers import assert_same
 
-__all__ = ["bench"]
-
-AT_ONCE = 8
-"""Requests of an endpoint that each worker has in flight."""
-SECONDS = 60.0
-"""In which workers begin, on a busy machine too."""
-
-
-FIRST = 40
-"""Requests that `Held` answers at once."""
-
-
-class Held(FakeEndpoint):
-    """An endpoint that answers the first requests at once, and the others only when it is let go on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._going = asyncio.Event()
-
-    async def _completions(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
-        self.bodies.append(body)
-        if len(self.bodies) > FIRST:
-            await self._going.wait()
-        return await self._counted(request, None, lambda: completion(body))
-
-    def go_on(self) -> None:
-        """Answer all from now on."""
-        self._going.set()
-
-    def assert_sent_again(self, at_most: int) -> None:
-        """Nothing was sent again but so many requests, none of which was answered at first."""
-        assert sent_again(self.bodies) <= at_most
-        assert not [body for body in self.bodies[FIRST:] if body in self.bodies[:FIRST]]
+__all__ = ["bench", "no_child_left"]
 
 
 def on(cluster: Cluster, *more: str) -> list[str]:
     """The flags that put a run on the cluster."""
     return ["--engine=ray", f"--ray-address={cluster.address}", "--workers=2", *more]
-
-
-_children: list[Process] = []
-
-
-@pytest.fixture(autouse=True)
-async def no_child_left() -> AsyncIterator[None]:
-    """A run that a failed test leaves behind would keep the processors of the cluster from the next."""
-    yield
-    for child in _children:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-    _children.clear()
-
-
-async def started(bench: Bench, urls: Sequence[str], *extra: str, out: str = "run") -> Process:
-    """A run as a child process, all choices forced."""
-    command = bench.command(*urls, out=out, extra=["--no-shortcut", *extra])
-    if "--probe" in extra:
-        command.remove("--no-probe")
-    child = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
-    _children.append(child)
-    return child
-
-
-async def whole(bench: Bench, urls: Sequence[str], *extra: str, out: str = "run") -> bytes:
-    """A run to its end; what it said."""
-    return await done(await started(bench, urls, *extra, out=out))
-
-
-async def done(child: Process) -> bytes:
-    """What a run said that must have ended well."""
-    printed, said = await ended(child)
-    assert child.returncode == 0, said
-    return printed + said
-
-
-async def interrupted(child: Process) -> None:
-    """Ctrl-C, once it has heard of it."""
-    child.send_signal(signal.SIGINT)
-    assert child.stderr is not None
-    async with asyncio.timeout(SECONDS):
-        while b"Stopping" not in await child.stderr.readline():
-            pass
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Look again and again until something holds."""
-    async with asyncio.timeout(SECONDS):
-        while not holds():  # noqa: ASYNC110 - other processes decide when
-            await asyncio.sleep(0.01)
-
-
-def kept(bench: Bench, out: str = "run") -> int:
-    """The replies that a run holds on disk."""
-    found = 0
-    for file in (bench.folder / out / "journal").glob("*.sqlite"):
-        with closing(sqlite3.connect(file)) as journal, suppress(sqlite3.OperationalError):  # no tables yet
-            found += journal.execute("SELECT count(sum) FROM replies").fetchone()[0]
-    return found
-
-
-def workers(log: Path) -> list[int]:
-    """The processes of the workers of a run that have begun, by its log file."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    return [line["pid_there"] for line in lines if line["event"] == "worker_ready"]
 
 
 async def test_several_endpoints(bench: Bench, cluster: Cluster) -> None:
