@@ -17,19 +17,26 @@ from harness.workers.work import work
 
 
 class MemoryChannel:
-    """One end of a channel whose other end is in the same loop."""
+    """One end of a channel whose other end is in the same loop.
+
+    Attributes:
+        frozen: what is sent here does not arrive.
+    """
 
     def __init__(self) -> None:
         """Nothing has come."""
         self.other: MemoryChannel | None = None
         self._came: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._why = ""
+        self.frozen = False
 
     async def send(self, message: bytes) -> None:
         """Send a message; raises `ChannelLost`."""
         assert self.other is not None
         if self._why or self.other._why:
             raise ChannelLost(self._why or self.other._why)
+        if self.frozen:
+            return
         self.other._came.put_nowait(message)
         await asyncio.sleep(0)
 
@@ -92,6 +99,12 @@ class MemoryEngine:
         self.started.append(name)
         self._running[name] = ours, task
         return ours
+
+    def freeze(self, name: str) -> None:
+        """A worker does not say anything any more, and does not end."""
+        channel, _ = self._running[name]
+        assert channel.other is not None
+        channel.other.frozen = True
 
     def kill(self, name: str) -> None:
         """A worker is gone, with all that it had not sent."""

@@ -143,11 +143,9 @@ def test_what_was_changed_is_asked_for_again(path: Path) -> None:
 def test_a_blob_that_became_a_text(path: Path, column: str) -> None:
     """One changed bit of a cell's type leaves its bytes: readers go on, be they UTF-8 or not, and it is asked
     again."""
-    with closing(sqlite3.connect(path)) as journal, journal:
-        journal.execute(f"UPDATE replies SET {column} = CAST({column} AS TEXT) WHERE rowid = 2")
-        assert journal.execute(f"SELECT typeof({column}) FROM replies WHERE rowid = 2").fetchone() == (
-            "text",
-        )
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute(f"UPDATE replies SET {column} = CAST({column} AS TEXT) WHERE rowid = 2")
+        assert file.execute(f"SELECT typeof({column}) FROM replies WHERE rowid = 2").fetchone() == ("text",)
     with closing(StoredReplies(path)) as reader:
         assert [bool(score.unscored) for score in reader.scores()] == [True, False, False]
         assert reader.rows_of([key(1)]) == []

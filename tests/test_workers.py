@@ -17,6 +17,7 @@ from pyarrow import parquet
 
 from harness.errors import StoreError, UsageError
 from harness.manifest import Exit
+from harness.pool import Pool
 from harness.settings import RunSettings
 from tests.crews import MemoryEngine, use
 from tests.fake_endpoint import Body, FakeEndpoint, Fault, Hang, Status
@@ -124,6 +125,87 @@ async def test_a_lost_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
         assert 0 < sent_again(endpoint.bodies) <= in_flight
     assert_same(bench, "alone", "many")
     assert bench.manifest("many")["counts"]["a"]["items_done"] == 24
+
+
+async def test_a_worker_that_falls_silent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that neither answers nor ends is given up, and its part done by another."""
+    engine = MemoryEngine(2)
+
+    def script(number: int, body: Body) -> Fault | None:
+        if number == 30:
+            engine.freeze(engine.started[0])
+        return None
+
+    async with FakeEndpoint(script) as endpoint:
+        monkeypatch.setattr("harness.workers.crew.SILENCE_S", 1.5)
+        use(monkeypatch, engine)
+        result = await bench.run(f"a={endpoint.base_url}", out="many", shortcut=False, workers=2)
+        assert result.exit is Exit.DONE
+        assert len(engine.started) == 3
+        monkeypatch.undo()
+        await bench.run(f"a={endpoint.base_url}", out="alone", shortcut=False)
+    assert_same(bench, "alone", "many")
+
+
+async def test_bad_rows_of_a_lost_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bad rows are counted once, also where the worker that had them is lost; and what it had sent is."""
+    rows = bench.data / "hellaswag" / "validation.jsonl"
+    lines = rows.read_text().splitlines()
+    for at in (0, 3, 5, 8):
+        lines[at] = json.dumps({**json.loads(lines[at]), "label": "nine"})
+    rows.write_text("\n".join(lines) + "\n")
+    engine = MemoryEngine(1)
+
+    def script(number: int, body: Body) -> Fault | None:
+        if number == 25:
+            engine.kill(engine.started[0])
+        return None
+
+    async with FakeEndpoint(script) as endpoint:
+        use(monkeypatch, engine)
+        more: dict[str, Any] = {"skip_bad_rows": True, "shortcut": False, "tasks": "hellaswag"}
+        result = await bench.run(f"a={endpoint.base_url}", workers=1, **more)
+        assert result.exit is Exit.UNSCORED
+        counts = bench.manifest()["counts"]["a"]
+        assert (counts["items_done"], counts["items_unscored"]) == (12, 4)
+        assert counts["sent"]["requests"] >= counts["journal"]["attempts"] == 4 * 8
+        assert counts["sent"]["requests"] <= len(endpoint.bodies)
+
+
+async def test_repeats_are_asked_as_the_items_were(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where workers read choices off alternatives, the repeated sample is read too."""
+    sent = {}
+    for name, workers in (("alone", None), ("many", 1)):
+        with monkeypatch.context() as patch:
+            if workers:
+                use(patch, MemoryEngine(workers))
+            more: dict[str, Any] = {"tasks": "sample_mmlu", "limit": 3, "repeat_sample": 6, "data_dir": None}
+            await bench.run("embedded", out=name, workers=workers, tokenizer=(), **more)
+            sent[name] = bench.manifest(name)["counts"]["embedded"]["sent"]["requests"]
+    assert sent["alone"] == sent["many"]
+
+
+async def test_a_doubt_is_told_to_all(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one worker finds that alternatives are not what forcing gives any more, none reads on."""
+    seen: list[str] = []
+    real = Pool.doubt
+
+    async def doubt(self: Pool, difference: float, why: str) -> None:
+        seen.append(why)
+        await real(self, difference, why)
+
+    monkeypatch.setattr(Pool, "doubt", doubt)
+    monkeypatch.setattr("harness.reading.SAME", -1.0)  # every check fails
+    monkeypatch.setattr("harness.reading.EVERY", 8)
+    engine = use(monkeypatch, MemoryEngine(3))
+    more: dict[str, Any] = {"tasks": "sample_mmlu", "shots": 0, "data_dir": None, "tokenizer": ()}
+    result = await bench.run("embedded", workers=3, **more)
+    assert result.exit is Exit.DONE
+    assert len(engine.started) == 3
+    assert seen
+    assert all("no longer what forcing gives" in each for each in seen)
+    journal = bench.manifest()["counts"]["embedded"]["shortcut"]
+    assert journal["used"] is False
 
 
 async def test_workers_that_end_again_and_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,9 @@ from harness.watching.findings import undocumented, write_checks
 
 if TYPE_CHECKING:
     import pandas as pd
+
+AT_ONCE = 2
+"""Endpoints whose journals are folded at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +137,15 @@ def _fold_all(opened: RunFolder, parts: Parts, endpoints: Sequence[Document], li
                 files.setdefault(whose, []).append(journal.path)
     with journals_in(opened.path) as found:
         there = {whose: journal.path for whose, journal in found.items()}
-    for whose in dict.fromkeys((*map(whose_of, endpoints), *files)):
+
+    def fold_one(whose: Whose) -> None:
         segments = files.get(whose, [])
         target = there.get(whose) or (opened.journal(segments[0].stem) if segments else None)
         if target is not None:
-            meta = {"identity": whose[0], "replicate": whose[1]}
-            fold(target, segments, listing, meta)
+            fold(target, segments, listing, {"identity": whose[0], "replicate": whose[1]})
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # SQLite works without the interpreter lock
+        list(pool.map(fold_one, dict.fromkeys((*map(whose_of, endpoints), *files))))
 
 
 def _concluded(opened: RunFolder, parts: Parts, first: Document, elsewhere: Sequence[Place]) -> Merge:
@@ -151,12 +158,15 @@ def _concluded(opened: RunFolder, parts: Parts, first: Document, elsewhere: Sequ
         counting = {label: _Counting(journals[whose_of(each)]) for label, each in asked.items()}
         if not counting:
             raise UsageError(f"{folder}: none of its shards has a journal yet; give the command again later")
-        accuracy = write_results(folder, {label: each.scores() for label, each in counting.items()}, tasks)
-        outcomes = {label: each.outcome() for label, each in counting.items()}
         shards = sorted(parts.shards, key=lambda each: each.begun, reverse=True)
         texts = [each.place.folder / "texts.parquet" for each in shards]
-        journal = next(iter(counting.values())).journal.path
-        join_texts(folder / "texts.parquet", [*texts, folder / "texts.parquet"], journal)
+        target, journal = folder / "texts.parquet", next(iter(counting.values())).journal.path
+        with ThreadPoolExecutor(1) as beside:
+            joining = beside.submit(join_texts, target, [*texts, target], journal)
+            scores = {label: each.scores() for label, each in counting.items()}
+            accuracy = write_results(folder, scores, tasks)
+            joining.result()
+        outcomes = {label: each.outcome() for label, each in counting.items()}
         remarks = [*remarks_of(parts), *_numbered(asked, counting, parts, said["settings"])]
     checks = {label: checks_of(parts, label) for label in asked}
     write_checks(folder, {label: undocumented(each) for label, each in checks.items()})
