@@ -109,24 +109,25 @@ def folder_of(prepared: Prepared, place: Path, session: str) -> RunFolder:
         UsageError: it cannot be used; or it is a shard's, and the run or another shard is of another suite;
             or it is a whole run's, and its shards have replies that are not merged.
     """
-    shards = shards_in(place)
+    shards, own = shards_in(place), place
     if prepared.shard is not None:
         for each in (place, *shards.values()):
             earlier_manifest(each, prepared.identity)
-        place = shard_folder(place, prepared.shard)
-    opened = RunFolder(place, prepared.identity, session, sends=True)
+        own = shard_folder(place, prepared.shard)
+    opened = RunFolder(own, prepared.identity, session, sends=True)
     try:
-        _share(prepared, shards)
+        _share(prepared, place, shards)
     except BaseException:
         opened.close()
         raise
     return opened
 
 
-def _share(prepared: Prepared, shards: Mapping[Shard, Path]) -> None:
-    """See that the run and its shards send nothing twice, and have one list of items. Whoever comes has locked
-    its own folder before: of two that come at once one sees the other."""
-    place = prepared.whole_folder
+def _share(prepared: Prepared, place: Path, shards: Mapping[Shard, Path]) -> None:
+    """See that the run and its shards send nothing twice, and have one list of items.
+
+    Whoever comes has locked its own folder before: a shard sees that the run is at work.
+    """
     if prepared.shard is None:
         refuse_unmerged(place)
     elif sends_now(place):

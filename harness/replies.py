@@ -6,15 +6,14 @@ Reading writes nothing. This module does not know who fills the file; how its ro
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from harness.caps import Volume
 from harness.errors import StoreError
@@ -139,10 +138,7 @@ class StoredReplies:
 
     def adopted(self) -> Volume:
         """What the replies took that were taken over from other journals."""
-        try:
-            return msgspec.json.decode(self.meta.get(ADOPTED, "{}"), type=Volume)
-        except msgspec.MsgspecError:  # a disk changed it: more counts as sent than was
-            return Volume()
+        return Volume(**json.loads(self.meta.get(ADOPTED, "{}")))
 
     def scores(self) -> Iterator[ItemScore]:
         """The score of each item, in order of the run, from one state of the file; memory stays flat."""
@@ -315,24 +311,20 @@ def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
     return meta
 
 
-class _Evidence(msgspec.Struct):
-    """What every note on reading choices off alternatives says; one that says not why they are not read says
-    also how they are."""
-
-    largest_difference: float
-    why: str | msgspec.UnsetType = msgspec.UNSET
-    checked: int | msgspec.UnsetType = msgspec.UNSET
-    logprobs: int | msgspec.UnsetType = msgspec.UNSET
-
-
 def _readable(name: str, value: bytes) -> bool:
-    """Whether a note is one; what changes in a journal can be learnt anew."""
+    """Whether a note is one. What changes in a journal can be learnt anew; without what was taken over from
+    other journals, more counts as sent than was."""
     try:
-        value.decode()
+        said = json.loads(value.decode())
+        if name == ADOPTED:
+            return all(type(each) is int for each in astuple(Volume(**said)))
         if name == SHORTCUT:
-            said = msgspec.json.decode(value, type=_Evidence)
-            return said.why is not msgspec.UNSET or msgspec.UNSET not in (said.checked, said.logprobs)
-    except (UnicodeDecodeError, msgspec.MsgspecError):
+            numbers = [
+                said["largest_difference"],
+                *([] if "why" in said else [said["checked"], said["logprobs"]]),
+            ]
+            return all(type(each) in (int, float) for each in numbers)
+    except (ValueError, TypeError, KeyError):  # no text, no JSON, or not what was written
         return False
     return True
 

@@ -93,7 +93,7 @@ class RunFolder:
             self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise UsageError(f"--out {path}: {error.strerror or error}") from error
-        if not any(_locked(self._lock) or time.sleep(_ONCE_MORE_S) for _ in range(2)):
+        if not _locked_soon(self._lock):
             os.close(self._lock)
             raise FolderInUse(
                 f"--out {path}: another run is working in this folder; wait for it, or choose another --out"
@@ -147,6 +147,14 @@ def sends_now(path: Path) -> bool:
         return not _locked(lock, fcntl.LOCK_SH) and os.read(lock, len(_SENDS)) == _SENDS
     finally:
         os.close(lock)
+
+
+def _locked_soon(lock: int) -> bool:
+    """Take a lock if nobody has it, nor keeps it who only looks at it."""
+    if _locked(lock):
+        return True
+    time.sleep(_ONCE_MORE_S)
+    return _locked(lock)
 
 
 def _locked(lock: int, kind: int = fcntl.LOCK_EX) -> bool:

@@ -26,6 +26,7 @@ from harness.errors import UsageError
 from harness.manifest import Exit
 from harness.merging.whole import merge
 from harness.rescoring import rescore
+from harness.runs import RunFolder, SuiteIdentity
 from tests.fake_endpoint import Body, FakeEndpoint, Fault, Hang, Status
 from tests.ledger import note
 from tests.running import Bench, bench, ended, sent_again, start, until
@@ -311,6 +312,22 @@ async def test_two_on_one_shard(bench: Bench) -> None:
         finally:
             child.kill()
             await ended(child)
+
+
+async def test_no_shard_beside_the_whole_run(bench: Bench) -> None:
+    """While a run without --shard is at work, a shard of it is refused; while it is merged, it is not."""
+    async with FakeEndpoint() as endpoint:
+        url = f"it={endpoint.base_url}"
+        await bench.run(url, out="many", shard="1/2")
+        merge(bench.folder / "many")
+        identity = SuiteIdentity(bench.manifest("many")["identity"])
+        sent = len(endpoint.bodies)
+        with RunFolder(bench.folder / "many", identity, sends=True):
+            with pytest.raises(UsageError, match="a run without --shard is working there; wait"):
+                await bench.run(url, out="many", shard="2/2")
+            assert len(endpoint.bodies) == sent
+        with RunFolder(bench.folder / "many", identity):
+            assert (await bench.run(url, out="many", shard="2/2")).exit is Exit.DONE
 
 
 async def test_servers_at_addresses_of_their_own(bench: Bench) -> None:

@@ -139,9 +139,8 @@ def rounds(bench: Bench, ways: Sequence[str]) -> dict[str, list[Pace]]:
             for way in ways:
                 pace = steady(looks(bench.run(endpoint.url, "hellaswag", *WAYS[way]), endpoint))
                 paces[way].append(pace)
-                bench.say(
-                    f"  {number + 1}. {way}: {pace.a_second:,.0f} a second, {pace.used:.2f} used, others {pace.others:.2f}"
-                )
+                said = f"{pace.a_second:,.0f} a second, {pace.used:.2f} used, others {pace.others:.2f}"
+                bench.say(f"  {number + 1}. {way}: {said}")
     return paces
 
 

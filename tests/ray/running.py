@@ -25,6 +25,8 @@ SECONDS = 60.0
 
 FIRST = 40
 """Requests that `Held` answers at once."""
+ROWS = {"hellaswag": 450, "mmlu": 50}
+"""So many that one worker does not take all of them before the other has begun."""
 
 
 class Held(FakeEndpoint):
@@ -112,6 +114,15 @@ def kept(bench: Bench, out: str = "run") -> int:
         with closing(sqlite3.connect(file)) as journal, suppress(sqlite3.OperationalError):  # no tables yet
             found += journal.execute("SELECT count(sum) FROM replies").fetchone()[0]
     return found
+
+
+async def half_way(bench: Bench, endpoint: Held, log: Path) -> None:
+    """Wait until both workers have as much in flight as they may, and what was answered is kept."""
+
+    def both() -> bool:
+        return len(workers(log)) == 2 and len(endpoint.bodies) == FIRST + 2 * AT_ONCE
+
+    await until(lambda: both() and kept(bench) == FIRST)
 
 
 def workers(log: Path) -> list[int]:

@@ -19,7 +19,9 @@ from tests.ray.processes import below, content, parent
 from tests.ray.running import (
     AT_ONCE,
     FIRST,
+    ROWS,
     Held,
+    half_way,
     interrupted,
     kept,
     no_child_left,
@@ -28,7 +30,7 @@ from tests.ray.running import (
     workers,
 )
 from tests.ray.toys import echo
-from tests.running import Bench, bench, ended
+from tests.running import Bench, bench, ended, write_rows
 
 __all__ = ["bench", "no_child_left"]
 
@@ -75,12 +77,13 @@ async def test_a_cluster_for_the_run_and_no_secret_in_it(bench: Bench) -> None:
 async def test_ctrl_c_in_a_terminal(bench: Bench) -> None:
     """A terminal interrupts all that a command has started: a cluster of the run's own goes on until what is
     in flight has come back."""
+    write_rows(bench.data, **ROWS)
     log = bench.folder / "log"
     async with Held() as endpoint:
         urls = [f"it={endpoint.base_url}"]
         flags = "--engine=ray", "--workers=2", f"--log-file={log}"
         child = await started(bench, urls, *flags, alone=True)
-        await until(lambda: len(workers(log)) == 2 and len(endpoint.bodies) == FIRST + 2 * AT_ONCE)
+        await half_way(bench, endpoint, log)
         await interrupted(child, lambda: os.killpg(child.pid, signal.SIGINT))
         endpoint.go_on()
         _, said = await ended(child)

@@ -16,8 +16,10 @@ from tests.ray.processes import parent
 from tests.ray.running import (
     AT_ONCE,
     FIRST,
+    ROWS,
     Held,
     done,
+    half_way,
     interrupted,
     kept,
     no_child_left,
@@ -53,11 +55,12 @@ async def test_several_endpoints(bench: Bench, cluster: Cluster) -> None:
 async def test_a_loss_half_way(bench: Bench, cluster: Cluster, lost: str) -> None:
     """A worker is killed, or its node with it: others do what it had, the tables are the same, and only
     what it had in flight is sent again."""
+    write_rows(bench.data, **ROWS)
     log = bench.folder / "log"
     async with Held() as endpoint:
         urls = [f"it={endpoint.base_url}"]
         child = await started(bench, urls, *on(cluster, f"--log-file={log}"))
-        await until(lambda: len(workers(log)) == 2 and kept(bench) == FIRST)
+        await half_way(bench, endpoint, log)
         there = [pid for pid in workers(log) if parent(pid) == cluster.other_raylet]
         assert len(there) == 1
         if lost == "a node":
@@ -75,7 +78,7 @@ async def test_a_loss_half_way(bench: Bench, cluster: Cluster, lost: str) -> Non
 
 async def test_a_loss_at_full_speed(bench: Bench, cluster: Cluster) -> None:
     """A worker is killed among thousands of requests: at most what it had in flight is sent again."""
-    write_rows(bench.data, hellaswag=300, mmlu=50)
+    write_rows(bench.data, **ROWS)
     log = bench.folder / "log"
     async with FakeEndpoint() as endpoint:
         urls = [f"it={endpoint.base_url}"]
@@ -93,11 +96,12 @@ async def test_a_loss_at_full_speed(bench: Bench, cluster: Cluster) -> None:
 async def test_a_killed_run(bench: Bench, cluster: Cluster) -> None:
     """The run itself is killed: its workers end, and the same command goes on: only what was in flight is
     sent again."""
+    write_rows(bench.data, **ROWS)
     log = bench.folder / "log"
     async with Held() as endpoint:
         urls = [f"it={endpoint.base_url}"]
         child = await started(bench, urls, *on(cluster, f"--log-file={log}"))
-        await until(lambda: len(workers(log)) == 2 and kept(bench) == FIRST)
+        await half_way(bench, endpoint, log)
         child.kill()
         await ended(child)
         await until(lambda: not any(map(parent, workers(log))))
@@ -156,10 +160,11 @@ async def test_a_budget_for_all(bench: Bench, cluster: Cluster) -> None:
 
 async def test_ctrl_c_twice(bench: Bench, cluster: Cluster) -> None:
     """A second Ctrl-C drops what is in flight and ends at once; no worker is left."""
+    write_rows(bench.data, **ROWS)
     log = bench.folder / "log"
     async with Held() as endpoint:
         child = await started(bench, [f"it={endpoint.base_url}"], *on(cluster, f"--log-file={log}"))
-        await until(lambda: len(workers(log)) == 2 and kept(bench) == FIRST)
+        await half_way(bench, endpoint, log)
         await interrupted(child)
         child.send_signal(signal.SIGINT)
         _, said = await ended(child)
