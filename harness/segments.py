@@ -12,8 +12,9 @@ import os
 import platform
 import re
 import shutil
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -139,7 +140,7 @@ def listing_file(whole: Path, digest: str) -> Path:
 
 def keep_listing(listing: Listing, file: Path) -> None:
     """Put the list of all items beside the shards, once for all of them; `StoreError` where it cannot be."""
-    if file.exists():
+    if _lists_as_many(file, listing):
         return
     unfinished = temporary(file).with_suffix(f".{os.getpid()}-{platform.node()}")
     with file_errors(file):
@@ -150,6 +151,19 @@ def keep_listing(listing: Listing, file: Path) -> None:
             unfinished.replace(file)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def _lists_as_many(file: Path, listing: Listing) -> bool:
+    """Whether the list is there, and whole: a damaged one is written anew."""
+    if not file.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as reader:
+            sound = reader.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+            count = reader.execute("SELECT count(*) FROM items").fetchone()[0]
+    except sqlite3.Error:
+        return False
+    return bool(sound and count == listing.count())
 
 
 class Segment(Journal):

@@ -162,7 +162,9 @@ def merged_lines(merge: Merge, *, program: str) -> Iterator[str]:
         program: how the person can call the program.
     """
     count = merge.shards
-    yield f"{count:,} shard{'s' * (count != 1)} put together; {merge.untried:,} items are not tried."
+    left = merge.untried
+    items = f"{left:,} item{'s are' if left != 1 else ' is'} not tried"
+    yield f"{count:,} shard{'s' * (count != 1)} put together; {items}."
     yield from merge.told
     yield f"Files: {merge.folder}/ (scores.csv, items.csv, run.json, ...)"
     if merge.untried:

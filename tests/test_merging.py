@@ -314,6 +314,18 @@ async def test_two_on_one_shard(bench: Bench) -> None:
             await ended(child)
 
 
+@pytest.mark.parametrize("left", [0, 5000])
+async def test_a_damaged_list_of_items_is_written_anew(bench: Bench, left: int) -> None:
+    """A list of items that was cut short or emptied is replaced by the next shard, and merge works."""
+    async with FakeEndpoint() as endpoint:
+        url = f"it={endpoint.base_url}"
+        await bench.run(url, out="many", shard="1/2")
+        (file,) = (bench.folder / "many" / "shards").glob("items-*.sqlite")
+        file.write_bytes(file.read_bytes()[:left])
+        await bench.run(url, out="many", shard="2/2")
+        assert merge(bench.folder / "many").untried == 0
+
+
 async def test_no_shard_beside_the_whole_run(bench: Bench) -> None:
     """While a run without --shard is at work, a shard of it is refused; while it is merged, it is not."""
     async with FakeEndpoint() as endpoint:

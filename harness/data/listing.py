@@ -128,6 +128,13 @@ class Listing:
                 if len(lengths) > 1 and max(lengths) <= longest:
                     yield ordinal
 
+    def count(self) -> int:
+        """How many there are."""
+        self.flush()
+        with self._lock:
+            found: int = self._file.execute("SELECT count(*) FROM items").fetchone()[0]
+        return found
+
     def places(self) -> Iterator[tuple[str, str, str]]:
         """Task, subject and cluster of all records, in order."""
         self.flush()
