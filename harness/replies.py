@@ -319,11 +319,11 @@ def _readable(name: str, value: bytes) -> bool:
         if name == ADOPTED:
             return all(type(each) is int for each in astuple(Volume(**said)))
         if name == SHORTCUT:
-            numbers = [
+            counted = [
                 said["largest_difference"],
                 *([] if "why" in said else [said["checked"], said["logprobs"]]),
             ]
-            return all(type(each) in (int, float) for each in numbers)
+            return all(type(each) in (int, float) for each in counted)
     except (ValueError, TypeError, KeyError):  # no text, no JSON, or not what was written
         return False
     return True

@@ -1,4 +1,5 @@
-"""Shards of a prepared suite: which items they hold, and their prompts, each split read as seldom as it can."""
+"""Shards of a prepared suite: which items they hold, and their prompts, each split read as seldom as it
+can be."""
 
 from __future__ import annotations
 

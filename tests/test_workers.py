@@ -105,8 +105,8 @@ async def test_an_endpoint_that_tokenizes(bench: Bench, monkeypatch: pytest.Monk
 
 
 async def test_a_lost_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a lost worker had is done by others: the tables are the same, and of what was sent only that is sent
-    again which was in flight: not on disk when the worker was lost."""
+    """What a lost worker had is done by others: the tables are the same, and only that is sent again which
+    was in flight: not on disk when the worker was lost."""
     engine, in_flight = MemoryEngine(3), 0
 
     def script(number: int, body: Body) -> Fault | None:
@@ -265,7 +265,7 @@ async def test_begun_one_way_and_finished_the_other(
 
 
 async def test_one_endpoint_that_refuses(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refusal that one worker meets ends the endpoint for all of them, and the other endpoint is finished."""
+    """A refusal that one worker meets ends the endpoint for all of them; the other endpoint is finished."""
 
     def refuses(number: int, body: Body) -> Fault | None:
         return Status(403) if number > 20 else None
@@ -338,8 +338,8 @@ async def test_other_data_at_a_worker(bench: Bench, monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_journal_that_cannot_be_written(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the run cannot keep what workers send, it breaks off as one process would, and nothing counts that
-    is not on disk."""
+    """Where the run cannot keep what workers send, it breaks off as one process would, and nothing counts
+    that is not on disk."""
     from harness import journal
 
     async with FakeEndpoint() as endpoint:
@@ -417,9 +417,9 @@ def _workers_of(pid: int) -> list[int]:
     found = []
     for each in Path("/proc").iterdir():
         with suppress(OSError, ValueError, IndexError):
-            if each.name.isdigit() and b"harness.workers" in (each / "cmdline").read_bytes():
-                if int((each / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
-                    found.append(int(each.name))
+            ours = each.name.isdigit() and b"harness.workers" in (each / "cmdline").read_bytes()
+            if ours and int((each / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(each.name))
     return found
 
 

@@ -108,7 +108,7 @@ class Crew:
         self._cancel_starting()
 
     def _stop_workers(self) -> None:
-        """Who works ends what is in flight; who has not begun, or waits for a processor, is not waited for."""
+        """Who works ends what is in flight; who has not begun, or waits for a processor, is let go."""
         self._desk.stop()
         self._cancel_starting()
 

@@ -19,7 +19,7 @@ class Engine(Protocol):
     here: bool
     """They are on this machine: what listens on loopback can be reached by them."""
     budgets: Mapping[Account, AnyBudget]
-    """The accounts whose budgets it keeps itself, as this process sees them; those of others the run keeps."""
+    """The accounts whose budgets it keeps itself, as this process sees them; the run keeps all others."""
 
     async def __aenter__(self) -> Self:
         """Get ready to start workers; raises `UsageError` where there can be none."""

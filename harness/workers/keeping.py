@@ -18,7 +18,7 @@ MOST_OPEN = 8192
 
 class KeptByRun:
     """One endpoint's journal, as a worker sees it. Methods may be called from any thread; those that wait, as
-    they ask the run, from any but the event loop's. Groups are committed in the order in which they were sent.
+    they ask the run, from any but the event loop's. Groups are committed in the order in which they are sent.
 
     Attributes:
         on_commit: called with the keys of outcomes that are on disk.

@@ -1,5 +1,5 @@
-"""What a worker may send, as its run or somebody else lends it: the budgets of accounts, and of what the caps of
-the run leave."""
+"""What a worker may send, as its run or somebody else lends it: the budgets of accounts, and what the caps
+leave."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Workers in processes of this machine.
 
-Each has one end of a pair of sockets, and ends when the other one is gone: however the run ends, none is left.
+Each has one end of a pair of sockets, and ends when the other one is gone: however a run ends, none is left.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ HOME = str(Path(harness.__path__[0]).parent)
 LAST_WORDS = 5.0
 """Seconds within which a process that has closed its connection should have ended."""
 GRACE = 1.0
-"""Seconds that workers get to end by themselves. Those that have told all have nothing left to lose, and those
-that had nothing to tell may still be reading data."""
+"""Seconds that workers get to end by themselves. Those that have told all have nothing left to lose, and
+those that had nothing to tell may still be reading data."""
 
 
 class LocalEngine:

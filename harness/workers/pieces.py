@@ -133,8 +133,8 @@ class Pieces:
             writing.end()
 
     def counts(self) -> tuple[int, int, int]:
-        """Items done of pieces of which the run has not been told that they are, bad rows among them; how many
-        of these are unscored; and how many are bad rows."""
+        """Items done of pieces that the run does not know to be done, bad rows among them; how many of these
+        are unscored; and how many are bad rows."""
         with self._lock:
             bad = sum(each.bad for each in self._open)
             done = sum(each.done for each in self._open) + bad

@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
 from dataclasses import fields, replace
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 
@@ -80,7 +79,7 @@ async def work(channel: Channel, lenders: Mapping[int, Lends] | None = None) -> 
         raise ChannelLost(f"the first message is {type(begin).__name__}, and should be what to do")
     if begin.version != __version__:
         raise ChannelLost(f"the worker is forced-choice {__version__}, the run {begin.version}")
-    if Path(begin.folder).is_dir():
+    with suppress(OSError):  # it is not there on this machine: then all paths have to be whole
         os.chdir(begin.folder)
     worker = _Worker(begin, channel, lenders)
     with suppress(ChannelLost):
