@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from tests.fake_endpoint import FakeEndpoint, completion
-from tests.running import Bench, ended, sent_again
+from tests.running import Bench, ended, sent_again, write_rows
 
 AT_ONCE = 8
 """Requests of an endpoint that each worker has in flight."""
@@ -25,8 +25,16 @@ SECONDS = 60.0
 
 FIRST = 40
 """Requests that `Held` answers at once."""
-ROWS = {"hellaswag": 450, "mmlu": 50}
-"""So many that one worker does not take all of them before the other has begun."""
+
+
+def write_many(bench: Bench) -> None:
+    """Rows of which one worker does not take all before the other has begun; and whose contexts have no
+    beginning in common: else one that is held holds back the others, as the schedule has it."""
+    write_rows(bench.data, hellaswag=450, mmlu=50)
+    file = bench.data / "hellaswag/validation.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = [json.dumps({**row, "activity_label": f"{row['ind']}"}) for row in rows]
+    file.write_text("\n".join(lines))
 
 
 class Held(FakeEndpoint):

@@ -19,7 +19,6 @@ from tests.ray.processes import below, content, parent
 from tests.ray.running import (
     AT_ONCE,
     FIRST,
-    ROWS,
     Held,
     half_way,
     interrupted,
@@ -28,9 +27,10 @@ from tests.ray.running import (
     started,
     until,
     workers,
+    write_many,
 )
 from tests.ray.toys import echo
-from tests.running import Bench, bench, ended, write_rows
+from tests.running import Bench, bench, ended
 
 __all__ = ["bench", "no_child_left"]
 
@@ -77,7 +77,7 @@ async def test_a_cluster_for_the_run_and_no_secret_in_it(bench: Bench) -> None:
 async def test_ctrl_c_in_a_terminal(bench: Bench) -> None:
     """A terminal interrupts all that a command has started: a cluster of the run's own goes on until what is
     in flight has come back."""
-    write_rows(bench.data, **ROWS)
+    write_many(bench)
     log = bench.folder / "log"
     async with Held() as endpoint:
         urls = [f"it={endpoint.base_url}"]

@@ -16,7 +16,6 @@ from tests.ray.processes import parent
 from tests.ray.running import (
     AT_ONCE,
     FIRST,
-    ROWS,
     Held,
     done,
     half_way,
@@ -27,6 +26,7 @@ from tests.ray.running import (
     until,
     whole,
     workers,
+    write_many,
 )
 from tests.running import Bench, bench, ended, sent_again, write_rows
 from tests.test_workers import assert_same
@@ -55,7 +55,7 @@ async def test_several_endpoints(bench: Bench, cluster: Cluster) -> None:
 async def test_a_loss_half_way(bench: Bench, cluster: Cluster, lost: str) -> None:
     """A worker is killed, or its node with it: others do what it had, the tables are the same, and only
     what it had in flight is sent again."""
-    write_rows(bench.data, **ROWS)
+    write_many(bench)
     log = bench.folder / "log"
     async with Held() as endpoint:
         urls = [f"it={endpoint.base_url}"]
@@ -78,7 +78,7 @@ async def test_a_loss_half_way(bench: Bench, cluster: Cluster, lost: str) -> Non
 
 async def test_a_loss_at_full_speed(bench: Bench, cluster: Cluster) -> None:
     """A worker is killed among thousands of requests: at most what it had in flight is sent again."""
-    write_rows(bench.data, **ROWS)
+    write_many(bench)
     log = bench.folder / "log"
     async with FakeEndpoint() as endpoint:
         urls = [f"it={endpoint.base_url}"]
@@ -96,7 +96,7 @@ async def test_a_loss_at_full_speed(bench: Bench, cluster: Cluster) -> None:
 async def test_a_killed_run(bench: Bench, cluster: Cluster) -> None:
     """The run itself is killed: its workers end, and the same command goes on: only what was in flight is
     sent again."""
-    write_rows(bench.data, **ROWS)
+    write_many(bench)
     log = bench.folder / "log"
     async with Held() as endpoint:
         urls = [f"it={endpoint.base_url}"]
@@ -160,7 +160,7 @@ async def test_a_budget_for_all(bench: Bench, cluster: Cluster) -> None:
 
 async def test_ctrl_c_twice(bench: Bench, cluster: Cluster) -> None:
     """A second Ctrl-C drops what is in flight and ends at once; no worker is left."""
-    write_rows(bench.data, **ROWS)
+    write_many(bench)
     log = bench.folder / "log"
     async with Held() as endpoint:
         child = await started(bench, [f"it={endpoint.base_url}"], *on(cluster, f"--log-file={log}"))
