@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.workers.channel import ChannelLost
-from harness.workers.chunks import Inbox, Outbox
+from harness.workers.chunks import GATHER, LONGEST, Inbox, Outbox, gathering
 
 
 async def carried(messages: list[bytes], chunk: int, most: int) -> tuple[list[bytes], list[bytes]]:
@@ -89,3 +89,11 @@ async def test_who_says_too_much_waits() -> None:
 async def test_nothing_for_a_while() -> None:
     """Who waits for a chunk is told after the time that nothing is there yet."""
     assert await Outbox().take(0) == b""
+
+
+def test_many_workers_gather_longer() -> None:
+    """However many workers there are, they call so often at most, until chunks would come too late."""
+    assert [gathering(workers) for workers in (1, 8)] == [GATHER, GATHER]
+    calls = [workers / gathering(workers) for workers in (8, 16, 100, 200)]
+    assert calls == pytest.approx([8 / GATHER] * 4)
+    assert gathering(10_000) == LONGEST

@@ -18,7 +18,7 @@ import harness
 from harness.redacting import install
 from harness.workers.actorbudgets import LentByActor
 from harness.workers.channel import Channel, ChannelLost
-from harness.workers.chunks import Inbox, Outbox
+from harness.workers.chunks import GATHER, Inbox, Outbox
 
 POLL = 5.0
 """Seconds for which `get` waits before it says that there is nothing yet."""
@@ -55,9 +55,9 @@ def own_build() -> Build:
 class ActorChannel:
     """A worker's end of its channel to the run."""
 
-    def __init__(self) -> None:
-        """Nothing has been said."""
-        self.outbox, self.inbox = Outbox(), Inbox()
+    def __init__(self, gather: float) -> None:
+        """Nothing has been said; `gather`: seconds, see `Outbox`."""
+        self.outbox, self.inbox = Outbox(gather=gather), Inbox()
 
     async def send(self, message: bytes) -> None:
         """Send a message; raises `ChannelLost`."""
@@ -80,16 +80,20 @@ class ActorChannel:
 class WorkerActor:
     """A worker in an actor; what it does goes on beside its methods, in the same event loop."""
 
-    def __init__(self, works: Works, keepers: Mapping[int, Any], silence: float = SILENCE) -> None:
+    def __init__(
+        self, works: Works, keepers: Mapping[int, Any], gather: float = GATHER, silence: float = SILENCE
+    ) -> None:
         """Nothing is done before `begin`.
 
         Args:
             works: what the worker does.
             keepers: the actors that keep budgets, by the position of their account in the run.
+            gather: seconds, see `chunks.gathering`.
             silence: seconds, see `SILENCE`.
         """
         self._works = works
         self._lenders = {number: LentByActor(actor) for number, actor in keepers.items()}
+        self._gather = gather
         self._silence = silence
         self._asked = 0.0
         """When `get` was called or answered last, on the clock of the event loop."""
@@ -99,7 +103,7 @@ class WorkerActor:
         """Start to work; what the worker is built of."""
         gc.set_threshold(NEW_OBJECTS)
         install()
-        self._channel = ActorChannel()
+        self._channel = ActorChannel(self._gather)
         self._asked = asyncio.get_running_loop().time()
         self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._watch())]
         return own_build()

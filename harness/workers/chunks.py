@@ -19,10 +19,19 @@ CHUNK = 90_000
 and would stay there for a while."""
 GATHER = 0.04
 """Seconds after a chunk for which the next one, unless it is full, waits for more."""
+FEW = 8
+"""Workers; of more, each gathers longer, so that their run, which speaks to all, is not called more often."""
+LONGEST = 1.0
+"""Seconds that are gathered at most."""
 MOST = 4_000_000
 """Bytes that may wait at one end; who has more waits too."""
 _HEAD = 4
 """Bytes before each message, which say how long it is."""
+
+
+def gathering(workers: int) -> float:
+    """Seconds that a chunk gathers where there are so many workers."""
+    return min(LONGEST, GATHER * max(1.0, workers / FEW))
 
 
 class Outbox:

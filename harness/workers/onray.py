@@ -24,7 +24,7 @@ from harness.prepare import Prepared
 from harness.workers.actorbudgets import ActorBudgets
 from harness.workers.actors import POLL, Build, WorkerActor, Works, own_build
 from harness.workers.channel import ChannelLost
-from harness.workers.chunks import Inbox, Outbox
+from harness.workers.chunks import Inbox, Outbox, gathering
 from harness.workers.cluster import (
     imported,
     init,
@@ -141,7 +141,7 @@ class RayEngine:
             await to_its_end(self._in_thread(lambda: kill(actor)))
             raise
         self._had.set()
-        channel = _ActorsChannel(name, actor, self._let_go)
+        channel = _ActorsChannel(name, actor, gathering(self.workers), self._let_go)
         self._channels.add(channel)
         return channel
 
@@ -177,7 +177,8 @@ class RayEngine:
     def _placed(self) -> Any:
         placed = imported().remote(WorkerActor)
         options = {"num_cpus": 1, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-        return placed.options(**options).remote(self._works, self._kept.actors)
+        gather = gathering(self.workers)
+        return placed.options(**options).remote(self._works, self._kept.actors, gather)
 
     def _disconnect(self) -> None:
         if self._ours:
@@ -214,11 +215,17 @@ def _compare(theirs: Build, ours: Build) -> None:
 class _ActorsChannel:
     """The run's end of a channel to a worker in an actor."""
 
-    def __init__(self, name: str, actor: Any, let_go: Callable[[_ActorsChannel], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        actor: Any,
+        gather: float,
+        let_go: Callable[[_ActorsChannel], Awaitable[None]],
+    ) -> None:
         self.name = name
         self.actor = actor
         self._let_go = let_go
-        self._outbox, self._inbox = Outbox(most=AHEAD), Inbox()
+        self._outbox, self._inbox = Outbox(gather=gather, most=AHEAD), Inbox()
         self._tasks = [asyncio.create_task(self._pull()), asyncio.create_task(self._push())]
 
     async def send(self, message: bytes) -> None:
