@@ -6,9 +6,11 @@ import asyncio
 import io
 import json
 import os
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,15 @@ async def ended(child: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
         child.kill()
         pytest.fail(f"a process has not ended within {LONGEST:g} s")
     return out or b"", said or b""
+
+
+def kept(folder: Path) -> int:
+    """The replies that a run's journals hold."""
+    found = 0
+    for file in (folder / "journal").glob("*.sqlite"):
+        with closing(sqlite3.connect(file)) as journal, suppress(sqlite3.OperationalError):  # no tables yet
+            found += journal.execute("SELECT count(sum) FROM replies").fetchone()[0]
+    return found
 
 
 def sent_again(bodies: Sequence[Mapping[str, Any]]) -> int:

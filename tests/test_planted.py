@@ -324,10 +324,11 @@ async def test_the_program_says_it_nowhere(bench: Bench) -> None:
 
 CRASH = """
 import asyncio, logging, os, sys, threading, warnings
-from harness import cli
+from harness.cli import main
+from harness.commands.app import app
 token = os.environ["FRIENDLI_TOKEN"]
 
-@cli.app.command
+@app.command
 def crash():
     logging.getLogger("aiohttp.client").warning("headers %s", {"Authorization": token})
     try:
@@ -347,7 +348,7 @@ def crash():
     asyncio.run(lost())
     raise RuntimeError(f"it broke with {token}") from OSError(token)
 
-sys.exit(cli.main(["crash"]))
+sys.exit(main(["crash"]))
 """
 
 

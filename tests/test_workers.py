@@ -6,9 +6,8 @@ import asyncio
 import json
 import os
 import signal
-import sqlite3
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,14 @@ import pytest
 from pyarrow import parquet
 
 from harness.errors import StoreError, UsageError
+from harness.exchange import Outcome
 from harness.manifest import Exit
 from harness.pool import Pool
+from harness.reading import Reading, Taken
 from harness.settings import RunSettings
 from tests.crews import MemoryEngine, use
 from tests.fake_endpoint import Body, FakeEndpoint, Fault, Hang, Status
-from tests.running import REQUESTS, Bench, bench, ended, sent_again, start, until
+from tests.running import REQUESTS, Bench, bench, ended, kept, sent_again, start, until
 
 __all__ = ["bench"]
 
@@ -38,15 +39,6 @@ def assert_same(bench: Bench, *outs: str) -> None:
             assert (first / name).read_bytes() == (other / name).read_bytes(), f"{name} of {other.name}"
         texts = [parquet.read_table(folder / "texts.parquet") for folder in (first, other)]
         assert texts[0].equals(texts[1])
-
-
-def _kept(folder: Path) -> int:
-    """The replies that a run's journals hold."""
-    kept = 0
-    for file in (folder / "journal").glob("*.sqlite"):
-        with closing(sqlite3.connect(file)) as journal, suppress(sqlite3.OperationalError):  # no tables yet
-            kept += journal.execute("SELECT count(sum) FROM replies").fetchone()[0]
-    return kept
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -112,7 +104,7 @@ async def test_a_lost_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
     def script(number: int, body: Body) -> Fault | None:
         nonlocal in_flight
         if number in (40, 70):
-            in_flight += number - _kept(bench.folder / "many")
+            in_flight += number - kept(bench.folder / "many")
             engine.kill(engine.started[0 if number == 40 else 1])
         return None
 
@@ -194,8 +186,16 @@ async def test_a_doubt_is_told_to_all(bench: Bench, monkeypatch: pytest.MonkeyPa
         seen.append(why)
         await real(self, difference, why)
 
+    checks: list[Reading] = []
+    judged = Reading._judged
+
+    def only_the_first_finds_it(self: Reading, check: Any, outcome: Outcome) -> Taken:
+        checks.append(self)
+        check.value += self is checks[0]
+        return judged(self, check, outcome)
+
     monkeypatch.setattr(Pool, "doubt", doubt)
-    monkeypatch.setattr("harness.reading.SAME", -1.0)  # every check fails
+    monkeypatch.setattr(Reading, "_judged", only_the_first_finds_it)
     monkeypatch.setattr("harness.reading.EVERY", 8)
     engine = use(monkeypatch, MemoryEngine(3))
     more: dict[str, Any] = {"tasks": "sample_mmlu", "shots": 0, "data_dir": None, "tokenizer": ()}
@@ -225,11 +225,11 @@ async def test_workers_that_end_again_and_again(bench: Bench, monkeypatch: pytes
         assert result.exit is Exit.UNSCORED
         assert "again and again" in " ".join(result.remarks)
         monkeypatch.undo()
-        kept, sent = bench.manifest("many")["counts"]["a"]["journal"]["replies"], len(endpoint.bodies)
-        assert kept
+        on_disk, sent = bench.manifest("many")["counts"]["a"]["journal"]["replies"], len(endpoint.bodies)
+        assert on_disk
         done = await bench.run(f"a={endpoint.base_url}", out="many", shortcut=False)
         assert done.exit is Exit.DONE
-        assert len(endpoint.bodies) - sent == REQUESTS - kept
+        assert len(endpoint.bodies) - sent == REQUESTS - on_disk
 
 
 @pytest.mark.parametrize("first", ["alone", "workers"])
@@ -435,7 +435,7 @@ async def test_killed_processes(bench: Bench) -> None:
         workers = _workers_of(child.pid)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        in_flight = len(endpoint.bodies) - before - _kept(bench.folder / "run")
+        in_flight = len(endpoint.bodies) - before - kept(bench.folder / "run")
         _, said = await ended(child)
         assert child.returncode == 0, said
         assert b"lost" in said or len(endpoint.bodies) - before == REQUESTS
@@ -452,13 +452,13 @@ async def test_a_killed_run(bench: Bench) -> None:
 
     async with FakeEndpoint(script) as endpoint:
         child = await start(bench, endpoint.base_url, "--workers=2", "--no-shortcut")
-        await until(lambda: _kept(bench.folder / "run") > 20)
+        await until(lambda: kept(bench.folder / "run") > 20)
         workers = _workers_of(child.pid)
         assert len(workers) == 2
         child.kill()
         await ended(child)
         await until(lambda: not any(Path(f"/proc/{each}").exists() for each in workers))
-        in_flight = len(endpoint.bodies) - _kept(bench.folder / "run")
+        in_flight = len(endpoint.bodies) - kept(bench.folder / "run")
         killed = True
         assert len(endpoint.bodies) < REQUESTS
         again = await start(bench, endpoint.base_url, "--workers=2", "--no-shortcut")
