@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from harness.comparison.columns import Columns, Place, Stop, TaskFacts, Tokens, compared_metrics
 from harness.comparison.ragged import Ragged
 from harness.errors import StoreError
+from harness.journalfile import begun
 from harness.layout import KEY_BYTES, SHORTCUT
-from harness.replies import StoredReplies, begun
+from harness.replies import StoredReplies
 from harness.scoring.metrics import METRICS
 from harness.scoring.scores import NOT_ASKED, NOT_TRIED, ItemRecord
 from harness.shortcut import SAME

@@ -18,8 +18,9 @@ import msgspec
 
 from harness.caps import Price, Spending, Volume
 from harness.doctor.findings import Finding, Verdict
+from harness.journalfile import begun
 from harness.prices import Prices
-from harness.replies import JournalStats, StoredReplies, begun
+from harness.replies import JournalStats, StoredReplies
 from harness.runs import Whose
 
 

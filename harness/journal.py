@@ -18,6 +18,7 @@ from typing import NamedTuple
 from harness.data.listing import Listing
 from harness.errors import StoreError
 from harness.exchange import Outcome
+from harness.journalfile import read_meta, store_errors
 from harness.layout import (
     ITEM_COLUMNS,
     NO_ASIDES,
@@ -31,7 +32,7 @@ from harness.layout import (
     reply_row,
     teach,
 )
-from harness.replies import StoredReplies, read_meta, store_errors
+from harness.replies import StoredReplies
 from harness.scoring.scores import ItemRecord
 
 GROUP_ROWS = 1000

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from harness.journalfile import any_text, store_errors
 from harness.layout import CHECKED, KEY_BYTES, REPLY_COLUMNS, checksum, sound
-from harness.replies import DAMAGED, any_text, store_errors
+from harness.replies import DAMAGED
 
 _ALL = f"SELECT {', '.join(CHECKED)}, checksum, reason, rowid, attempts FROM replies"
 _SUM = CHECKED.index("sum")

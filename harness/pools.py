@@ -18,13 +18,14 @@ from harness.heartbeat import told_begun, told_ended
 from harness.manifest import EndpointRun
 from harness.opening import Lost
 from harness.planning import leading
-from harness.pool import Pool, Runs, Work
+from harness.pool import Pool
 from harness.prepare import asked_of, fail_on_overflow, names_of
 from harness.probing import Ready
 from harness.runs import RunFolder
 from harness.texts import TextWriter
 from harness.watching.session import Watches
 from harness.watching.watch import Watch
+from harness.work import Runs, Work
 from harness.workers.texts import PARTS
 
 

@@ -21,6 +21,7 @@ from harness import reference
 from harness.accounts import Allowance, allowances
 from harness.chatting.chat import Chat
 from harness.chatting.checking import chat_identity, chats_of, tried
+from harness.checked import NOTHING_KNOWN, Known
 from harness.choosing.catalogue import suite_identity
 from harness.dialects import dialect
 from harness.encoding import Bound, encode_prompts
@@ -39,7 +40,7 @@ from harness.settings import RunSettings
 from harness.sharding import Shard, parse_shard
 from harness.shards import one_shard
 from harness.shortcut import Names
-from harness.suite import NOTHING_KNOWN, Known, Suite, prepare_suite, with_metrics
+from harness.suite import Suite, prepare_suite, with_metrics
 from harness.tokencache import cache_file
 from harness.tokenizing import ENDPOINT, Tokenizer, load_tokenizer
 from harness.trust import trusting
@@ -109,7 +110,8 @@ def prepare(
         settings: of the run.
         environ: where secrets come from.
         send: the run is to take place; else it is only thought about, and no secrets are needed.
-        known: what the run that this process works for has found in the rows of its tasks.
+        known: what the run that this process works for has found in the rows of its tasks; it has looked for
+            items that are too long too.
 
     Raises:
         UsageError: the settings or the data are wrong; the text names the flag.
@@ -170,7 +172,8 @@ def prepare(
         identity=identity,
         identity_label=of_suite,
     )
-    fail_on_overflow(prepared, prepared.tokenizers.values())
+    if not known:
+        fail_on_overflow(prepared, prepared.tokenizers.values())
     return prepared
 
 

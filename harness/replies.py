@@ -10,23 +10,19 @@ import json
 import sqlite3
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.caps import Volume
-from harness.errors import StoreError
 from harness.exchange import Failure
+from harness.journalfile import LOOKUP, any_text, any_texts, open_to_read, read_meta, select, store_errors
 from harness.layout import (
     ADOPTED,
     CHECKED,
     KEY_BYTES,
-    NO_ITEM,
-    NOTES,
     REPLY_COLUMNS,
-    SCHEMA,
-    SHORTCUT,
     aside_names,
     item_record,
     numbers,
@@ -36,8 +32,6 @@ from harness.layout import (
 )
 from harness.scoring.scores import Answer, Answered, ItemRecord, ItemScore, score_item
 
-_LOOKUP = 900
-"""Keys a query: below the number of parameters that any SQLite allows."""
 _SOUND = f"{', '.join(CHECKED)}, checksum"
 _ANSWERS = f"SELECT {_SOUND}, reason, detail, status FROM replies WHERE key IN"
 _SUM, _LOGPROBS, _GREEDY = map(CHECKED.index, ("sum", "token_logprobs", "greedy"))
@@ -45,17 +39,6 @@ DAMAGED = Failure("damaged", "the journal was changed on disk; the command of th
 """What a row is whose checksum is wrong, whatever it says."""
 _BATCH = 256
 """Items read at a time: memory stays flat, queries stay few."""
-
-_WAY_OUT = {
-    sqlite3.SQLITE_NOTADB: "is no journal of this program; move it away or choose another --out",
-    sqlite3.SQLITE_CORRUPT: "is damaged; move it away (its replies will be asked for again)",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened; its folder must exist and be writable",
-    sqlite3.SQLITE_READONLY: "cannot be written; its folder must be writable",
-    sqlite3.SQLITE_FULL: "the disk is full; make room and give the same command again",
-    sqlite3.SQLITE_BUSY: "is in use by another process; wait for it to end",
-}
-
-_NO_ITEM_WAY_OUT = "an item in it is damaged; give the command of the run again, which writes it anew"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +75,7 @@ class StoredReplies:
         self.path = path
         self._lock = threading.Lock()
         with store_errors(path):
-            self._reader = _open(path)
+            self._reader = open_to_read(path)
             try:
                 self.meta = read_meta(self._reader, path)
             except BaseException:
@@ -120,7 +103,7 @@ class StoredReplies:
     def rows_of(self, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:
         """The rows of those of these requests that have a reply, as they are stored, damaged ones apart."""
         query = f"SELECT {', '.join(REPLY_COLUMNS)} FROM replies WHERE sum IS NOT NULL AND key IN"
-        with self._lock, store_errors(self.path), _any_texts(self._reader):
+        with self._lock, store_errors(self.path), any_texts(self._reader):
             return [tuple(row) for row in select(self._reader, query, keys) if row_is_sound(row)]
 
     def attempts_of(self, keys: Sequence[bytes]) -> dict[bytes, int]:
@@ -142,7 +125,7 @@ class StoredReplies:
 
     def scores(self) -> Iterator[ItemScore]:
         """The score of each item, in order of the run, from one state of the file; memory stays flat."""
-        with store_errors(self.path), closing(_open(self.path)) as connection:
+        with store_errors(self.path), closing(open_to_read(self.path)) as connection:
             connection.execute("BEGIN")
             items = connection.execute("SELECT * FROM items ORDER BY ordinal")
             while rows := items.fetchmany(_BATCH):
@@ -159,7 +142,7 @@ class StoredReplies:
         with self._lock, store_errors(self.path):
             rows = self._reader.execute(query)
             wanted = [ordinal for ordinal, *place in rows if tuple(place) in places]
-            marks = (wanted[start : start + _LOOKUP] for start in range(0, len(wanted), _LOOKUP))
+            marks = (wanted[start : start + LOOKUP] for start in range(0, len(wanted), LOOKUP))
             found = [
                 item_record(row)
                 for part in marks
@@ -173,8 +156,8 @@ class StoredReplies:
         """The items of these ordinals, as they were last planned, in the order of the run."""
         found = []
         with self._lock, store_errors(self.path):
-            for start in range(0, len(ordinals), _LOOKUP):
-                part = ordinals[start : start + _LOOKUP]
+            for start in range(0, len(ordinals), LOOKUP):
+                part = ordinals[start : start + LOOKUP]
                 query = f"SELECT * FROM items WHERE ordinal IN ({','.join('?' * len(part))}) ORDER BY ordinal"
                 found += [item_record(row) for row in self._reader.execute(query, part)]
         return sorted(found, key=lambda each: each.ordinal)
@@ -191,13 +174,13 @@ class StoredReplies:
             FROM items JOIN choices ON at < length(keys) / ?
             JOIN replies ON key = substr(keys, at * ? + 1, ?) AND sum IS NOT NULL
             GROUP BY ordinal HAVING count(*) = length(keys) / ?) GROUP BY task"""
-        with store_errors(self.path), closing(_open(self.path)) as connection:
+        with store_errors(self.path), closing(open_to_read(self.path)) as connection:
             return {task: (*counts,) for task, *counts in connection.execute(query, (KEY_BYTES,) * 5)}
 
     def logprobs(self, keys: Sequence[bytes]) -> dict[bytes, tuple[float, ...]]:
         """Token log-probabilities of those of these requests that have a reply, nats."""
         query = f"SELECT {_SOUND} FROM replies WHERE sum IS NOT NULL AND key IN"
-        with self._lock, store_errors(self.path), _any_texts(self._reader):
+        with self._lock, store_errors(self.path), any_texts(self._reader):
             rows = select(self._reader, query, keys)
             return {bytes(row[0]): numbers(row[_LOGPROBS]) for row in rows if sound(row)}
 
@@ -214,19 +197,19 @@ class StoredReplies:
     def planned_keys(self) -> Iterator[tuple[str, int, str, int, bytes]]:
         """Task, shots, subject and index of each item, and the keys of its choices one after another."""
         query = 'SELECT task, shots, subject, "index", keys FROM items ORDER BY ordinal'
-        with store_errors(self.path), closing(_open(self.path)) as connection:
+        with store_errors(self.path), closing(open_to_read(self.path)) as connection:
             yield from connection.execute(query)
 
     def asides(self) -> set[tuple[str, str]]:
         """Task and name of everything that is asked beside items."""
-        with store_errors(self.path), closing(_open(self.path)) as connection:
+        with store_errors(self.path), closing(open_to_read(self.path)) as connection:
             rows = connection.execute("SELECT task, asides FROM items")
             return {(task, name) for task, packed in rows for name in aside_names(packed)}
 
     def tokens(self) -> Iterator[tuple[bytes, bytes, bytes]]:
         """Key, forced ids and token log-probabilities of each reply, packed as stored, in any order."""
         query = f"SELECT {_SOUND} FROM replies WHERE sum IS NOT NULL"
-        with store_errors(self.path), closing(_open(self.path)) as connection:
+        with store_errors(self.path), closing(open_to_read(self.path)) as connection:
             connection.text_factory = any_text
             yield from ((row[0], row[1], row[_LOGPROBS]) for row in connection.execute(query) if sound(row))
 
@@ -236,13 +219,13 @@ class StoredReplies:
             "SELECT latency_ms, attempts FROM replies"
             " WHERE sum IS NOT NULL AND read_from IS NULL ORDER BY rowid"
         )
-        with store_errors(self.path), closing(_open(self.path)) as connection:
+        with store_errors(self.path), closing(open_to_read(self.path)) as connection:
             yield from connection.execute(query)
 
     def stats(self) -> JournalStats:
         """Counts over all that is stored; what other journals sent is not among the attempts and tokens."""
         adopted = self.adopted()
-        with self._lock, store_errors(self.path), _any_texts(self._reader):
+        with self._lock, store_errors(self.path), any_texts(self._reader):
             replies, read, attempts, context, forced, prompt, completion, cached = self._reader.execute(
                 "SELECT count(sum) FILTER (WHERE read_from IS NULL),"
                 " count(sum) FILTER (WHERE read_from IS NOT NULL), coalesce(sum(attempts), 0),"
@@ -268,82 +251,6 @@ class StoredReplies:
         )
 
 
-def begun(path: Path) -> bool:
-    """Whether there is anything in a journal file: nothing is where it was broken off while it was made.
-
-    Raises:
-        StoreError: it is no journal, or cannot be read.
-    """
-    with store_errors(path), closing(_open(path)) as connection:
-        tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    return tables > 0
-
-
-@contextmanager
-def store_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite raises into one `StoreError` that names the file and the way out."""
-    try:
-        yield
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the upper bytes refine the lowest
-        if NO_ITEM in str(error):
-            raise StoreError(f"{path}: {_NO_ITEM_WAY_OUT}") from error
-        if "decode" in str(error):  # a text, or the name of a column, is none any more
-            code = sqlite3.SQLITE_CORRUPT
-        raise StoreError(f"{path}: {_WAY_OUT.get(code) or error}") from error
-
-
-def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
-    """The table `meta`, without notes that cannot be read any more.
-
-    Raises:
-        StoreError: there is none, or it states another schema.
-    """
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    if not {"meta", "replies", "items"} <= tables:
-        raise StoreError(f"{path}: {_WAY_OUT[sqlite3.SQLITE_NOTADB]}")
-    rows = connection.execute("SELECT name, CAST(value AS BLOB) FROM meta")
-    meta = {name: value.decode() for name, value in rows if name not in NOTES or _readable(name, value)}
-    if meta.get("schema") != SCHEMA:
-        raise StoreError(
-            f"{path}: has schema {meta.get('schema')}, this version reads {SCHEMA}; choose another --out"
-        )
-    return meta
-
-
-def _readable(name: str, value: bytes) -> bool:
-    """Whether a note is one. What changes in a journal can be learnt anew; without what was taken over from
-    other journals, more counts as sent than was."""
-    try:
-        said = json.loads(value.decode())
-        if name == ADOPTED:
-            return all(type(each) is int for each in astuple(Volume(**said)))
-        if name == SHORTCUT:
-            counted = [
-                said["largest_difference"],
-                *([] if "why" in said else [said["checked"], said["logprobs"]]),
-            ]
-            return all(type(each) in (int, float) for each in counted)
-    except (ValueError, TypeError, KeyError):  # no text, no JSON, or not what was written
-        return False
-    return True
-
-
-def any_text(cell: bytes) -> str:
-    """A text that need not be one: for `text_factory`, where a blob's changed type must not stop a reader."""
-    return cell.decode(errors="surrogateescape")
-
-
-@contextmanager
-def _any_texts(connection: sqlite3.Connection) -> Iterator[None]:
-    """While rows of `replies` are read: texts of items must be what they were, or their names are others."""
-    connection.text_factory = any_text
-    try:
-        yield
-    finally:
-        connection.text_factory = str
-
-
 def _shown(text: str) -> str:
     """Text that can be written."""
     return text.encode(errors="surrogateescape").decode(errors="replace")
@@ -356,7 +263,7 @@ def _scored(connection: sqlite3.Connection, records: Sequence[ItemRecord]) -> It
 
 
 def _answers(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Answer]:
-    with _any_texts(connection):
+    with any_texts(connection):
         return {row[0]: _answer(row) for row in select(connection, _ANSWERS, keys)}
 
 
@@ -367,17 +274,3 @@ def _answer(row: Sequence[Any]) -> Answer:
     if (total := row[_SUM]) is None:
         return DAMAGED if reason is None else Failure(_shown(reason), _shown(detail or ""), status)
     return Answered(total, None if (greedy := row[_GREEDY]) is None else bool(greedy))
-
-
-def select(connection: sqlite3.Connection, query: str, keys: Sequence[bytes]) -> Iterator[Sequence[Any]]:
-    """The rows of a query that ends in `IN`, for any number of keys."""
-    for start in range(0, len(keys), _LOOKUP):
-        part = keys[start : start + _LOOKUP]
-        # As `layout` has it: what is `bytes` takes longer to bind.
-        yield from connection.execute(f"{query} ({','.join('?' * len(part))})", [*map(bytearray, part)])
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(
-        f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
-    )

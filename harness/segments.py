@@ -28,9 +28,10 @@ from harness.data.listing import Listing
 from harness.errors import StoreError
 from harness.files import file_errors, temporary
 from harness.journal import Journal
+from harness.journalfile import begun, store_errors
 from harness.layout import ADOPTED, REPLY_COLUMNS
 from harness.merging.rules import FOLDED, teach
-from harness.replies import StoredReplies, begun, store_errors
+from harness.replies import StoredReplies
 from harness.sharding import Shard
 
 SHARDS = "shards"

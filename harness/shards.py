@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import accumulate, islice
 from math import ceil
 
@@ -49,8 +49,7 @@ def one_shard(suite: Suite, shard: Shard) -> Suite:
     pieces = pieces_of(suite, shard)
     starts = firsts(suite)
     ordinals = [range(starts[each.task] + each.start, starts[each.task] + each.stop) for each in pieces]
-    kept = {field.name: getattr(suite, field.name) for field in fields(Suite)}
-    return ShardSuite(**{**kept, "listing": suite.listing.within(ordinals)}, pieces=tuple(pieces))
+    return suite.as_kind(ShardSuite, listing=suite.listing.within(ordinals), pieces=tuple(pieces))
 
 
 @dataclass(frozen=True, slots=True)

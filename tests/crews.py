@@ -13,7 +13,7 @@ import pytest
 from harness.endpoints import Account
 from harness.pacing import AnyBudget
 from harness.workers.channel import Channel, ChannelLost
-from harness.workers.work import work
+from harness.workers.worker import work
 
 
 class MemoryChannel:

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 from pyarrow import parquet, table
 
+from harness.checked import Known
 from harness.data.survey import Survey
 from harness.errors import EndpointRefused, Stopped, StoreError
 from harness.exchange import Failure, Outcome, Reply, ScoreRequest
 from harness.layout import reply_row
 from harness.settings import RunSettings
 from harness.sharding import Piece
-from harness.suite import Known
 from harness.workers.channel import ChannelLost, connected
 from harness.workers.ledger import Ledger
 from harness.workers.line import STOPPED, Line
@@ -34,11 +34,9 @@ from harness.workers.messages import (
     Keep,
     Lookup,
     Stop,
-    encoded,
-    to_run,
-    to_worker,
 )
 from harness.workers.texts import TextPieces
+from harness.workers.wire import encoded, to_run, to_worker
 from tests.crews import channels
 
 WORKERS = ("w1", "w2", "w3")

@@ -24,10 +24,10 @@ from harness.endpoint_settings import EndpointSettings, is_variable, plain_addre
 from harness.endpoints import credentials, parse_endpoints
 from harness.manifest import Exit
 from harness.pacing import Budget, Share
-from harness.pool import Work
 from harness.prepare import prepare
 from harness.settings import RunSettings
 from harness.suitefile import beneath, dump_suite, read_suite
+from harness.work import Work
 from tests.fake_endpoint import FakeEndpoint
 from tests.running import ROOT, Bench, bench
 

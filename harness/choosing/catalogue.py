@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from harness.checked import check_rows, for_subjects, shot_pools
 from harness.choosing.owncode import installed
 from harness.choosing.ownitems import OwnForm
 from harness.choosing.registry import about, declared, task_names
@@ -24,7 +25,7 @@ from harness.data.rows import open_rows
 from harness.errors import UsageError
 from harness.items import BadItem, Item
 from harness.prompts import Prompt, check_pools, prompt_prefix, prompts
-from harness.suite import PreparedTask, check_rows, for_subjects, shot_pools
+from harness.suite import PreparedTask
 from harness.task import Task
 
 EXAMPLE = "the example row"

@@ -20,10 +20,10 @@ from harness.deciding.order import Chunks, Order, OrderedSuite, order_of
 from harness.deciding.sides import Side
 from harness.events import event
 from harness.manifest import EndpointRun
-from harness.pool import Work
 from harness.prepare import Prepared
 from harness.scoring.metrics import METRICS
 from harness.settings import MARGIN
+from harness.work import Work
 
 LOOK_S = 0.1
 """Seconds between two looks at what has come; each takes all items into account one by one."""

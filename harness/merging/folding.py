@@ -16,6 +16,7 @@ import msgspec
 
 from harness.errors import StoreError
 from harness.journal import Journal
+from harness.journalfile import any_text, select, store_errors
 from harness.layout import ITEM_COLUMNS, REPLY_COLUMNS, SHORTCUT, WATCHED, legible
 from harness.mending import failed_row
 from harness.merging.rules import (
@@ -28,7 +29,7 @@ from harness.merging.rules import (
     same_item,
     teach,
 )
-from harness.replies import StoredReplies, any_text, select, store_errors
+from harness.replies import StoredReplies
 from harness.watching.kept import Kept, joined, kept
 
 CACHE_KIB = 16_000

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import StoreError
 from harness.files import file_errors, replacing
-from harness.replies import store_errors
+from harness.journalfile import store_errors
 from harness.texts import RECURRING, TEXT_TYPES
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from harness.client import Client
 from harness.errors import Stopped
 from harness.exchange import Outcome, ScoreRequest
-from harness.pool import Work
 from harness.watching.judging import Looked
+from harness.work import Work
 
 
 async def ask_all(

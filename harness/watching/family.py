@@ -16,10 +16,10 @@ from harness.encoding import EncodedItem
 from harness.endpoints import Endpoint
 from harness.errors import EndpointRefused, Stopped
 from harness.journal import Journal
-from harness.pool import Work
 from harness.watching.asking import ask_all
 from harness.watching.judging import Looked
 from harness.watching.kept import begin_look, requests_of_look
+from harness.work import Work
 
 _Given = TypeVar("_Given")
 

@@ -15,7 +15,7 @@ from harness.encoding import EncodedItem
 from harness.endpoints import Endpoint
 from harness.errors import EndpointRefused, Stopped
 from harness.manifest import EndpointRun
-from harness.pool import Pool, Runs, Work
+from harness.pool import Pool
 from harness.prepare import Prepared
 from harness.prompts import Prompt
 from harness.scoring.scores import ItemRecord, ItemScore
@@ -28,6 +28,7 @@ from harness.watching.judging import Difference, difference
 from harness.watching.kept import findings, keep_noise, kept
 from harness.watching.noise import measured
 from harness.watching.watch import Watch
+from harness.work import Runs, Work
 
 REPEATS = "repeats"
 """The folder in a run's that has the tables of the repeated items."""

@@ -23,7 +23,7 @@ from harness.forecast import Forecast
 from harness.journal import Journal
 from harness.learning import Lesson
 from harness.plan import KeyMaker
-from harness.pool import Pool, Runs, Work
+from harness.pool import Pool
 from harness.progress import Progress
 from harness.prompts import Prompt
 from harness.scoring.scores import ItemRecord
@@ -33,6 +33,7 @@ from harness.watching.chosen import END, MIDDLE, START
 from harness.watching.family import Family
 from harness.watching.judging import EQUAL, Finding, Looked, difference, unproven
 from harness.watching.kept import Proof, begin_look, keep_proof, requests_of_look
+from harness.work import Runs, Work
 
 _Given = TypeVar("_Given")
 

@@ -9,7 +9,7 @@ import sys
 from harness.foreground import run_async
 from harness.redacting import install
 from harness.workers.channel import ChannelLost, connected
-from harness.workers.work import work
+from harness.workers.worker import work
 
 NEW_OBJECTS = 50_000
 """As of the commands."""

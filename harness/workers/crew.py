@@ -17,26 +17,30 @@ import msgspec
 from harness import __version__
 from harness.asking import Asking
 from harness.background import to_its_end
+from harness.checked import Known
 from harness.errors import HarnessError
 from harness.events import LOGGER
 from harness.manifest import EndpointRun
 from harness.opening import Lost
 from harness.planning import leading_pieces
-from harness.pool import Runs, Work
 from harness.prepare import Prepared
 from harness.probing import Ready as Found
 from harness.runs import RunFolder
 from harness.sharding import Piece
 from harness.shards import small_pieces
-from harness.suite import Known, Suite
+from harness.suite import Suite
 from harness.terminal import say
+from harness.work import Runs, Work
 from harness.workers.channel import Channel, ChannelLost
-from harness.workers.desk import Desk, Hand
+from harness.workers.desk import Desk
 from harness.workers.engine import Engine
+from harness.workers.hands import Hand
 from harness.workers.lenders import Lenders
-from harness.workers.messages import Begin, Stop, encoded, to_run
+from harness.workers.messages import Begin, Stop
+from harness.workers.stores import Stores
 from harness.workers.texts import TextPieces
-from harness.workers.work import identity_text
+from harness.workers.wire import encoded, to_run
+from harness.workers.worker import identity_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -231,7 +235,8 @@ async def crew_of(
         texts = TextPieces(folder.path / "texts.parquet", pieces, tokenizers)
     budgets = (asking.clients.budgets.get(account) for account in prepared.allowances)
     lenders = Lenders(budgets, asking.spending)
-    desk = Desk([part for part in parts if not part.refused], pieces, lenders, texts, lost)
+    asked = [part for part in parts if not part.refused]
+    desk = Desk(asked, pieces, lenders, Stores(asked, texts, lost), lost)
     begin = begin_of(prepared, engine, len(parts), addresses, capped=lenders.capped)
     try:
         async with Crew(engine, desk, begin, lost, asking.console) as crew:

@@ -6,19 +6,19 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import EndpointRefused, Stopped, StoreError, UsageError
 from harness.events import event
-from harness.journal import Rows
 from harness.layout import SHORTCUT
 from harness.manifest import EndpointRun
 from harness.opening import Lost
-from harness.pool import Work
 from harness.sharding import Piece
+from harness.work import Work
+from harness.workers.hands import Hand
 from harness.workers.ledger import Ledger
 from harness.workers.lenders import Lenders
 from harness.workers.line import STOPPED
@@ -33,6 +33,7 @@ from harness.workers.messages import (
     Ended,
     Enough,
     Forget,
+    Handed,
     Happened,
     Keep,
     Lookup,
@@ -43,27 +44,12 @@ from harness.workers.messages import (
     Take,
     Texts,
     ToRun,
-    ToWorker,
 )
+from harness.workers.stores import Stores
 from harness.workers.tally import Tally
-from harness.workers.texts import TextPieces
 
 _WRITES = "writes"
 """What a task is called that must not be broken off."""
-
-
-@dataclass(slots=True, eq=False)
-class Hand:
-    """One worker, as the run sees it."""
-
-    name: str
-    tallies: Mapping[str, Tally]
-    """What it has counted, by endpoint."""
-    outgoing: asyncio.Queue[ToWorker] = field(default_factory=asyncio.Queue)
-    ready: bool = False
-    """It can be handed pieces."""
-    ended: bool = False
-    """It has told all."""
 
 
 @dataclass(slots=True)
@@ -94,7 +80,7 @@ class Desk:
         parts: Sequence[EndpointRun],
         pieces: Sequence[Piece],
         lenders: Lenders,
-        texts: TextPieces | None,
+        stores: Stores,
         lost: Lost,
     ) -> None:
         """Nobody has asked yet.
@@ -103,14 +89,14 @@ class Desk:
             parts: the endpoints that are to be asked.
             pieces: what is handed out, in the order of the run.
             lenders: what workers may send of budgets and caps.
-            texts: takes the texts of pieces; None: they are not kept.
+            stores: keep what comes back.
             lost: is told what breaks the run.
         """
         self.hands: set[Hand] = set()
         self._asked = {part.endpoint.label: _Asked(part) for part in parts}
         self._ledger = Ledger(pieces, self._asked)
         self._lenders = lenders
-        self._texts = texts
+        self._stores = stores
         self._lost = lost
         self._calls: set[asyncio.Task[None]] = set()
         for label, asked in self._asked.items():
@@ -207,11 +193,11 @@ class Desk:
                     if (moved := self._asked[label].moved) is not None:
                         moved()
             case Done():
-                self._ledger.done(hand.name, message.label, Piece(message.task, message.start, message.stop))
+                self._ledger.done(hand.name, message.label, message.piece)
                 if self._ledger.over(message.label):
                     self._give_up(message.label)
             case Texts():
-                self._do_soon(self._keep_texts(message), _WRITES)
+                self._do_soon(self._stores.keep_texts(message), _WRITES)
             case Note():
                 self._note(hand, message)
             case Refused():
@@ -269,7 +255,7 @@ class Desk:
             self._hand_out(what.label)
             return
         if isinstance(what, Keep):
-            self._keep(hand, call.call, what)
+            self._stores.keep(hand, call.call, what)
             return
         self._do_soon(self._answer(hand, call))
 
@@ -277,30 +263,6 @@ class Desk:
         doing = asyncio.get_running_loop().create_task(what, name=name)
         self._calls.add(doing)
         doing.add_done_callback(self._calls.discard)
-
-    async def _keep_texts(self, message: Texts) -> None:
-        if self._texts is None:
-            return
-        piece = Piece(message.task, message.start, message.stop)
-        try:
-            await asyncio.to_thread(self._texts.put, piece, message.tokenizer, message.parquet)
-        except StoreError as error:
-            self._lost(str(error))
-
-    def _keep(self, hand: Hand, number: int, what: Keep) -> None:
-        """Hand rows to the journal; the answer goes when they are on disk."""
-        loop = asyncio.get_running_loop()
-
-        def kept() -> None:
-            with suppress(RuntimeError):  # the run has ended meanwhile
-                loop.call_soon_threadsafe(hand.outgoing.put_nowait, Answer(number))
-
-        hand.tallies[what.label].keep(what.replies)
-        try:
-            self._asked[what.label].part.journal.put_rows(Rows(what.replies, what.items, kept))
-        except StoreError as error:
-            hand.outgoing.put_nowait(Answer(number, error=str(error)))
-            self._lost(str(error))
 
     async def _answer(self, hand: Hand, call: Call) -> None:
         try:
@@ -323,10 +285,9 @@ class Desk:
                     await asked.before()
                 return None
             case Lookup():
-                journal = self._asked[what.label].part.journal
-                return list(await asyncio.to_thread(journal.answered, what.keys))
+                return await self._stores.answered(what)
             case Forget():
-                await asyncio.to_thread(self._asked[what.label].part.journal.forget, what.keys)
+                await self._stores.forget(what)
                 return None
         return await self._lenders.answer(hand.name, what)
 
@@ -341,8 +302,8 @@ class Desk:
                 if piece is None:
                     return  # another has it, and may be lost
             asked.takers.popleft()
-            value = None
+            value: Handed | None = None
             if piece is not None:
-                texts = self._texts is not None and self._texts.wanted(piece, label)
-                value = [piece.task, piece.start, piece.stop, texts]
+                texts = self._stores.wants_texts(piece, label)
+                value = Handed(piece, texts)
             hand.outgoing.put_nowait(Answer(number, value))

@@ -11,7 +11,8 @@ import msgspec
 
 from harness.errors import EndpointRefused, Stopped, StoreError
 from harness.workers.channel import Channel, ChannelLost
-from harness.workers.messages import Answer, Asks, Call, Ended, ToRun, ToWorker, encoded, to_worker
+from harness.workers.messages import Answer, Asks, Call, Ended, ToRun, ToWorker
+from harness.workers.wire import encoded, to_worker
 
 _Kind = TypeVar("_Kind")
 

@@ -1,4 +1,4 @@
-"""What a run and its workers tell each other, as msgpack.
+"""What a run and its workers tell each other; as bytes: `wire`.
 
 A worker calls, and is answered; what either tells without being asked is a message of its own. Rows are those
 of the journal (`layout`), which only the run writes.
@@ -6,22 +6,19 @@ of the journal (`layout`), which only the run writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from harness.allotments import Need
 from harness.caps import Amount, Volume
+from harness.checked import Known
 from harness.layout import ITEM_TYPES, REPLY_TYPES, row_type
 from harness.pacing.headers import Limits
 from harness.pacing.lending import Ask
 from harness.settings import RunSettings
 from harness.sharding import Piece
-from harness.suite import Known
-from harness.workers.channel import ChannelLost
 
 if TYPE_CHECKING:
     ReplyRow = tuple[object, ...]
@@ -106,10 +103,18 @@ ToWorker = Begin | Answer | Enough | Doubt | Stop
 
 
 class Take(_Message, frozen=True):
-    """Call for a piece for an endpoint; answered once there is one: task, start, stop, and whether its texts
-    are to come back; or None, when none ever will be."""
+    """Call for a piece for an endpoint; answered once there is one (`Handed`), or with None, when none ever
+    will be."""
 
     label: str
+
+
+class Handed(msgspec.Struct, frozen=True, array_like=True):
+    """A piece for whoever has called for one."""
+
+    piece: Piece
+    texts: bool
+    """Whether its texts are to come back."""
 
 
 class Before(_Message, frozen=True):
@@ -216,8 +221,6 @@ class Counts(msgspec.Struct, frozen=True, array_like=True):
 class Ready(_Message, frozen=True):
     """The worker has read what it needs."""
 
-    version: str
-    identity: str
     host: str
     pid: int
 
@@ -233,17 +236,13 @@ class Done(_Message, frozen=True):
     """All items of a piece have their outcomes on disk."""
 
     label: str
-    task: int
-    start: int
-    stop: int
+    piece: Piece
 
 
 class Texts(_Message, frozen=True):
     """The texts of a piece, as a Parquet file."""
 
-    task: int
-    start: int
-    stop: int
+    piece: Piece
     tokenizer: str
     """Its hash."""
     parquet: bytes
@@ -322,47 +321,3 @@ ToRun = (
     | Broken
     | Ended
 )
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Path):
-        return str(value)
-    raise NotImplementedError(f"{type(value).__name__} is no part of a message")
-
-
-def _rich(kind: type, value: Any) -> Any:
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    raise TypeError(f"expected {kind.__name__}")
-
-
-_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
-_of_worker = msgspec.msgpack.Decoder(ToWorker, dec_hook=_rich)
-_of_run = msgspec.msgpack.Decoder(ToRun, dec_hook=_rich)
-
-
-def encoded(message: ToWorker | ToRun) -> bytes:
-    """A message as bytes."""
-    return _encoder.encode(message)
-
-
-def to_worker(message: bytes) -> ToWorker:
-    """What a run told a worker; raises `ChannelLost` where it is none of ours."""
-    with _ours():
-        found: ToWorker = _of_worker.decode(message)
-    return found
-
-
-def to_run(message: bytes) -> ToRun:
-    """What a worker told the run; raises `ChannelLost` where it is none of ours."""
-    with _ours():
-        found: ToRun = _of_run.decode(message)
-    return found
-
-
-@contextmanager
-def _ours() -> Iterator[None]:
-    try:
-        yield
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ChannelLost(f"what came is no message ({error})") from error

@@ -35,7 +35,7 @@ from harness.workers.cluster import (
     why_lost,
     without_secrets,
 )
-from harness.workers.work import work
+from harness.workers.worker import work
 
 START = 120.0
 """Seconds within which the first worker must have a processor and begin, which takes a second or two."""

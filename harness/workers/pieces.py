@@ -14,15 +14,7 @@ from harness.sharding import Piece
 from harness.shards import Numbered, PieceReader
 from harness.suite import Suite
 from harness.texts import add_text, text_file
-
-
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """A piece that was handed to a worker."""
-
-    piece: Piece
-    texts: bool
-    """Whether its texts are to come back."""
+from harness.workers.messages import Handed
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.files import file_errors, replacing
 from harness.sharding import Piece
+from harness.texts import RECURRING
 
 PARTS = "texts.parts"
 """The folder of a run that has them."""
@@ -68,7 +69,9 @@ class TextPieces:
         ]
         with replacing(self._path) as unfinished:
             schema = parquet.read_schema(files[0])
-            with parquet.ParquetWriter(unfinished, schema, compression="zstd") as writer:
+            with parquet.ParquetWriter(
+                unfinished, schema, compression="zstd", use_dictionary=RECURRING
+            ) as writer:
                 for each in files:
                     writer.write_table(parquet.read_table(each))
 

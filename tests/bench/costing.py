@@ -32,7 +32,8 @@ from harness.sharding import Piece
 from harness.shards import PieceReader
 from harness.workers.channel import SocketChannel, connected
 from harness.workers.ledger import Ledger
-from harness.workers.messages import Answer, Call, Keep, encoded, to_run, to_worker
+from harness.workers.messages import Answer, Call, Keep
+from harness.workers.wire import encoded, to_run, to_worker
 from tests.bench.costs import Costs
 from tests.bench.measuring import PROGRAM, Instant, measure
 from tests.bench.memory import write_questions
@@ -270,7 +271,7 @@ def _settings(scratch: Path, items: int) -> RunSettings:
 
 def runs(scratch: Path) -> tuple[float, float, float]:
     """A start; an item of a plain run from the first row to the last table; its part for the tables."""
-    start = measure([sys.executable, "-c", "import harness.runner, harness.workers.work"]).processor
+    start = measure([sys.executable, "-c", "import harness.runner, harness.workers.worker"]).processor
     whole: list[float] = []
     tables: list[float] = []
     with Instant(write_tokenizer(scratch)) as endpoint:
