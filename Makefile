@@ -1,5 +1,6 @@
 # make eval    the main job: samples on the reference model and its adapters; needs no account
 # make test    installs into .venv and runs the tests
+# make scale   the tests that `make test` leaves out: tens of thousands of items in a browser (two minutes)
 # make ledger  runs the tests and renews the table in tests/README.md
 # make check   formatting, lint, types
 # make real    serves a real tiny model and runs every task of the shared data; FULL=1: long tasks whole too
@@ -23,14 +24,17 @@ SHARED ?= ../shared
 # As many files of tests at once as there are cores.
 AT_ONCE := --numprocesses auto --dist loadfile
 
-.PHONY: eval test ledger check real browser chromium local ray bench bench-compare bench-merge bench-view soak school lock install clean
+.PHONY: eval test scale ledger check real browser chromium local ray bench bench-compare bench-merge bench-view soak school lock install clean
 
 eval: install
 	$(BIN)/forced-choice run --tasks sample_mmlu:cloze,sample_hellaswag \
 		--endpoint embedded --endpoint embedded:geography --endpoint embedded:science
 
 test: install
-	$(BIN)/python -m pytest $(AT_ONCE)
+	$(BIN)/python -m pytest $(AT_ONCE) -m 'not scale'
+
+scale: install chromium
+	CI=true $(BIN)/python -m pytest -m scale tests/browser
 
 ledger: install
 	$(BIN)/python -m pytest $(AT_ONCE) --ledger

@@ -31,6 +31,8 @@ class _Ticket:
 
     open: int
     ordinal: int
+    shifted: bool
+    truncated: bool
     failed: bool = False
 
 
@@ -176,8 +178,6 @@ class Pool:
         fresh: dict[bytes, ScoreRequest] = {}
         progress = self._work.progress
         for item in batch:
-            progress.shifted += item.encoded.shifted
-            progress.truncated += item.encoded.truncated
             keys = dict.fromkeys(item.record.all_keys())
             if not keys:
                 progress.items_done += 1
@@ -186,7 +186,9 @@ class Pool:
                     progress.unscorable[item.encoded.problem] += 1
                 self._tell_finished(item.record.ordinal)
                 continue
-            ticket = _Ticket(len(keys), item.record.ordinal)
+            ticket = _Ticket(
+                len(keys), item.record.ordinal, item.encoded.shifted, bool(item.encoded.truncated)
+            )
             for request in item.requests:
                 if request.key not in keys:
                     continue
@@ -267,6 +269,8 @@ class Pool:
                 if not ticket.open:
                     progress.items_done += 1
                     progress.items_unscored += ticket.failed
+                    progress.shifted += ticket.shifted
+                    progress.truncated += ticket.truncated
                     self._tell_finished(ticket.ordinal)
         if self._work.moved is not None:
             self._work.moved()

@@ -63,9 +63,9 @@ class Progress:
     retries: Counter[str] = field(default_factory=Counter)
     """By reason: "429", "timeout", ..."""
     shifted: int = 0
-    """Items whose token boundary moved."""
+    """Items done whose token boundary moved."""
     truncated: int = 0
-    """Items whose context was cut on the left."""
+    """Items done whose context was cut on the left."""
     message: str = ""
     """What the endpoint's state is, where it is not simply going on."""
     started: float | None = None

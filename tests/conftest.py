@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -52,6 +53,13 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the shared test material, not found at {SHARED}")
     return SHARED
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and all that they import are never garbage: looking through them each time took as
+    long as the slowest test."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

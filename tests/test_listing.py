@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from harness.data import listing
 from harness.data.listing import CHUNK, Listing
+from harness.errors import UsageError
 from harness.plan import listed
 from harness.prompts import Selection
 from harness.scoring.scores import ItemRecord
@@ -74,6 +75,19 @@ def test_the_temporary_file_ends_with_the_list() -> None:
     del found
     gc.collect()
     assert not folder.exists()
+
+
+def test_a_full_disk_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where no room is left for the list, or its folder cannot be written, the way out is named."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    found = Listing()
+    found._file.execute("PRAGMA max_page_count=1")
+    with pytest.raises(UsageError, match=r"full.*set TMPDIR"):
+        for ordinal in range(CHUNK):
+            found.add(record(ordinal))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match=r"No such file.*set TMPDIR"):
+        Listing()
 
 
 @given(st.lists(st.booleans(), max_size=40), st.integers(0, 5), st.integers(1, 7))

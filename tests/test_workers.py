@@ -109,14 +109,18 @@ async def test_a_lost_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
         return None
 
     async with FakeEndpoint() as well, FakeEndpoint(script) as endpoint:
-        await bench.run(f"a={well.base_url}", out="alone", shortcut=False)
+        short: dict[str, Any] = {"shortcut": False, "max_length": 60}
+        await bench.run(f"a={well.base_url}", out="alone", **short)
         use(monkeypatch, engine)
-        result = await bench.run(f"a={endpoint.base_url}", out="many", shortcut=False, workers=3)
+        result = await bench.run(f"a={endpoint.base_url}", out="many", workers=3, **short)
         assert result.exit is Exit.DONE
         assert len(engine.started) == 5
         assert 0 < sent_again(endpoint.bodies) <= in_flight
     assert_same(bench, "alone", "many")
-    assert bench.manifest("many")["counts"]["a"]["items_done"] == 24
+    counts = [bench.manifest(each)["counts"]["a"] for each in ("alone", "many")]
+    for name in ("items_done", "items_unscored", "truncated_items"):
+        assert counts[0][name] == counts[1][name], name
+    assert 0 < counts[0]["truncated_items"] <= counts[0]["items_done"] == 24
 
 
 async def test_a_worker_that_falls_silent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

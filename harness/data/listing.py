@@ -15,12 +15,13 @@ import threading
 import time
 import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory, gettempdir
 
+from harness.errors import UsageError
 from harness.layout import ITEMS, integers, item_record, item_row
 from harness.scoring.scores import ItemRecord
 
@@ -36,6 +37,20 @@ _UNLOCKED = 86_400.0
 """Seconds after which nobody comes to a folder any more that was never locked."""
 
 
+@contextmanager
+def _room() -> Iterator[None]:
+    """Turn what a temporary file raises into one line with the way out."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        where = os.environ.get("TMPDIR") or "the folder for temporary files"
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"{where}: the items of the run cannot be listed there ({why}); make room in it, or set TMPDIR to"
+            " a folder that can be written"
+        ) from error
+
+
 class Listing:
     """Records of items, in the order of their ordinals. Methods may be called from any thread.
 
@@ -44,29 +59,31 @@ class Listing:
     """
 
     def __init__(self) -> None:
-        """Start with none; raises `OSError` or `sqlite3.Error` where no temporary file can be written."""
-        sweep(Path(gettempdir()), time.time())
-        folder = TemporaryDirectory(prefix=PREFIX)
-        owned = os.open(Path(folder.name) / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        """Start with none; raises `UsageError`, as all do that write, where there is no room for that."""
+        with _room():
+            sweep(Path(gettempdir()), time.time())
+            folder = TemporaryDirectory(prefix=PREFIX)
+            owned = os.open(Path(folder.name) / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(owned, fcntl.LOCK_EX)
         self.path = Path(folder.name) / "items.sqlite"
         self._lock = threading.Lock()
         self._file = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         weakref.finalize(self, _discard, self._file, folder, owned)
-        self._file.execute("PRAGMA journal_mode=OFF")
-        self._file.execute("PRAGMA synchronous=OFF")
-        self._file.execute(ITEMS)
+        with _room():
+            self._file.execute("PRAGMA journal_mode=OFF")
+            self._file.execute("PRAGMA synchronous=OFF")
+            self._file.execute(ITEMS)
         self._waiting: list[ItemRecord] = []
 
     def add(self, record: ItemRecord) -> None:
-        """Add one, whose ordinal is beyond all others; raises `sqlite3.Error` where the disk is full."""
+        """Add one, whose ordinal is beyond all others."""
         self._waiting.append(record)
         if len(self._waiting) == CHUNK:
             self.flush()
 
     def flush(self) -> None:
         """Return when all records are in the file."""
-        with self._lock:
+        with self._lock, _room():
             rows = [item_row(record) for record in self._waiting]
             self._waiting = []
             if rows:
@@ -87,7 +104,7 @@ class Listing:
         last = -1
         query = """SELECT ordinal, subject, "index" FROM items WHERE task = ? AND ordinal > ?
             ORDER BY ordinal LIMIT ?"""
-        with self._lock:
+        with self._lock, _room():
             self._file.execute("BEGIN")
             while rows := self._file.execute(query, (task, last, CHUNK)).fetchall():
                 kept = [ordinal for ordinal, subject, index in rows if index in chosen[subject]]
@@ -103,11 +120,12 @@ class Listing:
         """A list of its own of the records with these ordinals."""
         self.flush()
         part = Listing()
-        part._file.execute("ATTACH ? AS whole", (str(self.path),))
-        for each in ordinals:
-            query = "INSERT INTO main.items SELECT * FROM whole.items WHERE ordinal >= ? AND ordinal < ?"
-            part._file.execute(query, (each.start, each.stop))
-        part._file.execute("DETACH whole")
+        with _room():
+            part._file.execute("ATTACH ? AS whole", (str(self.path),))
+            for each in ordinals:
+                query = "INSERT INTO main.items SELECT * FROM whole.items WHERE ordinal >= ? AND ordinal < ?"
+                part._file.execute(query, (each.start, each.stop))
+            part._file.execute("DETACH whole")
         return part
 
     def ordinals(self) -> list[range]:

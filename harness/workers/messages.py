@@ -210,12 +210,10 @@ class Counts(msgspec.Struct, frozen=True, array_like=True):
     """The endpoint was asked whether they may be."""
     found: bool = False
     """They are."""
-    open_done: int = 0
-    """Of the items done, those of pieces that are not done."""
-    open_unscored: int = 0
-    """Of these, those that are unscored."""
-    open_bad: int = 0
-    """Of these, bad rows."""
+    open_items: Mapping[str, int] = {}
+    """Of `items_done`, `items_unscored`, `shifted` and `truncated`, those of pieces that are not done."""
+    open_unscorable: Mapping[str, int] = {}
+    """Of `unscorable` likewise."""
 
 
 class Ready(_Message, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, suppress
@@ -50,7 +51,7 @@ class OneEndpoint:
         self._forecast = Forecast()
         self._leading = begin.leading
         self._journal = KeptByRun(line, endpoint.label, begin.replies[endpoint.label], begin.gather)
-        self._pieces = Pieces(self._piece_done, self._texts, self._unscored)
+        self._pieces = Pieces(self._piece_done, self._texts, self._so_far)
         self._taking: Future[Handed | None] | None = None
         self._may_send = False
         self._telling: set[asyncio.Task[None]] = set()
@@ -116,7 +117,7 @@ class OneEndpoint:
         """What was counted so far."""
         assert self._meter is not None
         progress = self._progress
-        done, unscored, bad = self._pieces.counts()
+        open_items, open_unscorable = self._pieces.counts()
         return Counts(
             items_done=progress.items_done,
             items_unscored=progress.items_unscored,
@@ -135,14 +136,20 @@ class OneEndpoint:
             read=self._forecast.read,
             lesson=self._lesson.why,
             tried=self._lesson.tried,
-            open_done=done,
-            open_unscored=unscored,
-            open_bad=bad,
+            open_items=open_items,
+            open_unscorable=open_unscorable,
             found=self._lesson.found is not None,
         )
 
-    def _unscored(self) -> int:
-        return self._progress.items_unscored - self._progress.unscorable["bad row"]
+    def _so_far(self) -> tuple[Counter[str], Counter[str]]:
+        progress = self._progress
+        bad = progress.unscorable["bad row"]  # these belong to pieces from the start
+        counted = {
+            "items_unscored": progress.items_unscored - bad,
+            "shifted": progress.shifted,
+            "truncated": progress.truncated,
+        }
+        return Counter(counted), progress.unscorable - Counter({"bad row": bad})
 
     def _take(self) -> Handed | None:
         """Wait for the next piece; runs in the planning thread."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,6 +16,9 @@ from harness.shards import Numbered, PieceReader
 from harness.suite import Suite
 from harness.texts import add_text, text_file
 from harness.workers.messages import Handed
+
+Counted = tuple[Counter[str], Counter[str]]
+"""Counters of `Progress` under their names, and of the unscorable items by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,9 @@ class _Open:
     ordinals: range
     left: int
     """Items that are not done."""
-    bad: int
-    """Bad rows, which never are."""
-    done: int = 0
-    unscored: int = 0
+    counted: Counter[str]
+    """`items_done`, and what else of `Progress` counts items; bad rows from the start, as none is asked."""
+    unscorable: Counter[str]
 
 
 class Pieces:
@@ -58,20 +61,20 @@ class Pieces:
         self,
         done: Callable[[Piece], object],
         texts: Callable[[Piece, str, bytes], object],
-        unscored: Callable[[], int],
+        so_far: Callable[[], Counted],
     ) -> None:
         """Nothing is handed out yet.
 
         Args:
             done: called with a piece when all its items are done.
             texts: called with a piece, the hash of a tokenizer and a Parquet file, in the planning thread.
-            unscored: how many items are unscored by now, of all pieces; bad rows are not counted.
+            so_far: counters over all pieces; bad rows are not counted.
         """
         self._done = done
         self._texts = texts
-        self._unscored = unscored
-        self._counted = 0
-        """Of the unscored ones, those that belong to a piece by now."""
+        self._so_far = so_far
+        self._counted: Counted = Counter(), Counter()
+        """What of them belongs to a piece by now."""
         self._lock = threading.Lock()
         self._open: list[_Open] = []
         self._writing: _PieceTexts | None = None
@@ -80,7 +83,14 @@ class Pieces:
         """A piece is going to be planned."""
         numbers = [ordinal for ordinal, _ in prompts]
         items = sum(not isinstance(prompt, BadItem) for _, prompt in prompts)
-        opened = _Open(handed, range(numbers[0], numbers[-1] + 1), items, len(prompts) - items)
+        bad = len(prompts) - items
+        opened = _Open(
+            handed,
+            range(numbers[0], numbers[-1] + 1),
+            items,
+            Counter(items_done=bad, items_unscored=bad),
+            Counter({"bad row": bad}),
+        )
         if items:
             with self._lock:
                 self._open.append(opened)
@@ -107,9 +117,10 @@ class Pieces:
             if opened is None:
                 return
             opened.left -= 1
-            opened.done += 1
-            opened.unscored += (unscored := self._unscored()) - self._counted
-            self._counted = unscored
+            opened.counted["items_done"] += 1
+            before, self._counted = self._counted, self._so_far()
+            opened.counted += self._counted[0] - before[0]
+            opened.unscorable += self._counted[1] - before[1]
         if not opened.left:
             self._done(opened.handed.piece)
 
@@ -124,13 +135,11 @@ class Pieces:
         if writing is not None:
             writing.end()
 
-    def counts(self) -> tuple[int, int, int]:
-        """Items done of pieces that the run does not know to be done, bad rows among them; how many of these
-        are unscored; and how many are bad rows."""
+    def counts(self) -> Counted:
+        """What is counted of pieces that the run does not know to be done, bad rows among them."""
         with self._lock:
-            bad = sum(each.bad for each in self._open)
-            done = sum(each.done for each in self._open) + bad
-            return done, sum(each.unscored for each in self._open) + bad, bad
+            counted = sum((each.counted for each in self._open), Counter[str]())
+            return counted, sum((each.unscorable for each in self._open), Counter[str]())
 
 
 class _PieceTexts:

@@ -73,16 +73,14 @@ class Tally:
     def lose(self) -> None:
         """The worker is gone: what it had not done will be done, and counted, by another.
 
-        What it had sent since it last said so is known as far as replies have come. (Shifted and truncated
-        items of a piece that it had planned are counted twice.)
+        What it had sent since it last said so is known as far as replies have come.
         """
         progress, last, part = self._part.progress, self._last, self._part
         _grow(part.meter.sent, self._kept.beyond(last.sent), Volume())
         _grow(part.forecast.volume, last.sent, last.planned)  # what was not sent will be planned again
-        progress.unscorable["bad row"] -= last.open_bad
-        progress.unscorable += Counter()  # drops what is 0
-        progress.items_done -= last.open_done
-        progress.items_unscored -= last.open_unscored
+        progress.unscorable -= Counter(last.open_unscorable)
+        for name, count in last.open_items.items():
+            setattr(progress, name, getattr(progress, name) - count)
         progress.in_flight -= last.in_flight
         if last.message and progress.message == last.message:
             progress.message = ""
