@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.exchange import ScoreRequest
 from harness.pacing import Ask, Budget, Capacity, Grant, LeasedBudget, Lends, Lessor, Limits, Terms
+from harness.pacing.lessor import ASKS
 from tests.virtual_time import REQUEST, Simulated, client_of, sends
 
 OFF = 86_400.0
@@ -89,11 +90,12 @@ async def work(
     tpm: float | None = None,
     delay: float = 0.05,
     seed: int = 0,
+    asks: float = ASKS,
     **changes: Any,
 ) -> list[Wire]:
     """Let workers ask an endpoint as long as each stays; the wires that they had."""
     loop, draw = asyncio.get_running_loop(), random.Random(seed)
-    lessor = Lessor(Budget(rpm, tpm), clock=lambda: loop.time() + OFF)
+    lessor = Lessor(Budget(rpm, tpm), clock=lambda: loop.time() + OFF, asks=asks)
 
     async def one(name: str, stay: Stay) -> Wire:
         await asyncio.sleep(stay.begin)

@@ -104,6 +104,23 @@ def test_workers_use_an_allowance_and_never_exceed_it(
     assert all(wire.calls <= 3 * (stay.end - stay.begin) + 3 for stay, wire in wires)
 
 
+@pytest.mark.parametrize("requests", [of_sizes(10), mixed(10, 80, 500)], ids=["alike", "mixed"])
+@pytest.mark.parametrize(("workers", "seconds"), [(8, 2.0), (40, 4.0)])
+def test_many_workers_ask_less_often(workers: int, seconds: float, requests: Sequence[ScoreRequest]) -> None:
+    """Where more workers ask than a keeper can answer, rounds are longer: each asks once in a round or so, as
+    much is used, and nothing is refused."""
+
+    async def run() -> tuple[Windowed, list[Wire]]:
+        endpoint = Windowed(6_000)
+        stays = [Stay(requests=requests) for _ in range(workers)]
+        return endpoint, await work(endpoint, stays, rpm=6_000, asks=workers / seconds)
+
+    endpoint, wires = in_virtual_time(run())
+    assert endpoint.refused == []
+    assert all(0.98 <= number / 6_000 <= 1 for number, _ in minutes(endpoint.arrived))
+    assert sum(wire.calls for wire in wires) <= 1.5 * workers * 150 / seconds
+
+
 comings = st.lists(
     st.tuples(st.floats(0, 60), st.floats(1, 60), st.booleans(), st.integers(1, 64)), min_size=1, max_size=7
 )

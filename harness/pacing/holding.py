@@ -255,6 +255,7 @@ class LeasedShare:
         now = holder.clock()
         holder.clocks.heard(asked, now, grant)
         holder.hear(grant.terms)
+        self._used.remember(grant.terms.round, now)
         self._travel = max(0.0, now - grant.made - holder.clocks.most)
         self._until = grant.until + holder.clocks.most
         self._slots.add(grant, holder.clocks)

@@ -14,7 +14,8 @@ from typing import Protocol
 from harness.pacing.headers import Limits
 
 ROUND = 0.5
-"""Seconds for which slots are planned at a time: so often a holder that always has requests waiting asks."""
+"""Seconds for which slots are planned at a time, at least: so often a holder that always has requests waiting
+asks."""
 
 LEAD = 0.1
 """Seconds before the end of a round at which the next one is planned: grants are under way for a while."""
@@ -69,6 +70,8 @@ class Terms:
     """Seconds for which nothing is sent from now on."""
     holders: int = 1
     """Who have asked, and are not gone."""
+    round: float = ROUND
+    """Seconds for which slots are planned at a time by now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

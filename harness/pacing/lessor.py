@@ -24,6 +24,13 @@ from harness.pacing.lending import LEAD, ROUND, Ask, Grant, Slot, Terms
 BUNDLES = 32
 """Slots, at most, for the requests of one ask that are only likely to come: planning them costs time."""
 
+IN_ALL = 2048
+"""Such slots for all holders together, one for each at least."""
+
+ASKS = 1000.0
+"""Asks a second. One takes about 0.3 ms, and with these half of a process (`tests.bench.costs`): where more
+holders are to be answered, rounds are longer."""
+
 KEPT = 1.5
 """Seconds for which is remembered what was lent: by then it is used, given back or lost."""
 
@@ -87,11 +94,20 @@ class Lessor:
         budget: may be asked directly beside, in the same loop.
     """
 
-    def __init__(self, budget: Budget, clock: Callable[[], float] = time.monotonic) -> None:
-        """Take the budget; the clock must be that of whoever else asks it."""
+    def __init__(
+        self, budget: Budget, clock: Callable[[], float] = time.monotonic, *, asks: float = ASKS
+    ) -> None:
+        """Nobody has asked yet.
+
+        Args:
+            budget: what is lent.
+            clock: that of whoever else asks it.
+            asks: how many a second are to be answered at most, if all holders ask once in a round.
+        """
         self.budget = budget
         budget.on_change = self._changed
         self._clock = clock
+        self._asks = asks
         self._lines: dict[str, _Line] = {}
         self._lent: dict[tuple[str, str], deque[Slot]] = {}
         self._holders: set[str] = set()
@@ -105,6 +121,11 @@ class Lessor:
         self._version = 0
         self._listening: set[asyncio.Future[None]] = set()
 
+    @property
+    def round(self) -> float:
+        """Seconds for which slots are planned at a time by now."""
+        return max(ROUND, len(self._holders) * len(self._lines) / self._asks)
+
     # ------------------------------------------------------------------------------------------ what is asked
 
     async def lease(self, holder: str, share: str, ask: Ask) -> Grant:
@@ -112,7 +133,8 @@ class Lessor:
         now = self._clock()
         self._holders.add(holder)
         self._returned(holder, share, ask.requests, ask.tokens)
-        wanted = deque(_wanted(ask, now))
+        bundles = max(1, min(BUNDLES, IN_ALL // len(self._holders)))
+        wanted = deque(_wanted(ask, now, self.round, bundles))
         if self.budget.allowed == (None, None) or not wanted:
             return self._grant([], now)
         asking = _Asking(holder, share, self._turns, now, wanted)
@@ -178,7 +200,7 @@ class Lessor:
             return
         now = self._clock()
         if now >= self._until - LEAD - ROUNDING:
-            self._until = max(self._until, now) + ROUND
+            self._until = max(self._until, now) + self.round
         self._deal(now)
         if self._waiting:
             wait = max(0.0, self._until - LEAD - now)
@@ -272,7 +294,14 @@ class Lessor:
     def _terms(self, now: float) -> Terms:
         rpm, tpm = self.budget.allowed
         pause = self.budget.pause_left(now)
-        return Terms(version=self._version, rpm=rpm, tpm=tpm, pause=pause, holders=len(self._holders))
+        return Terms(
+            version=self._version,
+            rpm=rpm,
+            tpm=tpm,
+            pause=pause,
+            holders=len(self._holders),
+            round=self.round,
+        )
 
     def _changed(self) -> None:
         """The budget is another."""
@@ -282,13 +311,13 @@ class Lessor:
                 heard.set_result(None)
 
 
-def _wanted(ask: Ask, now: float) -> Iterator[_Wanted]:
+def _wanted(ask: Ask, now: float, round_s: float, bundles: int) -> Iterator[_Wanted]:
     """The requests of an ask: those that wait at once, those that are likely to come spread over a round."""
     first = now + min(max(0.0, ask.travel), LONGEST_TRAVEL)
     for tokens in ask.costs:
         yield _Wanted(first, 1, tokens)
-    bundle = math.ceil(ask.more / BUNDLES)
+    bundle = math.ceil(ask.more / bundles)
     begin = max(first, now + ask.after)
     for done in range(0, ask.more, bundle or 1):
         requests = min(bundle, ask.more - done)
-        yield _Wanted(begin + ROUND * done / ask.more, requests, requests * ask.typical)
+        yield _Wanted(begin + round_s * done / ask.more, requests, requests * ask.typical)

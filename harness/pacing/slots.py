@@ -22,11 +22,13 @@ class Recent:
 
     Attributes:
         typical: mean tokens of a request.
+        span: seconds of which it is remembered.
     """
 
     def __init__(self) -> None:
         """Nothing."""
         self.typical = 0.0
+        self.span = ROUND
         self._round = 0
         self._now = self._before = 0
 
@@ -37,12 +39,19 @@ class Recent:
         self.typical += (tokens - self.typical) * (SMOOTH if self.typical else 1.0)
 
     def requests(self, now: float) -> float:
-        """How many there were within about the last `ROUND`."""
+        """How many there were within about the last span."""
         self._turn(now)
-        return self._now + self._before * (1 - now / ROUND % 1)
+        return self._now + self._before * (1 - now / self.span % 1)
+
+    def remember(self, span: float, now: float) -> None:
+        """Remember another span; until it has passed it is taken that the pace was what it is."""
+        if span != self.span:
+            pace = self.requests(now) / self.span
+            self.span = span
+            self._round, self._now, self._before = int(now // span), 0, round(pace * span)
 
     def _turn(self, now: float) -> None:
-        if (number := int(now // ROUND)) != self._round:
+        if (number := int(now // self.span)) != self._round:
             self._before = self._now if number == self._round + 1 else 0
             self._round, self._now = number, 0
 

@@ -20,6 +20,8 @@ from harness.workers.cluster import imported, ray_errors, result, why_lost
 
 RUN = "the run"
 """Under which name the run itself leases: for looks and probes."""
+ASKS = 400.0
+"""A second, of all holders: a call of an actor takes longer than a message does (`pacing.lessor.ASKS`)."""
 AT_ONCE = 10_000
 """Calls that may wait in a keeper: each holder has one for news, and one for each of its endpoints."""
 
@@ -39,7 +41,7 @@ class BudgetActor:
         budget = Budget(rpm, tpm)
         if _again() if again is None else again:
             budget.pause(time.monotonic() + MINUTE)
-        self._lessor = Lessor(budget)
+        self._lessor = Lessor(budget, asks=ASKS)
 
     async def lease(self, holder: str, share: str, ask: Ask) -> Grant:
         """As `Lends.lease`."""

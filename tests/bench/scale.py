@@ -19,6 +19,9 @@ from dataclasses import dataclass, fields, replace
 from math import ceil
 from pathlib import Path
 
+from harness.pacing.lending import ROUND
+from harness.pacing.lessor import ASKS, BUNDLES, IN_ALL
+from harness.workers import actorbudgets
 from harness.workers.crew import EACH, FEWEST, GATHER_S, LONGEST_S, MESSAGES_S, MOST
 from tests.bench.costs import RAY, SOCKETS, Costs
 from tests.bench.fleet import CARRY, Case, simulate
@@ -32,8 +35,6 @@ FULL = 0.9
 """Share of the time of sending from which on somebody is the limit."""
 CALLS = 0.25
 """Share of a driver's time that calls of actors should take, at most."""
-HALF, SLOTS_IN_ALL = 0.5, 2_048
-"""Share of a keeper's time that leases should take, at most, and slots of a round."""
 ROUNDS = 40
 """Leases' time for which a keeper is simulated, in seconds of its allowance."""
 
@@ -69,12 +70,17 @@ class Told:
         return busiest if self.busy[busiest] >= FULL else "the last pieces"
 
 
-def case_of(requests: int, endpoints: int, workers: int) -> Case:
-    """A run as the program does it: pieces and groups as `workers.crew` has them."""
+def case_of(requests: int, endpoints: int, workers: int, asks: float = ASKS) -> Case:
+    """A run as the program does it: pieces and groups as `workers.crew` has them, leases as `pacing.lessor`.
+
+    `asks`: how many the keeper of a budget answers a second at most.
+    """
     case = Case(requests=requests, endpoints=endpoints, workers=workers)
     piece = min(MOST, max(FEWEST, ceil(case.items / (EACH * workers))))
     gather = min(LONGEST_S, max(GATHER_S, workers * endpoints / MESSAGES_S))
-    return replace(case, piece=piece, gather=gather)
+    lasts = max(ROUND, workers * endpoints / asks)
+    slots = max(1, min(BUNDLES, IN_ALL // workers))
+    return replace(case, piece=piece, gather=gather, round=lasts, slots=slots)
 
 
 def to_driver(case: Case, costs: Costs) -> Told:
@@ -176,15 +182,15 @@ def limits(costs: Costs, endpoints: int = 4, choices: int = 4) -> str:
     return table(("limit", "µs a row", "requests/s", "workers"), found)
 
 
-def budgets(costs: Costs, endpoints: int = 4) -> str:
-    """The keeper of a budget, with leases as they are and with longer ones of fewer slots."""
+def budgets(costs: Costs, asks: float, endpoints: int = 4) -> str:
+    """The keeper of a budget, with leases as they are and with those of half a second whatever happens."""
     rows = []
     for allowance in (1_000.0, 20_000.0):
         for workers in WORKERS[2:]:
-            case = case_of(int(ROUNDS * allowance), endpoints, workers)
+            case = case_of(int(ROUNDS * allowance), endpoints, workers, asks)
             case = replace(case, allowance=allowance, apart=True, carry=carried(workers))
             cells = []
-            for each in (case, longer(case, costs)):
+            for each in (case, replace(case, round=ROUND, slots=BUNDLES)):
                 course = simulate(each, costs)
                 most = min(allowance, workers / costs.ask)
                 cells.append(f"{course.leases / course.seconds:,.0f}")
@@ -192,7 +198,7 @@ def budgets(costs: Costs, endpoints: int = 4) -> str:
                 cells.append(f"{case.requests / course.seconds / most:.0%}")
             rows.append((f"{allowance:,.0f} requests/s, {workers:,}", *cells))
     head = ("allowance, workers", "leases/s", "keeper", "used")
-    return table((*head, "longer: leases/s", "keeper", "used"), rows)
+    return table((*head, "half a second: leases/s", "keeper", "used"), rows)
 
 
 def check(costs: Costs, found: Mapping[int, tuple[float, float]]) -> str:
@@ -215,13 +221,6 @@ def check(costs: Costs, found: Mapping[int, tuple[float, float]]) -> str:
 def carried(workers: int) -> float:
     """Seconds for which what a worker says should gather until a call carries it."""
     return max(CARRY, workers * RAY.trip / CALLS)
-
-
-def longer(case: Case, costs: Costs) -> Case:
-    """The same with leases of fewer slots that last until they take half of the keeper's time."""
-    slots = min(case.slots, max(1, SLOTS_IN_ALL // case.workers))
-    a_second = HALF / (costs.lease + (slots - 1) * costs.slot)
-    return replace(case, round=max(case.round, case.workers * case.endpoints / a_second), slots=slots)
 
 
 def listed(costs: Costs) -> str:
@@ -249,8 +248,8 @@ def main() -> int:
         print(check(costs, found))
     elif not given.measure_only:
         ray = replace(costs, trip=RAY.trip, lease=costs.lease + RAY.trip / 2)
-        for name, each in (("Processes", costs), ("Ray", ray)):
-            print(f"{name}:\n\n{limits(each)}\n\n{budgets(each)}\n", flush=True)
+        for name, each, asks in (("Processes", costs, ASKS), ("Ray", ray, actorbudgets.ASKS)):
+            print(f"{name}:\n\n{limits(each)}\n\n{budgets(each, asks)}\n", flush=True)
         print(courses(costs))
     return 0
 
