@@ -18,30 +18,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from harness.earlier import earlier, journals_in
+from harness.earlier import journals_in
 from harness.errors import UsageError
 from harness.layout import SHORTCUT
 from harness.manifest import Exit
 from harness.merging.folding import fold
-from harness.merging.records import (
-    Document,
-    Outcome,
-    Part,
-    Parts,
-    checks_of,
-    counts_of,
-    first_record,
-    last_record,
-    remarks_of,
-    told_lacking,
-    whose_of,
-)
+from harness.merging.parts import Parts, parts_in, told_lacking, told_strays, whose_of
+from harness.merging.records import Outcome, checks_of, counts_of, first_record, last_record, remarks_of
+from harness.merging.said import Document
 from harness.merging.texts import join_texts
+from harness.places import listing_file, shards_in
 from harness.remarks import told_counted, told_greedy, told_read, told_ties, told_tokens
 from harness.replies import StoredReplies
 from harness.runs import RunFolder, SuiteIdentity, Whose, write_whole
 from harness.scoring.scores import NOT_TRIED, ItemScore
-from harness.segments import Place, listing_file, places, shards_in
 from harness.stored import StoredTask
 from harness.tables import TaskTable, write_results
 from harness.watching.findings import undocumented, write_checks
@@ -81,7 +71,7 @@ def merge(folder: Path) -> Merge:
     """
     if not shards_in(folder):
         raise UsageError(f"{folder}: no shards are there; run --shard I/N --out {folder} makes them")
-    parts, elsewhere = _parts(folder, time.time())
+    parts = parts_in(folder, time.time())
     identity = SuiteIdentity(parts.last.document["identity"])
     _same_suite(parts, identity)
     endpoints = parts.endpoints()
@@ -94,28 +84,7 @@ def merge(folder: Path) -> Merge:
         first = first_record(parts, endpoints, str(folder))
         opened.write_manifest(first)
         _fold_all(opened, parts, endpoints, listing)
-        return _concluded(opened, parts, first, elsewhere)
-
-
-def _parts(folder: Path, now: float) -> tuple[Parts, list[Place]]:
-    """What all folders of the run say; and the shards that cannot be read, as other machines write them."""
-    whole: Part | None = None
-    shards: list[Part] = []
-    elsewhere: list[Place] = []
-    for place in places(folder):
-        if place.shard and place.stated.lives_elsewhere(now):
-            elsewhere.append(place)
-            continue
-        document = json.loads((place.folder / "run.json").read_bytes())
-        part = Part(place, document, earlier(place.folder), place.stated.lives(now))
-        if place.shard:
-            shards.append(part)
-        else:
-            whole = part
-    if not shards:
-        why = "are at work on other machines" if elsewhere else "have not begun"
-        raise UsageError(f"{folder}: its shards {why}; give the command again when one has ended")
-    return Parts(whole, shards), elsewhere
+        return _concluded(opened, parts, first)
 
 
 def _same_suite(parts: Parts, identity: SuiteIdentity) -> None:
@@ -148,7 +117,7 @@ def _fold_all(opened: RunFolder, parts: Parts, endpoints: Sequence[Document], li
         list(pool.map(fold_one, dict.fromkeys((*map(whose_of, endpoints), *files))))
 
 
-def _concluded(opened: RunFolder, parts: Parts, first: Document, elsewhere: Sequence[Place]) -> Merge:
+def _concluded(opened: RunFolder, parts: Parts, first: Document) -> Merge:
     """The tables, and last of all what the run now is."""
     folder, said = opened.path, parts.last.document
     tasks = _tables(said["tasks"])
@@ -177,9 +146,11 @@ def _concluded(opened: RunFolder, parts: Parts, first: Document, elsewhere: Sequ
     first = {**first, "endpoints": list(asked.values())}
     record = last_record(first, parts, outcomes, status=code.status, checks=checks, remarks=remarks)
     opened.write_manifest(record)
-    lacking = told_lacking(parts.lacking()) if unscored else ()
-    told = [*(f"Shard {each.shard}: at work on {each.stated.heartbeat.host}" for each in elsewhere), *lacking]
     untried = sum(each.untried for each in counting.values())
+    told = [f"Shard {each.shard}: at work on {each.stated.heartbeat.host}" for each in parts.elsewhere]
+    told += [f"Shard {each.shard} is left out. {each}" for each in parts.unread]
+    told += [*told_lacking(parts.lacking())] if unscored else []
+    told += [*told_strays(parts)] if untried else []
     return Merge(folder, accuracy, code, len(parts.shards), untried, [*told, *remarks])
 
 
