@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +17,14 @@ import pytest
 from harness import load_run
 from harness.caps import Volume
 from harness.earlier import earlier
-from harness.errors import UsageError
+from harness.errors import StoreError, UsageError
 from harness.manifest import Exit
 from harness.merging.spent import own_of
 from harness.merging.whole import merge
 from harness.runs import RunFolder, SuiteIdentity
+from harness.viewing.folders import Folders
 from tests.fake_endpoint import FakeEndpoint
-from tests.running import Bench, bench, sent_again
+from tests.running import ROOT, Bench, bench, sent_again
 
 __all__ = ["bench"]
 
@@ -85,12 +90,12 @@ async def test_endpoints_go_by_identity(bench: Bench) -> None:
     what it sent is counted once, whatever a run calls it then."""
     whole = bench.folder / "many"
     async with FakeEndpoint() as one, FakeEndpoint() as two:
-        names = {"shard": "1/2"}, {"shard": "2/2"}
-        await bench.run(f"a={one.base_url}", f"b={two.base_url}", out="many", probe=True, **names[0])
+        more: dict[str, Any] = {"out": "many", "probe": True}
+        await bench.run(f"a={one.base_url}", f"b={two.base_url}", shard="1/2", **more)
         edit(whole / "shards/1-of-2", lambda said: said["timings"].update(begun="2020-01-01T00:00:00Z"))
-        await bench.run(f"b={one.base_url}", f"a={two.base_url}", out="many", probe=True, **names[1])
+        await bench.run(f"b={one.base_url}", f"a={two.base_url}", shard="2/2", **more)
         first, second = (earlier(whole / f"shards/{n}-of-2").by_label for n in (1, 2))
-        sent = {"b": first["a"].requests + second["b"].requests, "a": first["b"].requests + second["a"].requests}
+        sent = {now: (first[then] + second[now]).requests for then, now in (("a", "b"), ("b", "a"))}
         assert sent["a"] >= len(two.bodies) > 96
         merge(whole)
         said = bench.manifest("many")
@@ -153,7 +158,7 @@ def _spoil(file: Path, content: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "lacks", ["counts", "probes_amiss", "checks", "remarks", "beside_journal", "versions", "heartbeat", "suite"]
+    "lacks", ["counts", "probes_amiss", "checks", "remarks", "beside_journal", "versions", "heartbeat"]
 )
 async def test_a_shard_that_says_less(bench: Bench, lacks: str) -> None:
     """What a run.json does not say is taken for nothing, where that can be; the tables stand."""
@@ -185,7 +190,7 @@ async def test_the_run_itself_does_not_say_what_it_is(bench: Bench) -> None:
     merge(whole)
     before = bench.scores("many")
     (whole / "run.json").write_text("[1]")
-    with pytest.raises(UsageError, match=r"many/run.json: cannot be read .*; move it away and give the command"):
+    with pytest.raises(UsageError, match=r"many/run.json: cannot be read .*; move it away and give"):
         merge(whole)
     (whole / "run.json").unlink()
     assert merge(whole).exit is Exit.DONE
@@ -206,8 +211,8 @@ async def test_shards_of_different_lists(bench: Bench) -> None:
         merged = merge(bench.folder / "many")
         assert merged.exit is Exit.UNSCORED
         assert merged.told[0] == (
-            "Shards cut from another list of items than shard 2/2, which began last (--limit 2, not 3): 1/2; give"
-            " their commands again with what that one was given"
+            "Shards cut from another list of items than shard 2/2, which began last (--limit 2, not 3): 1/2;"
+            " give their commands again with what that one was given"
         )
         await bench.run(url, out="many", shard="1/2", limit=3)
         merged = merge(bench.folder / "many")
@@ -232,7 +237,7 @@ async def test_tasks_in_another_order(bench: Bench) -> None:
 
 
 async def test_a_shard_at_work_that_has_written_nothing(bench: Bench) -> None:
-    """A run is refused from the moment at which a shard holds its folder, before its first run.json is there."""
+    """A run is refused from the moment at which a shard holds its folder, before its run.json is there."""
     async with FakeEndpoint() as endpoint:
         url = f"it={endpoint.base_url}"
         await bench.run(url, out="one")
@@ -243,3 +248,117 @@ async def test_a_shard_at_work_that_has_written_nothing(bench: Bench) -> None:
                 await bench.run(url, out="many")
             assert len(endpoint.bodies) == sent
         assert (await bench.run(url, out="many")).exit is Exit.DONE
+
+
+def program(*arguments: str, within: Path, before: str = "") -> tuple[int, str]:
+    """The exit code of Python with these arguments, and what it says on stderr; no traceback."""
+    command = ["bash", "-c", f'{before}exec "$@"', "bash", sys.executable, *arguments]
+    done = subprocess.run(command, cwd=within, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+def say(folder: Path, *arguments: str, before: str = "") -> tuple[int, str]:
+    """The same of a command of the program."""
+    return program(str(ROOT / "run_eval.py"), *arguments, within=folder, before=before)
+
+
+async def test_what_merge_says_of_what_is_in_its_way(bench: Bench) -> None:
+    """Its errors name what merge knows: it has no --out; and a limit on files has a way out."""
+    whole = bench.folder / "many"
+    async with FakeEndpoint() as endpoint:
+        url = f"it={endpoint.base_url}"
+        await shards(bench, 2, url)
+        identity = SuiteIdentity(bench.manifest("many/shards/1-of-2")["identity"])
+        with (
+            RunFolder(whole, identity),
+            pytest.raises(UsageError, match=r"^/.*: another run is working in this folder; wait for it to"),
+        ):
+            merge(whole)
+        code, said = say(bench.folder, "merge", "many", before="trap '' XFSZ; ulimit -f 16; ")
+        assert (code, said.count("\n")) == (2, 1)
+        assert (
+            "see that there is room, and no limit on files (ulimit -f), then give the command again" in said
+        )
+        (journal,) = (whole / "shards/1-of-2/journal").glob("*.sqlite")
+        for content in (_of_schema(journal, "3"), b"nothing of the kind " * 100):
+            journal.write_bytes(content)
+            with pytest.raises(
+                StoreError, match=r"1-of-2/journal/.*; move it away \(replies that it alone has"
+            ):
+                merge(whole)
+        journal.unlink()
+        assert merge(whole).untried == 12
+        assert (await bench.run(url, out="many", shard="1/2")).exit is Exit.DONE
+        assert merge(whole).exit is Exit.DONE
+
+
+def _of_schema(journal: Path, schema: str) -> bytes:
+    """A journal as another version writes it."""
+    with closing(sqlite3.connect(journal)) as opened, opened:
+        opened.execute("UPDATE meta SET value = ? WHERE name = 'schema'", (schema,))
+    return journal.read_bytes()
+
+
+INTERRUPTED_IN = """
+import signal, sys
+from harness.merging import folding, texts, whole
+_, room, name = sys.argv[:3]
+room = {"folding": folding, "texts": texts, "whole": whole}[room]
+real = getattr(room, name)
+def interrupting(*given, **named):
+    signal.raise_signal(signal.SIGINT)
+    return real(*given, **named)
+setattr(room, name, interrupting)
+from harness.cli import main
+sys.exit(main(sys.argv[3:]))
+"""
+"""A merge that is interrupted at the begin of one of its functions."""
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [("folding", "_fold_replies"), ("whole", "parts_in"), ("whole", "write_results"), ("texts", "_in_order")],
+    ids=lambda moment: moment[1],
+)
+async def test_a_merge_that_is_interrupted(bench: Bench, moment: tuple[str, str]) -> None:
+    """Ctrl-C ends a merge with one line that says how it goes on; until then everything names the way out."""
+    whole = bench.folder / "many"
+    async with FakeEndpoint() as endpoint:
+        url = f"it={endpoint.base_url}"
+        await bench.run(url, out="one")
+        await shards(bench, 2, url)
+    code, said = program("-c", INTERRUPTED_IN, *moment, "merge", str(whole), within=ROOT)
+    assert (code, said.count("\n")) == (130, 1), said
+    assert f"merge {whole}" in said
+    if moment[1] == "write_results":
+        command = bench.command(url, out="many")[3:]
+        commands: list[list[str]] = [["rescore"], ["report"], ["compare"]]
+        for each in (*([*each, str(whole)] for each in commands), ["plan", *command]):
+            code, said = say(bench.folder, *each)
+            assert (code, f"merge {whole}`" in said) == (2, True), said
+    assert merge(whole).exit is Exit.DONE
+    assert bench.scores("many") == bench.scores("one")
+
+
+async def test_view_names_a_merge_that_was_broken_off(bench: Bench) -> None:
+    """Among the runs that `view` shows it is one with a way out, not one that goes on for ever."""
+    whole = bench.folder / "many"
+    async with FakeEndpoint() as endpoint:
+        await shards(bench, 2, f"it={endpoint.base_url}")
+    merge(whole)
+    edit(whole, lambda said: said.update(status="running"))
+    found = Folders(bench.folder).found().values()
+    (problem,) = (each.problem for each in found if each.path == whole)
+    assert "a merge of its shards is at work, or broken off; `merge" in problem
+
+
+async def test_a_plan_is_refused_as_its_run_would_be(bench: Bench) -> None:
+    """What a run would take nobody can say before what its shards have is merged."""
+    async with FakeEndpoint() as endpoint:
+        url = f"it={endpoint.base_url}"
+        await bench.run(url, out="many", shard="1/2")
+        code, said = say(bench.folder, "plan", *bench.command(url, out="many")[3:])
+        assert (code, "not merged yet (1-of-2); give `merge" in said) == (2, True)
+        merge(bench.folder / "many")
+        assert say(bench.folder, "plan", *bench.command(url, out="many")[3:])[0] == 0

@@ -7,19 +7,21 @@ folder holds is never lost, and whoever is killed meanwhile begins anew.
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
+from threading import Event
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from harness.earlier import journals_in
-from harness.errors import UsageError
+from harness.errors import StoreError, UsageError
 from harness.layout import SHORTCUT
 from harness.manifest import Exit
 from harness.merging.folding import fold
@@ -39,6 +41,8 @@ from harness.watching.findings import undocumented, write_checks
 if TYPE_CHECKING:
     import pandas as pd
 
+_NO_WAYS_OUT = "move it away or choose another --out", "choose another --out"
+"""What is said of journals where a run begins."""
 AT_ONCE = 2
 """Endpoints whose journals are folded at the same time."""
 
@@ -71,6 +75,11 @@ def merge(folder: Path) -> Merge:
     """
     if not shards_in(folder):
         raise UsageError(f"{folder}: no shards are there; run --shard I/N --out {folder} makes them")
+    with _ways_out():
+        return _merged(folder)
+
+
+def _merged(folder: Path) -> Merge:
     parts = parts_in(folder, time.time())
     identity = SuiteIdentity(parts.last.document["identity"])
     _same_suite(parts, identity)
@@ -85,6 +94,20 @@ def merge(folder: Path) -> Merge:
         opened.write_manifest(first)
         _fold_all(opened, parts, endpoints, listing)
         return _concluded(opened, parts, first)
+
+
+@contextmanager
+def _ways_out() -> Iterator[None]:
+    """What files raise, with the ways out that there are here: no --out can be chosen."""
+    try:
+        yield
+    except StoreError as error:
+        said = str(error)
+        for each in _NO_WAYS_OUT:
+            said = said.replace(each, "move it away (replies that it alone has will be asked for again)")
+        if getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+            said += "; see that there is room, and no limit on files (ulimit -f), then give the command again"
+        raise StoreError(said) from error
 
 
 def _same_suite(parts: Parts, identity: SuiteIdentity) -> None:
@@ -107,14 +130,27 @@ def _fold_all(opened: RunFolder, parts: Parts, endpoints: Sequence[Document], li
     with journals_in(opened.path) as found:
         there = {whose: journal.path for whose, journal in found.items()}
 
+    stop = Event()
+
     def fold_one(whose: Whose) -> None:
         segments = files.get(whose, [])
         target = there.get(whose) or (opened.journal(segments[0].stem) if segments else None)
         if target is not None:
-            fold(target, segments, listing, {"identity": whose[0], "replicate": whose[1]})
+            meta = {"identity": whose[0], "replicate": whose[1]}
+            fold(target, segments, listing, meta, stop.is_set)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:  # SQLite works without the interpreter lock
+    with ThreadPoolExecutor(AT_ONCE) as pool, _stopping(stop):  # SQLite works without the interpreter lock
         list(pool.map(fold_one, dict.fromkeys((*map(whose_of, endpoints), *files))))
+
+
+@contextmanager
+def _stopping(stop: Event) -> Iterator[None]:
+    """Break off what threads do as soon as something is raised here: Ctrl-C waits for no end of theirs."""
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        raise
 
 
 def _concluded(opened: RunFolder, parts: Parts, first: Document) -> Merge:
@@ -130,8 +166,8 @@ def _concluded(opened: RunFolder, parts: Parts, first: Document) -> Merge:
         shards = sorted(parts.shards, key=lambda each: each.begun, reverse=True)
         texts = [each.place.folder / "texts.parquet" for each in shards]
         target, journal = folder / "texts.parquet", next(iter(counting.values())).journal.path
-        with ThreadPoolExecutor(1) as beside:
-            joining = beside.submit(join_texts, target, [*texts, target], journal)
+        with ThreadPoolExecutor(1) as beside, _stopping(stop := Event()):
+            joining = beside.submit(join_texts, target, [*texts, target], journal, stop.is_set)
             scores = {label: each.scores() for label, each in counting.items()}
             accuracy = write_results(folder, scores, tasks)
             joining.result()
