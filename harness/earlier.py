@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ class _Timings(msgspec.Struct, frozen=True):
     sending_s: float = 0.0
 
 
-class _Probed(msgspec.Struct, frozen=True):
+class Probed(msgspec.Struct, frozen=True):
+    """What `run.json` says that a brief probe found."""
+
     identity: str
     replicate: str
     probe: str
@@ -63,6 +65,10 @@ class Merged(msgspec.Struct, frozen=True):
     seconds: float
     """That these took for sending."""
 
+    def called(self, now: Mapping[str, str]) -> Merged:
+        """The same by other labels; `now`: of each label that is another, what it is."""
+        return msgspec.structs.replace(self, sent=_called(self.sent, now))
+
 
 class Own(msgspec.Struct, frozen=True):
     """What `run.json` says, once shards were merged, of the sessions of the run itself."""
@@ -70,6 +76,10 @@ class Own(msgspec.Struct, frozen=True):
     sent: dict[str, Volume]
     """By label."""
     seconds: float
+
+    def called(self, now: Mapping[str, str]) -> Own:
+        """The same by other labels, likewise."""
+        return msgspec.structs.replace(self, sent=_called(self.sent, now))
 
 
 class _Endpoint(msgspec.Struct, frozen=True):
@@ -82,7 +92,7 @@ class _Manifest(msgspec.Struct, frozen=True):
     """What of `run.json` is read here; an earlier version may have written none of it."""
 
     beside_journal: dict[str, Volume] = {}
-    probes_amiss: list[_Probed] = []
+    probes_amiss: list[Probed] = []
     random_order: RandomOrder | None = None
     timings: _Timings = _Timings()
     shards: dict[str, Merged] = {}
@@ -125,6 +135,18 @@ class Earlier:
         """All of it."""
         return sum([*self.journals.values(), *self.beside.values()], Volume())
 
+    def called(self, names: Mapping[Whose, str]) -> Earlier:
+        """The same by the labels that endpoints have now, as far as these are known: sessions may call one
+        endpoint by several names, and it is one all the same."""
+        now = {label: names[whom] for whom, label in self.labels.items() if names.get(whom, label) != label}
+        return replace(
+            self,
+            beside=_called(self.beside, now),
+            shards={name: each.called(now) for name, each in self.shards.items()},
+            own=None if self.own is None else self.own.called(now),
+            labels={**self.labels, **names},
+        )
+
     def count(self, spending: Spending, prices: Prices) -> None:
         """Count it as spent, at today's prices."""
         for volume, price in self._priced(prices):
@@ -147,16 +169,20 @@ def earlier(folder: Path) -> Earlier:
     Raises:
         StoreError: a journal cannot be read.
     """
-    said = _manifest(folder / "run.json")
     with journals_in(folder) as found:
         sent = {of_whom: sent_of(journal.stats()) for of_whom, journal in found.items()}
+    return replace(told(folder), journals=sent)
+
+
+def told(folder: Path) -> Earlier:
+    """The same, but for what only the journals know; these are not opened."""
+    said = _manifest(folder / "run.json")
     probed: dict[Whose, list[Finding]] = {}
     for each in said.probes_amiss:
         probed.setdefault((each.identity, each.replicate), []).append(_finding(each))
     seconds = said.timings.earlier_s + said.timings.sending_s
     labels = {(each.identity, str(each.replicate)): each.label for each in said.endpoints}
     return Earlier(
-        journals=sent,
         beside=said.beside_journal,
         probed=probed,
         order=said.random_order,
@@ -165,11 +191,6 @@ def earlier(folder: Path) -> Earlier:
         own=said.without_shards,
         labels=labels,
     )
-
-
-def merged_in(folder: Path) -> Mapping[str, Merged]:
-    """The shards that were merged into the run in a folder, by name."""
-    return _manifest(folder / "run.json").shards
 
 
 @contextmanager
@@ -188,7 +209,23 @@ def sent_of(stats: JournalStats) -> Volume:
     return Volume(stats.attempts, stats.context_tokens, stats.forced_tokens)
 
 
-def _finding(said: _Probed) -> Finding:
+def added(one: Mapping[str, Volume], other: Mapping[str, Volume]) -> dict[str, Volume]:
+    """Both together, by label."""
+    return {
+        label: one.get(label, Volume()) + other.get(label, Volume())
+        for label in dict.fromkeys((*one, *other))
+    }
+
+
+def _called(sent: Mapping[str, Volume], now: Mapping[str, str]) -> dict[str, Volume]:
+    """By other labels; what has one then is put together."""
+    found: dict[str, Volume] = {}
+    for label, volume in sent.items():
+        found = added(found, {now.get(label, label): volume})
+    return found
+
+
+def _finding(said: Probed) -> Finding:
     return Finding(said.probe, said.verdict, said.measured, said.consequence, said.advice, said.value)
 
 

@@ -15,7 +15,7 @@ from math import ceil
 from pathlib import Path
 
 from harness.caps import Spending, Volume
-from harness.earlier import Earlier, earlier
+from harness.earlier import Earlier
 from harness.endpoints import Endpoint
 from harness.errors import StoreError, UsageError
 from harness.events import event
@@ -23,23 +23,15 @@ from harness.journal import Journal
 from harness.layout import SHARD
 from harness.manifest import EndpointRun, manifest
 from harness.mending import mend
-from harness.merging.spent import refuse_unmerged, sent_outside
+from harness.merging.spent import refuse_unmerged, sent_before, sent_outside
+from harness.places import listing_digest, listing_file, shard_folder, shards_in, whole_of
 from harness.prepare import Prepared
 from harness.prices import caps_of
 from harness.progress import Progress
 from harness.prompts import Prompt
 from harness.replies import StoredReplies
-from harness.runs import PROMPTS_SHOWN, RunFolder, earlier_manifest, sends_now
-from harness.segments import (
-    Segment,
-    beneath,
-    keep_listing,
-    listing_digest,
-    listing_file,
-    shard_folder,
-    shards_in,
-    whole_of,
-)
+from harness.runs import PROMPTS_SHOWN, RunFolder, earlier_manifest, sends_now, whose
+from harness.segments import Segment, beneath, keep_listing
 from harness.sharding import Shard
 from harness.suite import Suite
 
@@ -69,8 +61,9 @@ def spending_of(prepared: Prepared, stop: asyncio.Event) -> tuple[Earlier, Spend
     Raises:
         UsageError: what earlier sessions left cannot be read.
     """
+    names = {whose(each.identity): each.label for each in prepared.endpoints}
     try:
-        before = earlier(prepared.folder)
+        before = sent_before(prepared.folder, names)
     except StoreError as error:
         raise UsageError(f"--out {prepared.folder}: {error}") from error
 
@@ -87,7 +80,7 @@ def spending_of(prepared: Prepared, stop: asyncio.Event) -> tuple[Earlier, Spend
     )
     before.count(spending, prepared.prices)
     if prepared.shard is not None:
-        for label, volume in sent_outside(prepared.whole_folder, prepared.shard).items():
+        for label, volume in sent_outside(prepared.whole_folder, prepared.shard, names).items():
             spending.earlier(_part(volume, prepared.shard), prepared.prices.of(label))
     return before, spending
 

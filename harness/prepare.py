@@ -29,13 +29,13 @@ from harness.endpoints import Account, Credentials, Endpoint, credentials, parse
 from harness.errors import UsageError, did_you_mean
 from harness.learning import Lesson
 from harness.pairs import Tokenizes
+from harness.places import shard_folder
 from harness.plan import KeyMaker
 from harness.planning import Asked
 from harness.prices import Prices, caps_of, prices_of
 from harness.prompts import Selection
 from harness.runs import SuiteIdentity
 from harness.scoring.metrics import EMPTY, METRICS
-from harness.segments import shard_folder
 from harness.settings import RunSettings
 from harness.sharding import Shard, parse_shard
 from harness.shards import one_shard

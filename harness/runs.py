@@ -83,21 +83,21 @@ class RunFolder:
         self, path: Path, identity: SuiteIdentity, session: str = "", *, sends: bool = False
     ) -> None:
         """Create or reopen the folder; nothing is written yet but the lock. `session` tells who writes it;
-        `sends`: requests, as a run does."""
+        `sends`: requests, as a run does, whose --out it is."""
         self.path = path
+        named = f"--out {path}" if sends else str(path)
         self._session = session
         self.identity = identity
-        self.earlier = earlier_manifest(path, identity)
+        self.earlier = earlier_manifest(path, identity, named)
         try:
             (path / "journal").mkdir(parents=True, exist_ok=True)
             self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise UsageError(f"--out {path}: {error.strerror or error}") from error
+            raise UsageError(f"{named}: {error.strerror or error}") from error
         if not _locked_soon(self._lock):
             os.close(self._lock)
-            raise FolderInUse(
-                f"--out {path}: another run is working in this folder; wait for it, or choose another --out"
-            )
+            way_out = "wait for it, or choose another --out" if sends else "wait for it to end"
+            raise FolderInUse(f"{named}: another run is working in this folder; {way_out}")
         with suppress(OSError):  # on a full disk nobody sends anything either
             os.ftruncate(self._lock, 0)
             os.write(self._lock, _SENDS if sends else b"")
@@ -171,25 +171,28 @@ def whose(identity: EndpointIdentity) -> Whose:
     return identity.text(), str(identity.replicate)
 
 
-def earlier_manifest(path: Path, identity: SuiteIdentity) -> Mapping[str, Any] | None:
-    """The manifest of an earlier run in a folder; None where there is none.
+def earlier_manifest(path: Path, identity: SuiteIdentity, named: str = "") -> Mapping[str, Any] | None:
+    """The manifest of an earlier run in a folder, which is called so in errors; None where there is none.
 
     Raises:
         UsageError: it is another suite's folder, or no place for a run.
     """
-    file = path / "run.json"
+    file, named = path / "run.json", named or f"--out {path}"
     if path.exists() and not path.is_dir():
-        raise UsageError(f"--out {path}: is a file, not a folder")
+        raise UsageError(f"{named}: is a file, not a folder")
     if not file.exists():
         return None
     try:
         earlier = json.loads(file.read_bytes())
         stored = earlier["identity"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(f"--out {path}: its run.json cannot be read ({error})") from error
+        raise UsageError(
+            f"{named}: its run.json cannot be read ({error}); move that file away, and the command that made"
+            " it writes it anew: replies are in the journals"
+        ) from error
     differs = identity.difference(stored)
     if differs:
-        raise UsageError(f"--out {path}: holds a run of another suite: {differs}; choose another --out")
+        raise UsageError(f"{named}: holds a run of another suite: {differs}; choose another --out")
     return dict(earlier)
 
 

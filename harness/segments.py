@@ -1,23 +1,17 @@
-"""The shards of a run on disk: where they stand, what they list, and the journal that each of them writes.
+"""The list of items that the shards of a run share, and the journal that each of them writes.
 
-A shard is an ordinary run in a folder of its own, `shards/I-of-N/` in the run's. What other journals of the
-run have answered already is taken over when it is asked for, so that nothing is sent twice. This module does
-not know how shards are cut, nor how they are put together.
+What other journals of the run have answered already is taken over when it is asked for, so that nothing is
+sent twice. This module does not know how shards are cut, nor how they are put together.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import re
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
-from datetime import datetime
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -31,112 +25,14 @@ from harness.journal import Journal
 from harness.journalfile import begun, store_errors
 from harness.layout import ADOPTED, REPLY_COLUMNS
 from harness.merging.rules import FOLDED, teach
+from harness.places import places
 from harness.replies import StoredReplies
 from harness.sharding import Shard
 
-SHARDS = "shards"
-"""The folder in a run's that has those of its shards."""
-MISSED = 3
-"""So many signs of life that did not come, and a shard is taken for dead."""
-_NAME = re.compile(r"([1-9]\d{0,8})-of-([1-9]\d{0,8})")
 _ADOPT = f"INSERT INTO replies VALUES ({', '.join('?' * len(REPLY_COLUMNS))}) {FOLDED}"
 _KEY, _FORCED_IDS, _N_CONTEXT, _ATTEMPTS = map(
     REPLY_COLUMNS.index, ("key", "forced_ids", "n_context", "attempts")
 )
-_SELECTION = ("limit", "sample", "seed", "skip_bad_rows")
-"""Settings that decide which items of a suite are asked for."""
-
-
-class Sign(msgspec.Struct, frozen=True):
-    """What `run.json` says of when it was written."""
-
-    at: str = ""
-    every_s: float = 30.0
-    host: str = ""
-
-
-class Stated(msgspec.Struct, frozen=True):
-    """What of a shard's `run.json` is read here."""
-
-    status: str
-    identity: dict[str, Any]
-    settings: dict[str, Any]
-    tasks: dict[str, dict[str, Any]]
-    heartbeat: Sign = Sign()
-
-    @property
-    def listed(self) -> str:
-        """Which list of items it was made from."""
-        return listing_digest(self.identity, self.settings, self.tasks)
-
-    def lives(self, now: float) -> bool:
-        """Whether it seems to be running, by its last sign of life; `now` in seconds since the epoch."""
-        silent = _moment(self.heartbeat.at) + MISSED * self.heartbeat.every_s
-        return self.status == "running" and now <= silent
-
-    def lives_elsewhere(self, now: float) -> bool:
-        """Whether another machine seems to write its journals: SQLite cannot read these while it does."""
-        return self.heartbeat.host != platform.node() and self.lives(now)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A folder with journals of a run, and what it says of itself."""
-
-    folder: Path
-    stated: Stated
-    shard: Shard | None = None
-    """None: it is the folder of the whole run."""
-
-
-def shard_folder(whole: Path, shard: Shard) -> Path:
-    """Where a shard of a run is written."""
-    return whole / SHARDS / shard.folder
-
-
-def whole_of(folder: Path) -> Path | None:
-    """The folder of the run that a folder is a shard of; None where it is none."""
-    return folder.parent.parent if folder.parent.name == SHARDS and _NAME.fullmatch(folder.name) else None
-
-
-def shards_in(whole: Path) -> dict[Shard, Path]:
-    """The folders of shards that there are, those of fewer shards first."""
-    found = {}
-    for folder in (whole / SHARDS).glob("*-of-*"):
-        if (named := _NAME.fullmatch(folder.name)) and folder.is_dir():
-            found[Shard(int(named[1]), int(named[2]))] = folder
-    return dict(sorted(found.items(), key=lambda each: (each[0].of, each[0].number)))
-
-
-def places(whole: Path) -> Iterator[Place]:
-    """Where replies of a run are: in its own folder, then in those of its shards; what cannot be read, or was
-    broken off before anything stood there, is left out."""
-    for shard, folder in ((None, whole), *shards_in(whole).items()):
-        with suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            yield Place(folder, msgspec.json.decode((folder / "run.json").read_bytes(), type=Stated), shard)
-
-
-def listing_digest(
-    identity: Mapping[str, Any], settings: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]
-) -> str:
-    """Sixteen hexadecimal digits for the items that a run asks for, shards apart.
-
-    Args:
-        identity: of the suite.
-        settings: of the run, as `run.json` has them.
-        tasks: what `run.json` says of each, in their order.
-    """
-    said = [
-        identity,
-        [settings.get(name) for name in _SELECTION],
-        [[name, task["content_sha256"], task["rows"], task["bad_rows"]] for name, task in tasks.items()],
-    ]
-    return blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-def listing_file(whole: Path, digest: str) -> Path:
-    """Where the list of all items of a run stands."""
-    return whole / SHARDS / f"items-{digest}.sqlite"
 
 
 def keep_listing(listing: Listing, file: Path) -> None:
@@ -270,11 +166,3 @@ def _answering(file: Path, meta: Mapping[str, str], ordinals: Sequence[range] | 
         raise
     journal.close()
     return None
-
-
-def _moment(text: str) -> float:
-    """A time as `run.json` has it, in seconds since the epoch; 0 where it has none."""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return 0.0

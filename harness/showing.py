@@ -18,9 +18,9 @@ from harness.comparison.findings import Findings
 from harness.exports import cells
 from harness.forecast import Fact, compared
 from harness.manifest import EndpointRun, Exit
+from harness.places import whole_of
 from harness.progress import retries_text
 from harness.saying import duration, money
-from harness.segments import whole_of
 from harness.tables import pivot
 from harness.watching.judging import wrong
 

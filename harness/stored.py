@@ -70,6 +70,8 @@ class StoredManifest(msgspec.Struct, frozen=True):
     tasks: dict[str, StoredTask]
     endpoints: tuple[StoredEndpoint, ...]
     identity: StoredIdentity
+    without_shards: Any = None
+    """None but from a merge on, until the run is at work itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +276,7 @@ def load_run(folder: str | Path) -> Run:
         folder: the run's, as `run` named it at its end.
 
     Raises:
-        UsageError: there is no run, or its `run.json` cannot be read.
+        UsageError: there is no run, its `run.json` cannot be read, or a merge of its shards has not ended.
     """
     path = Path(folder)
     file = path / "run.json"
@@ -287,6 +289,8 @@ def load_run(folder: str | Path) -> Run:
         raise UsageError(f"{file}: cannot be read ({error}); {WAY_OUT}") from error
     if not run.labels:
         raise UsageError(f"{file}: names no endpoint; {WAY_OUT}")
+    if run.status == "running" and run.stored.without_shards is not None:
+        raise UsageError(f"{path}: a merge of its shards is at work, or broken off; `merge {path}` ends it")
     return run
 
 

@@ -57,7 +57,7 @@ def test_places_that_cannot_be_a_run(tmp_path: Path) -> None:
     file.write_text("x")
     for path in (file, file / "below"):
         with pytest.raises(UsageError, match=r"^--out .*file"):
-            RunFolder(path, IDENTITY)
+            RunFolder(path, IDENTITY, sends=True)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UsageError, match=r"run\.json cannot be read"):
         RunFolder(tmp_path, IDENTITY)

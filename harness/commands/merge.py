@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -24,18 +25,22 @@ def merge(
     """
     from rich.console import Console
 
+    from harness.manifest import Exit
     from harness.merging.whole import merge as put_together
     from harness.printing import print_accuracy, program
     from harness.showing import merged_lines
     from harness.terminal import reader_may_leave, say
 
+    console = Console(stderr=True)
     try:
         found = put_together(folder)
     except StoreError as error:
         raise UsageError(str(error)) from error
+    except KeyboardInterrupt:
+        say(console, f"Stopped, nothing is lost. To go on: {program()} merge {quote(str(folder))}")
+        return int(Exit.INTERRUPTED)
     with reader_may_leave():
         print_accuracy(found.accuracy, as_json=json)
-        console = Console(stderr=True)
         for line in merged_lines(found, program=program()):
             say(console, line)
     return int(found.exit)

@@ -39,15 +39,19 @@ def print_outlook(settings: RunSettings) -> None:
     """
     from rich.console import Console
 
-    from harness.earlier import earlier
     from harness.foretold import outlook_table, remarks
+    from harness.merging.spent import refuse_unmerged, sent_before
     from harness.outlook import foreseen
     from harness.prepare import prepare
+    from harness.runs import whose
     from harness.terminal import print_table, say
 
     prepared = prepare(settings, send=False)
+    names = {whose(each.identity): each.label for each in prepared.endpoints}
+    if prepared.shard is None:
+        refuse_unmerged(prepared.folder)  # as the run would be
     try:
-        outlook, spent = foreseen(prepared), earlier(prepared.folder)
+        outlook, spent = foreseen(prepared), sent_before(prepared.folder, names)
     except StoreError as error:
         raise UsageError(str(error)) from error
     lines = list(remarks(prepared, outlook, spent))

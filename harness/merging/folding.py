@@ -8,7 +8,7 @@ the files. Which row stays is a matter of `rules`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
@@ -36,6 +36,8 @@ CACHE_KIB = 16_000
 """Of SQLite, for the index of keys, which come in any order."""
 _BATCH = 256
 """Items with two plans that are looked at together."""
+_STEPS = 1_000_000
+"""Of SQLite's machine, about a tenth of a second, after which it is asked whether to go on."""
 _SHARD_AGAIN = "move it away, and give the command of its shard again (its replies will be asked for again)"
 
 _COLUMNS = ", ".join(REPLY_COLUMNS)
@@ -68,7 +70,13 @@ _HERE = f"""CREATE TEMP TABLE here AS SELECT items.ordinal, {", ".join(_OTHERS)}
     JOIN main.items AS items ON {same_item("other", "items")}"""
 
 
-def fold(whole: Path, parts: Sequence[Path], listing: Path | None, meta: Mapping[str, str]) -> None:
+def fold(
+    whole: Path,
+    parts: Sequence[Path],
+    listing: Path | None,
+    meta: Mapping[str, str],
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Fold journals of one endpoint into the journal of the whole run, which is made if it is not there.
 
     Args:
@@ -76,13 +84,15 @@ def fold(whole: Path, parts: Sequence[Path], listing: Path | None, meta: Mapping
         parts: those of shards, which are only read.
         listing: the list of all items of the run; None: that of the journal stays.
         meta: what the journals say of their endpoint.
+        stop: asked now and then whether to break off, from the thread of the caller.
 
     Raises:
-        StoreError: one of them cannot be read, or the whole cannot be written.
+        StoreError: one of them cannot be read, or the whole cannot be written; or it was broken off.
     """
     with closing(Journal(whole, meta=meta)):
         pass  # it is there now, and is this endpoint's
     with store_errors(whole), closing(_writer(whole)) as connection:
+        connection.set_progress_handler(stop, _STEPS)
         for part in parts:
             with _attached(connection, part):
                 _fold_replies(connection)
@@ -116,7 +126,8 @@ def _attached(connection: sqlite3.Connection, file: Path, way_out: str = _SHARD_
         with connection:
             yield
     except sqlite3.Error as error:
-        if _at_fault(file):
+        broken_off = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT
+        if not broken_off and _at_fault(file):
             raise StoreError(f"{file}: is damaged; {way_out}") from error
         raise
     finally:

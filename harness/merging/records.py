@@ -6,7 +6,7 @@ shards. Nothing here opens a file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +14,13 @@ import msgspec
 
 from harness import __version__
 from harness.caps import Volume
-from harness.earlier import Earlier, Merged, Own, sent_of
-from harness.errors import UsageError
-from harness.merging.spent import added, own_of
+from harness.earlier import Earlier, Merged, Own, added, sent_of
+from harness.merging.parts import Parts
+from harness.merging.said import Document
+from harness.merging.spent import own_of
 from harness.remarks import NUMBERED
 from harness.replies import JournalStats
-from harness.runs import Whose
-from harness.segments import Place, listing_digest
-from harness.sharding import Shard
 
-Document = Mapping[str, Any]
-"""The content of a `run.json`."""
 _SUMMED = (
     *("requests_sent", "requests_from_journal", "choices_read"),
     *("boundary_shifted_items", "truncated_items"),
@@ -34,113 +30,11 @@ _STILL = {"requests_a_second": 0.0, "in_flight": 0, "waiting": 0, "seconds_left"
 """The pace of what has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What one folder of a run says of itself."""
-
-    place: Place
-    document: Document
-    before: Earlier
-    """What was sent for it."""
-    running: bool
-    """It seems to be at work."""
-
-    @property
-    def begun(self) -> tuple[str, int, int, int]:
-        """When its last session began; of those that began in one second some order."""
-        shard = self.place.shard
-        return (self.document["timings"]["begun"], *((1, shard.of, shard.number) if shard else (0, 0, 0)))
-
-    @property
-    def items(self) -> int:
-        """How many it holds."""
-        return max((each["items"] for each in self.document["counts"].values()), default=0)
-
-    def merged(self) -> Merged:
-        """What is kept of a shard."""
-        return Merged(
-            status=self.place.stated.status,
-            at=self.place.stated.heartbeat.at,
-            running=self.running,
-            items=self.items,
-            sent=self.before.by_label,
-            seconds=round(self.before.seconds, 3),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """All folders of a run."""
-
-    whole: Part | None
-    """None: nothing was run or merged there yet."""
-    shards: Sequence[Part]
-    """One at least."""
-
-    @property
-    def last(self) -> Part:
-        """That whose session began last: what it asked for is what the run is."""
-        return max((*self.shards, *([self.whole] if self.whole else [])), key=lambda each: each.begun)
-
-    @property
-    def newest_first(self) -> list[Part]:
-        """All of them."""
-        every = (*self.shards, *([self.whole] if self.whole else []))
-        return sorted(every, key=lambda each: each.begun, reverse=True)
-
-    @property
-    def listed(self) -> str:
-        """The digest of the list of items."""
-        said = self.last.document
-        return listing_digest(said["identity"], said["settings"], said["tasks"])
-
-    def endpoints(self) -> list[Document]:
-        """All endpoints that any of them has: those of the last session, then those that only others have.
-
-        Raises:
-            UsageError: two of them have one label.
-        """
-        found: dict[Whose, Document] = {}
-        for part in self.newest_first:
-            for each in part.document["endpoints"]:
-                found.setdefault(whose_of(each), each)
-        labels: dict[str, Document] = {}
-        for each in found.values():
-            other = labels.setdefault(each["label"], each)
-            if other is not each:
-                raise UsageError(
-                    f"two endpoints of these shards are called {each['label']}: {other['base_url']}"
-                    f" {other['model']} and {each['base_url']} {each['model']}; name one otherwise,"
-                    " --endpoint NAME=SPEC, or, if they serve one model, give both one `identity` in a suite"
-                    " file; then give the shards' commands again"
-                )
-        return list(found.values())
-
-    def lacking(self) -> list[tuple[Shard, str]]:
-        """The shards of the last cut that are not there, or not complete, and what they are."""
-        cuts = [each.place.shard.of for each in reversed(self.newest_first) if each.place.shard]
-        there = {each.place.shard: each for each in self.shards}
-        every = (Shard(number, cuts[-1]) for number in range(1, cuts[-1] + 1))
-        return [(each, state) for each in every if (state := _state(there.get(each))) != "complete"]
-
-
-def whose_of(endpoint: Document) -> Whose:
-    """Identity and replicate number of an endpoint, as its journal states them."""
-    return endpoint["identity"], str(endpoint["replicate"])
-
-
-def _state(part: Part | None) -> str:
-    if part is None:
-        return "not begun"
-    status = part.place.stated.status
-    return "broken off" if status == "running" and not part.running else status
-
-
 def first_record(parts: Parts, endpoints: Sequence[Document], folder: str) -> dict[str, Any]:
     """What is said while shards are merged: the journals may hold more of them than is told."""
     said = parts.last.document
-    whole = parts.whole.document if parts.whole else {}
-    own = own_of(parts.whole.before if parts.whole else Earlier())
+    before = parts.whole.before if parts.whole else Earlier()
+    own = own_of(before)
     amiss = (each for part in parts.newest_first for each in part.document["probes_amiss"])
     return {
         "program": f"forced-choice {__version__}",
@@ -150,13 +44,13 @@ def first_record(parts: Parts, endpoints: Sequence[Document], folder: str) -> di
         "tasks": said["tasks"],
         "endpoints": list(endpoints),
         "counts": {},
-        "beside_journal": whole.get("beside_journal", {}),
+        "beside_journal": msgspec.to_builtins(before.beside),
         "probes_amiss": _distinct(amiss),
-        "shards": whole.get("shards", {}),
+        "shards": msgspec.to_builtins(before.shards),
         "without_shards": msgspec.to_builtins(own),
         "checks": {},
         "sequence": None,
-        "random_order": whole.get("random_order"),
+        "random_order": msgspec.to_builtins(before.order),
         "remarks": [],
         "timings": {"begun": said["timings"]["begun"], "earlier_s": round(own.seconds, 3)},
         "versions": said["versions"],
@@ -173,7 +67,9 @@ def last_record(
     remarks: Sequence[str],
 ) -> dict[str, Any]:
     """What is said once they are merged."""
-    shards = {each.place.shard.folder: each.merged() for each in parts.shards if each.place.shard}
+    # Of shards whose folders are gone, or cannot be read now, that stays which was known of them.
+    shards = msgspec.convert(first["shards"], dict[str, Merged])
+    shards |= {each.name: each.merged() for each in parts.shards}
     sent = msgspec.convert(first["without_shards"], Own).sent
     for merged in shards.values():
         sent = added(sent, merged.sent)
@@ -264,13 +160,3 @@ def _totals(every: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 def _volume(every: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {name: sum(each[name] for each in every) for name in _VOLUME}
-
-
-def told_lacking(lacking: Sequence[tuple[Shard, str]], most: int = 5) -> Iterator[str]:
-    """Which shards are not complete, by what they are; one line each."""
-    by_state: dict[str, list[str]] = {}
-    for shard, state in lacking:
-        by_state.setdefault(state, []).append(str(shard))
-    for state, names in by_state.items():
-        more = f" and {len(names) - most:,} more" if names[most:] else ""
-        yield f"Shards {state}: {', '.join(names[:most])}{more}"

@@ -10,7 +10,7 @@ import sqlite3
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,16 +43,19 @@ class _Run:
     """Of the items; ascending."""
 
 
-def join_texts(target: Path, files: Sequence[Path], journal: Path) -> None:
+def join_texts(
+    target: Path, files: Sequence[Path], journal: Path, stop: Callable[[], bool] = lambda: False
+) -> None:
     """Write the texts of all items of a run that any of these files has.
 
     Args:
         target: where they are written; what stands there may be one of the files.
         files: as `harness.texts.TextWriter` makes them; where two have the same item, the first one's stays.
         journal: one that has all items of the run.
+        stop: asked now and then whether to break off.
 
     Raises:
-        StoreError: a file cannot be read, or written.
+        StoreError: a file cannot be read, or written; or it was broken off.
     """
     there = [file for file in files if file.exists()]
     if not there or there == [target]:
@@ -69,9 +72,11 @@ def join_texts(target: Path, files: Sequence[Path], journal: Path) -> None:
         path = opened.enter_context(replacing(target))
         writer = opened.enter_context(_Writer(path, reader.file(there[0]).schema_arrow))
         for each in runs.values():
-            for run, start, stop in _in_order(each):
+            for run, start, end in _in_order(each):
+                if stop():
+                    raise StoreError(f"{target}: was broken off")
                 with _reading(run.file):
-                    writer.add(reader.group(run).slice(run.start + start, stop - start))
+                    writer.add(reader.group(run).slice(run.start + start, end - start))
             writer.flush()
 
 

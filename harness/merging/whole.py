@@ -7,41 +7,33 @@ folder holds is never lost, and whoever is killed meanwhile begins anew.
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
+from threading import Event
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from harness.earlier import earlier, journals_in
-from harness.errors import UsageError
+from harness.earlier import journals_in
+from harness.errors import StoreError, UsageError
 from harness.layout import SHORTCUT
 from harness.manifest import Exit
 from harness.merging.folding import fold
-from harness.merging.records import (
-    Document,
-    Outcome,
-    Part,
-    Parts,
-    checks_of,
-    counts_of,
-    first_record,
-    last_record,
-    remarks_of,
-    told_lacking,
-    whose_of,
-)
+from harness.merging.parts import Parts, parts_in, told_lacking, told_strays, whose_of
+from harness.merging.records import Outcome, checks_of, counts_of, first_record, last_record, remarks_of
+from harness.merging.said import Document
 from harness.merging.texts import join_texts
+from harness.places import listing_file, shards_in
 from harness.remarks import told_counted, told_greedy, told_read, told_ties, told_tokens
 from harness.replies import StoredReplies
 from harness.runs import RunFolder, SuiteIdentity, Whose, write_whole
 from harness.scoring.scores import NOT_TRIED, ItemScore
-from harness.segments import Place, listing_file, places, shards_in
 from harness.stored import StoredTask
 from harness.tables import TaskTable, write_results
 from harness.watching.findings import undocumented, write_checks
@@ -49,6 +41,8 @@ from harness.watching.findings import undocumented, write_checks
 if TYPE_CHECKING:
     import pandas as pd
 
+_NO_WAYS_OUT = "move it away or choose another --out", "choose another --out"
+"""What is said of journals where a run begins."""
 AT_ONCE = 2
 """Endpoints whose journals are folded at the same time."""
 
@@ -81,7 +75,12 @@ def merge(folder: Path) -> Merge:
     """
     if not shards_in(folder):
         raise UsageError(f"{folder}: no shards are there; run --shard I/N --out {folder} makes them")
-    parts, elsewhere = _parts(folder, time.time())
+    with _ways_out():
+        return _merged(folder)
+
+
+def _merged(folder: Path) -> Merge:
+    parts = parts_in(folder, time.time())
     identity = SuiteIdentity(parts.last.document["identity"])
     _same_suite(parts, identity)
     endpoints = parts.endpoints()
@@ -94,28 +93,21 @@ def merge(folder: Path) -> Merge:
         first = first_record(parts, endpoints, str(folder))
         opened.write_manifest(first)
         _fold_all(opened, parts, endpoints, listing)
-        return _concluded(opened, parts, first, elsewhere)
+        return _concluded(opened, parts, first)
 
 
-def _parts(folder: Path, now: float) -> tuple[Parts, list[Place]]:
-    """What all folders of the run say; and the shards that cannot be read, as other machines write them."""
-    whole: Part | None = None
-    shards: list[Part] = []
-    elsewhere: list[Place] = []
-    for place in places(folder):
-        if place.shard and place.stated.lives_elsewhere(now):
-            elsewhere.append(place)
-            continue
-        document = json.loads((place.folder / "run.json").read_bytes())
-        part = Part(place, document, earlier(place.folder), place.stated.lives(now))
-        if place.shard:
-            shards.append(part)
-        else:
-            whole = part
-    if not shards:
-        why = "are at work on other machines" if elsewhere else "have not begun"
-        raise UsageError(f"{folder}: its shards {why}; give the command again when one has ended")
-    return Parts(whole, shards), elsewhere
+@contextmanager
+def _ways_out() -> Iterator[None]:
+    """What files raise, with the ways out that there are here: no --out can be chosen."""
+    try:
+        yield
+    except StoreError as error:
+        said = str(error)
+        for each in _NO_WAYS_OUT:
+            said = said.replace(each, "move it away (replies that it alone has will be asked for again)")
+        if getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+            said += "; see that there is room, and no limit on files (ulimit -f), then give the command again"
+        raise StoreError(said) from error
 
 
 def _same_suite(parts: Parts, identity: SuiteIdentity) -> None:
@@ -138,17 +130,30 @@ def _fold_all(opened: RunFolder, parts: Parts, endpoints: Sequence[Document], li
     with journals_in(opened.path) as found:
         there = {whose: journal.path for whose, journal in found.items()}
 
+    stop = Event()
+
     def fold_one(whose: Whose) -> None:
         segments = files.get(whose, [])
         target = there.get(whose) or (opened.journal(segments[0].stem) if segments else None)
         if target is not None:
-            fold(target, segments, listing, {"identity": whose[0], "replicate": whose[1]})
+            meta = {"identity": whose[0], "replicate": whose[1]}
+            fold(target, segments, listing, meta, stop.is_set)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:  # SQLite works without the interpreter lock
+    with ThreadPoolExecutor(AT_ONCE) as pool, _stopping(stop):  # SQLite works without the interpreter lock
         list(pool.map(fold_one, dict.fromkeys((*map(whose_of, endpoints), *files))))
 
 
-def _concluded(opened: RunFolder, parts: Parts, first: Document, elsewhere: Sequence[Place]) -> Merge:
+@contextmanager
+def _stopping(stop: Event) -> Iterator[None]:
+    """Break off what threads do as soon as something is raised here: Ctrl-C waits for no end of theirs."""
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        raise
+
+
+def _concluded(opened: RunFolder, parts: Parts, first: Document) -> Merge:
     """The tables, and last of all what the run now is."""
     folder, said = opened.path, parts.last.document
     tasks = _tables(said["tasks"])
@@ -161,8 +166,8 @@ def _concluded(opened: RunFolder, parts: Parts, first: Document, elsewhere: Sequ
         shards = sorted(parts.shards, key=lambda each: each.begun, reverse=True)
         texts = [each.place.folder / "texts.parquet" for each in shards]
         target, journal = folder / "texts.parquet", next(iter(counting.values())).journal.path
-        with ThreadPoolExecutor(1) as beside:
-            joining = beside.submit(join_texts, target, [*texts, target], journal)
+        with ThreadPoolExecutor(1) as beside, _stopping(stop := Event()):
+            joining = beside.submit(join_texts, target, [*texts, target], journal, stop.is_set)
             scores = {label: each.scores() for label, each in counting.items()}
             accuracy = write_results(folder, scores, tasks)
             joining.result()
@@ -177,9 +182,11 @@ def _concluded(opened: RunFolder, parts: Parts, first: Document, elsewhere: Sequ
     first = {**first, "endpoints": list(asked.values())}
     record = last_record(first, parts, outcomes, status=code.status, checks=checks, remarks=remarks)
     opened.write_manifest(record)
-    lacking = told_lacking(parts.lacking()) if unscored else ()
-    told = [*(f"Shard {each.shard}: at work on {each.stated.heartbeat.host}" for each in elsewhere), *lacking]
     untried = sum(each.untried for each in counting.values())
+    told = [f"Shard {each.shard}: at work on {each.stated.heartbeat.host}" for each in parts.elsewhere]
+    told += [f"Shard {each.shard} is left out. {each}" for each in parts.unread]
+    told += [*told_lacking(parts.lacking())] if unscored else []
+    told += [*told_strays(parts)] if untried else []
     return Merge(folder, accuracy, code, len(parts.shards), untried, [*told, *remarks])
 
 
