@@ -11,10 +11,11 @@ from statistics import median
 
 from tests.bench.measuring import Bench, Figure, Instant, Measured, measure, table
 
-BARE, READING, OURS, LM_EVAL = (
+BARE, READING, OURS, SPREAD, LM_EVAL = (
     "bare loop, bodies from a file",
     "bare loop that reads and encodes",
     "this program",
+    "the same, `--workers 2`",
     "lm-evaluation-harness",
 )
 WORKERS = "32"
@@ -37,6 +38,7 @@ def section(bench: Bench) -> list[Figure]:
             BARE: lambda: measure([*plain, "--bodies", str(bodies)], endpoint),
             READING: lambda: measure([*plain, *rows], endpoint),
             OURS: lambda: measure(bench.run(endpoint.url, "hellaswag"), endpoint),
+            SPREAD: lambda: measure(bench.run(endpoint.url, "hellaswag", "--workers", "2"), endpoint),
         }
         if find_spec("lm_eval") is not None:
             commands[LM_EVAL] = lm_eval(bench, endpoint)
