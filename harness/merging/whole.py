@@ -192,7 +192,7 @@ def _concluded(opened: RunFolder, parts: Parts, first: Document) -> Merge:
             accuracy = write_results(folder, scores, tasks)
             joining.result()
         outcomes = {label: each.outcome() for label, each in counting.items()}
-        remarks = [*remarks_of(parts), *_numbered(asked, counting, parts, said["settings"])]
+        remarks = [*remarks_of(parts), *_numbered(asked, counting, outcomes, parts)]
     checks = {label: checks_of(parts, label) for label in asked}
     write_checks(folder, {label: undocumented(each) for label, each in checks.items()})
     remarks += [*told_greedy(accuracy), *told_ties(accuracy)]
@@ -251,12 +251,15 @@ def _tables(said: Mapping[str, Document]) -> list[TaskTable]:
 
 
 def _numbered(
-    asked: Mapping[str, Document], counting: Mapping[str, _Counting], parts: Parts, settings: Document
+    asked: Mapping[str, Document],
+    counting: Mapping[str, _Counting],
+    outcomes: Mapping[str, Outcome],
+    parts: Parts,
 ) -> Iterable[str]:
     """The remarks that count something, counted over all shards; and what was found beside the items."""
+    settings = parts.last.document["settings"]
     for label, endpoint in asked.items():
-        journal = counting[label].journal
-        outcome = counting[label].outcome()
+        journal, outcome = counting[label].journal, outcomes[label]
         counts = counts_of(parts, label, outcome)
         shifted, truncated = counts["boundary_shifted_items"], counts["truncated_items"]
         yield from told_tokens(label, shifted, truncated, settings["max_length"])
