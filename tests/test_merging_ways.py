@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -277,9 +278,7 @@ async def test_what_merge_says_of_what_is_in_its_way(bench: Bench) -> None:
             merge(whole)
         code, said = say(bench.folder, "merge", "many", before="trap '' XFSZ; ulimit -f 16; ")
         assert (code, said.count("\n")) == (2, 1)
-        assert (
-            "see that there is room, and no limit on files (ulimit -f), then give the command again" in said
-        )
+        assert "and that there is room (df, ulimit -f); then give the command again" in said
         (journal,) = (whole / "shards/1-of-2/journal").glob("*.sqlite")
         for content in (_of_schema(journal, "3"), b"nothing of the kind " * 100):
             journal.write_bytes(content)
@@ -362,3 +361,80 @@ async def test_a_plan_is_refused_as_its_run_would_be(bench: Bench) -> None:
         assert (code, "not merged yet (1-of-2); give `merge" in said) == (2, True)
         merge(bench.folder / "many")
         assert say(bench.folder, "plan", *bench.command(url, out="many")[3:])[0] == 0
+
+
+def _journal(shard: Path) -> Path:
+    (found,) = (shard / "journal").glob("*.sqlite")
+    return found
+
+
+def _a_file(shard: Path) -> None:
+    shutil.rmtree(shard)
+    shard.write_text("")
+
+
+def _an_empty_folder(shard: Path) -> None:
+    shutil.rmtree(shard)
+    shard.mkdir()
+
+
+def _other_endpoint(shard: Path) -> None:
+    with closing(sqlite3.connect(_journal(shard))) as opened, opened:
+        opened.execute("UPDATE meta SET value = 'other' WHERE name = 'identity'")
+
+
+def _other_columns(shard: Path) -> None:
+    with closing(sqlite3.connect(_journal(shard))) as opened, opened:
+        opened.execute("ALTER TABLE items RENAME COLUMN keys TO other")
+
+
+def _other_items(shard: Path) -> None:
+    with closing(sqlite3.connect(_journal(shard))) as opened, opened:
+        opened.execute("UPDATE items SET subject = 'other'")
+
+
+def _other_metrics(shard: Path) -> None:
+    edit(shard, lambda said: said["tasks"]["mmlu"].update(metrics=["acc", "best"]))
+
+
+def _nonsense(shard: Path) -> None:
+    for name in ("9-of-2", "0-of-2", "1-of-999999999", "x-of-2", "1-of-2 (copy)", "3-of-9"):
+        (shard.parent / name).mkdir()
+        (shard.parent / name / "run.json").write_text("{}" if name != "3-of-9" else "")
+    (shard.parent / "3-of-9" / "run.json").unlink()
+    (shard.parent / "4-of-9").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("harm", "untried", "said"),
+    [
+        (_a_file, 12, "Shards not begun: 1/2"),
+        (_an_empty_folder, 12, "Shards not begun: 1/2"),
+        (lambda shard: shutil.rmtree(shard / "journal"), 12, "Shards without a journal: 1/2"),
+        (lambda shard: _journal(shard).write_bytes(b""), 12, "Shards without a journal: 1/2"),
+        (_other_endpoint, None, r"1-of-2/\S+ and .*2-of-2/\S+ are of different endpoints, .* move away one"),
+        (_other_columns, None, r"1-of-2/\S+: is damaged; move it away, and give the command of its shard"),
+        (_other_items, 12, "All shards are complete, yet items are lacking: .* nothing is sent twice"),
+        (_other_metrics, 12, r"1-of-2/run.json: cannot be read \(metric 'best' of mmlu is unknown"),
+        (lambda shard: (shard / "prompts.txt").write_bytes(b"\xff"), 0, ""),
+        (_nonsense, 0, ""),
+    ],
+    ids=["file", "empty", "gone", "cleared", "endpoint", "columns", "items", "metrics", "prompts", "names"],
+)
+async def test_whatever_is_found_there(
+    bench: Bench, harm: Callable[[Path], object], untried: int | None, said: str
+) -> None:
+    """Whatever stands where a shard should, merge says what it is and puts the rest together, or nothing."""
+    whole = bench.folder / "many"
+    async with FakeEndpoint() as endpoint:
+        url = f"it={endpoint.base_url}"
+        await shards(bench, 2, url)
+        harm(whole / "shards/1-of-2")
+        if untried is None:
+            with pytest.raises(StoreError, match=said):
+                merge(whole)
+            return
+        merged = merge(whole)
+    assert merged.untried == untried
+    assert len(load_run(whole).items) == 24
+    assert any(re.search(said, line) for line in merged.told)

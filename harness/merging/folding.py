@@ -119,8 +119,10 @@ def _writer(file: Path) -> sqlite3.Connection:
 @contextmanager
 def _attached(connection: sqlite3.Connection, file: Path, way_out: str = _SHARD_AGAIN) -> Iterator[None]:
     """A file as `part`, only to be read, while one change is made."""
-    with store_errors(file):
+    try:
         connection.execute("ATTACH ? AS part", (f"{file.resolve().as_uri()}?mode=ro",))
+    except sqlite3.Error as error:
+        raise StoreError(f"{file}: is damaged, or no file; {way_out}") from error
     try:
         connection.execute("BEGIN IMMEDIATE")
         with connection:
@@ -138,7 +140,7 @@ def _at_fault(file: Path) -> bool:
     """Whether a file that is only read is damaged, and not the one that is written."""
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            connection.execute("SELECT 1 FROM items LIMIT 1")
+            connection.execute(f"SELECT {', '.join(ITEM_COLUMNS)} FROM items LIMIT 1")
             return bool(connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
     except sqlite3.Error:
         return True

@@ -226,6 +226,8 @@ def _state(part: Part | None) -> str:
     if part is None:
         return "not begun"
     status = part.place.stated.status
+    if status == "complete" and set(map(whose_of, part.document["endpoints"])) - set(part.before.journals):
+        return "without a journal"
     return "broken off" if status == "running" and not part.running else status
 
 

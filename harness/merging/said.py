@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from harness.caps import Volume
 from harness.earlier import Merged, Own, Probed, RandomOrder
+from harness.scoring.metrics import METRICS
 
 Document = Mapping[str, Any]
 """The content of a `run.json`."""
@@ -27,8 +28,12 @@ class _Endpoint(msgspec.Struct):
     model: str
 
 
+class _Settings(msgspec.Struct):
+    max_length: int | None
+
+
 class _Task(msgspec.Struct):
-    metrics: list[str]
+    metrics: Annotated[list[str], msgspec.Meta(min_length=1)]
     shots: int
     content_sha256: str
     rows: int
@@ -80,7 +85,7 @@ class _Said(msgspec.Struct):
     """All of a `run.json` that is used here; what may be absent says nothing then."""
 
     status: str
-    settings: dict[str, Any]
+    settings: _Settings
     tasks: dict[str, _Task]
     endpoints: list[_Endpoint]
     timings: _Timings
@@ -99,5 +104,9 @@ class _Said(msgspec.Struct):
 
 def document_of(content: bytes) -> Document:
     """What a `run.json` says; raises what `places.UNREADABLE` names where it does not say what is needed."""
-    said = msgspec.to_builtins(msgspec.json.decode(content, type=_Said))
-    return {**said, **msgspec.json.decode(content)}
+    said = msgspec.json.decode(content, type=_Said)
+    for name, task in said.tasks.items():
+        for metric in task.metrics:
+            if metric not in METRICS:
+                raise msgspec.ValidationError(f"metric {metric!r} of {name} is unknown to this version")
+    return {**msgspec.to_builtins(said), **msgspec.json.decode(content)}

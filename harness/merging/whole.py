@@ -22,6 +22,7 @@ import msgspec
 
 from harness.earlier import journals_in
 from harness.errors import StoreError, UsageError
+from harness.files import file_errors
 from harness.layout import SHORTCUT
 from harness.manifest import Exit
 from harness.merging.folding import fold
@@ -41,6 +42,11 @@ from harness.watching.findings import undocumented, write_checks
 if TYPE_CHECKING:
     import pandas as pd
 
+_LACKS = (
+    "All shards are complete, yet items are lacking: they were asked on other endpoints, or a journal was"
+    " changed; give the commands of all shards again, with the same endpoints: nothing is sent twice"
+)
+"""What is said where nothing else explains it."""
 _NO_WAYS_OUT = "move it away or choose another --out", "choose another --out"
 """What is said of journals where a run begins."""
 AT_ONCE = 2
@@ -105,8 +111,11 @@ def _ways_out() -> Iterator[None]:
         said = str(error)
         for each in _NO_WAYS_OUT:
             said = said.replace(each, "move it away (replies that it alone has will be asked for again)")
-        if getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
-            said += "; see that there is room, and no limit on files (ulimit -f), then give the command again"
+        code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_IOERR and str(error.__cause__) in said:  # no way out is told yet
+            said += (
+                "; see that it is a file, and that there is room (df, ulimit -f); then give the command again"
+            )
         raise StoreError(said) from error
 
 
@@ -132,15 +141,26 @@ def _fold_all(opened: RunFolder, parts: Parts, endpoints: Sequence[Document], li
 
     stop = Event()
 
+    targets = {whose: there.get(whose) or opened.journal(found[0].stem) for whose, found in files.items()}
+    _each_its_own(targets | there, files)
+
     def fold_one(whose: Whose) -> None:
-        segments = files.get(whose, [])
-        target = there.get(whose) or (opened.journal(segments[0].stem) if segments else None)
-        if target is not None:
+        if target := targets.get(whose) or there.get(whose):
             meta = {"identity": whose[0], "replicate": whose[1]}
-            fold(target, segments, listing, meta, stop.is_set)
+            fold(target, files.get(whose, ()), listing, meta, stop.is_set)
 
     with ThreadPoolExecutor(AT_ONCE) as pool, _stopping(stop):  # SQLite works without the interpreter lock
         list(pool.map(fold_one, dict.fromkeys((*map(whose_of, endpoints), *files))))
+
+
+def _each_its_own(targets: Mapping[Whose, Path], files: Mapping[Whose, Sequence[Path]]) -> None:
+    """Refuse journals of one name that say they are of different endpoints: their names tell these apart."""
+    first: dict[Path, Whose] = {}
+    for whose, target in targets.items():
+        other = first.setdefault(target, whose)
+        if other != whose:
+            one, two = (files[each][0] if each in files else target for each in (other, whose))
+            raise StoreError(f"{one} and {two} are of different endpoints, by what they say; move away one")
 
 
 @contextmanager
@@ -172,7 +192,7 @@ def _concluded(opened: RunFolder, parts: Parts, first: Document) -> Merge:
             accuracy = write_results(folder, scores, tasks)
             joining.result()
         outcomes = {label: each.outcome() for label, each in counting.items()}
-        remarks = [*remarks_of(parts), *_numbered(asked, counting, parts, said["settings"])]
+        remarks = [*remarks_of(parts), *_numbered(asked, counting, outcomes, parts)]
     checks = {label: checks_of(parts, label) for label in asked}
     write_checks(folder, {label: undocumented(each) for label, each in checks.items()})
     remarks += [*told_greedy(accuracy), *told_ties(accuracy)]
@@ -187,6 +207,7 @@ def _concluded(opened: RunFolder, parts: Parts, first: Document) -> Merge:
     told += [f"Shard {each.shard} is left out. {each}" for each in parts.unread]
     told += [*told_lacking(parts.lacking())] if unscored else []
     told += [*told_strays(parts)] if untried else []
+    told += [_LACKS] if untried and not told else []
     return Merge(folder, accuracy, code, len(parts.shards), untried, [*told, *remarks])
 
 
@@ -230,12 +251,15 @@ def _tables(said: Mapping[str, Document]) -> list[TaskTable]:
 
 
 def _numbered(
-    asked: Mapping[str, Document], counting: Mapping[str, _Counting], parts: Parts, settings: Document
+    asked: Mapping[str, Document],
+    counting: Mapping[str, _Counting],
+    outcomes: Mapping[str, Outcome],
+    parts: Parts,
 ) -> Iterable[str]:
     """The remarks that count something, counted over all shards; and what was found beside the items."""
+    settings = parts.last.document["settings"]
     for label, endpoint in asked.items():
-        journal = counting[label].journal
-        outcome = counting[label].outcome()
+        journal, outcome = counting[label].journal, outcomes[label]
         counts = counts_of(parts, label, outcome)
         shifted, truncated = counts["boundary_shifted_items"], counts["truncated_items"]
         yield from told_tokens(label, shifted, truncated, settings["max_length"])
@@ -250,5 +274,7 @@ def _prompts(folder: Path, parts: Parts) -> None:
         source = part.place.folder / "prompts.txt"
         if source.exists():
             if part.place.shard:
-                write_whole(folder / "prompts.txt", source.read_text(encoding="utf-8"))
+                with file_errors(source):
+                    text = source.read_text(encoding="utf-8", errors="replace")
+                write_whole(folder / "prompts.txt", text)
             return
