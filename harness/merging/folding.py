@@ -32,8 +32,8 @@ from harness.merging.rules import (
 from harness.replies import StoredReplies
 from harness.watching.kept import Kept, joined, kept
 
-CACHE_KIB = 16_000
-"""Of SQLite, for the index of keys, which come in any order."""
+CACHE_KIB = 40_000
+"""Of SQLite, for the index of keys, which come in any order: that of a million fits."""
 _BATCH = 256
 """Items with two plans that are looked at together."""
 _STEPS = 1_000_000
