@@ -6,6 +6,8 @@ That code may be somebody's own and may do anything: whatever it raises or retur
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from harness.errors import RowError, UsageError, foreign
 from harness.items import BadItem, Item, Row
 from harness.task import Task
@@ -70,13 +72,14 @@ def _no_item(found: object, row: Row) -> str:
     if (found.task, found.subject, found.index) != (row.task, row.subject, row.index):
         return "returned the Item of another row; make it with row.item()"
     texts = [text for pair in found.pairs for text in (pair.context, pair.continuation, pair.choice)]
-    texts += found.id, found.cluster
-    if not found.pairs or not all(isinstance(text, str) for text in texts):
+    joined: str | None = None
+    with suppress(TypeError):
+        joined = "".join([*texts, found.id, found.cluster])
+    if joined is None or not texts:
         return "returned an Item without choices, or with some that are no texts"
     try:
-        for text in texts:
-            if not text.isascii():  # which is known without a look at the text
-                text.encode()
+        if not joined.isascii():  # which is known without a look at the text
+            joined.encode()
     except UnicodeEncodeError:
         return "returned an Item that holds half a character (a lone surrogate)"
     if not found.gold or not set(found.gold).issubset(range(len(found.pairs))):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from harness.data.listing import Listing
 from harness.errors import StoreError
 from harness.exchange import Outcome
-from harness.journalfile import read_meta, store_errors
+from harness.journalfile import AWAY, read_meta, store_errors
 from harness.layout import (
     ITEM_COLUMNS,
     NO_ASIDES,
@@ -238,7 +238,7 @@ class Journal(StoredReplies):
         for name in sorted((stored.keys() | meta.keys()) - NOTES):
             there, now = stored.get(name, "nothing"), meta.get(name, "nothing")
             if there != now:
-                raise StoreError(f"{path}: {name} is {there} there and {now} now; choose another --out")
+                raise StoreError(f"{path}: {name} is {there} there and {now} now; {AWAY}")
         writer.execute("PRAGMA journal_mode=WAL")
         writer.execute(f"PRAGMA synchronous={'FULL' if fsync else 'NORMAL'}")
 

@@ -17,11 +17,15 @@ from harness.layout import ADOPTED, NO_ITEM, NOTES, SCHEMA, SHORTCUT
 LOOKUP = 900
 """Keys a query: below the number of parameters that any SQLite allows."""
 
+AWAY = "move it away (replies that it alone has will be asked for again)"
+
 _WAY_OUT = {
-    sqlite3.SQLITE_NOTADB: "is no journal of this program; move it away or choose another --out",
-    sqlite3.SQLITE_CORRUPT: "is damaged; move it away (its replies will be asked for again)",
+    sqlite3.SQLITE_NOTADB: f"is no journal of this program; {AWAY}",
+    sqlite3.SQLITE_CORRUPT: f"is damaged; {AWAY}",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened; its folder must exist and be writable",
     sqlite3.SQLITE_READONLY: "cannot be written; its folder must be writable",
+    sqlite3.SQLITE_IOERR: "cannot be read or written (disk I/O error); see that it is a file, and that there"
+    " is room (df, ulimit -f); then give the command again",
     sqlite3.SQLITE_FULL: "the disk is full; make room and give the same command again",
     sqlite3.SQLITE_BUSY: "is in use by another process; wait for it to end",
 }
@@ -66,9 +70,7 @@ def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
     rows = connection.execute("SELECT name, CAST(value AS BLOB) FROM meta")
     meta = {name: value.decode() for name, value in rows if name not in NOTES or _readable(name, value)}
     if meta.get("schema") != SCHEMA:
-        raise StoreError(
-            f"{path}: has schema {meta.get('schema')}, this version reads {SCHEMA}; choose another --out"
-        )
+        raise StoreError(f"{path}: has schema {meta.get('schema')}, this version reads {SCHEMA}; {AWAY}")
     return meta
 
 

@@ -681,7 +681,7 @@ async def test_a_run_in_progress_is_followed(bench: Bench, monkeypatch: pytest.M
 
     def script(number: int, body: Body) -> Fault | None:
         began.set()  # its folder is there by now
-        return None if number <= 60 or half.is_set() else Status(429)
+        return None if number <= 30 or half.is_set() else Status(429)
 
     async with FakeEndpoint(script) as endpoint, pages(bench.folder, every=0.01) as client:
         run = bench.run(f"it={endpoint.base_url}", shortcut=False, concurrency=1, attempts=100_000)

@@ -6,11 +6,11 @@ not know where rows come from.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from json.encoder import encode_basestring as _quoted  # a text as JSON, without escapes but JSON's own
 from typing import Any
 
 from harness.converting import bad_item, description_of, item_of
@@ -24,8 +24,6 @@ BAD_ROWS_KEPT = 20
 SKIP = "Mend them, or pass --skip-bad-rows to count them as unscored."
 MEND = "Mend them or take them out: a bad shot cannot be skipped, only --shots 0 asks without any."
 """The ways out of bad rows, of questions and of shots."""
-_quoted = json.JSONEncoder(ensure_ascii=False).encode
-"""A text as JSON."""
 
 
 @dataclass(frozen=True, slots=True)

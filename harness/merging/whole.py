@@ -7,7 +7,6 @@ folder holds is never lost, and whoever is killed meanwhile begins anew.
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,8 +46,6 @@ _LACKS = (
     " changed; give the commands of all shards again, with the same endpoints: nothing is sent twice"
 )
 """What is said where nothing else explains it."""
-_NO_WAYS_OUT = "move it away or choose another --out", "choose another --out"
-"""What is said of journals where a run begins."""
 AT_ONCE = 2
 """Endpoints whose journals are folded at the same time."""
 
@@ -81,11 +78,6 @@ def merge(folder: Path) -> Merge:
     """
     if not shards_in(folder):
         raise UsageError(f"{folder}: no shards are there; run --shard I/N --out {folder} makes them")
-    with _ways_out():
-        return _merged(folder)
-
-
-def _merged(folder: Path) -> Merge:
     parts = parts_in(folder, time.time())
     identity = SuiteIdentity(parts.last.document["identity"])
     _same_suite(parts, identity)
@@ -100,23 +92,6 @@ def _merged(folder: Path) -> Merge:
         opened.write_manifest(first)
         _fold_all(opened, parts, endpoints, listing)
         return _concluded(opened, parts, first)
-
-
-@contextmanager
-def _ways_out() -> Iterator[None]:
-    """What files raise, with the ways out that there are here: no --out can be chosen."""
-    try:
-        yield
-    except StoreError as error:
-        said = str(error)
-        for each in _NO_WAYS_OUT:
-            said = said.replace(each, "move it away (replies that it alone has will be asked for again)")
-        code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_IOERR and str(error.__cause__) in said:  # no way out is told yet
-            said += (
-                "; see that it is a file, and that there is room (df, ulimit -f); then give the command again"
-            )
-        raise StoreError(said) from error
 
 
 def _same_suite(parts: Parts, identity: SuiteIdentity) -> None:
