@@ -1,6 +1,5 @@
 # make eval    the main job: samples on the reference model and its adapters; needs no account
-# make test    installs into .venv and runs the tests
-# make scale   the tests that `make test` leaves out: tens of thousands of items in a browser (two minutes)
+# make test    installs into .venv and runs the tests, but for those in a browser
 # make ledger  runs the tests and renews the table in tests/README.md
 # make check   formatting, lint, types
 # make real    serves a real tiny model and runs every task of the shared data; FULL=1: long tasks whole too
@@ -21,20 +20,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHARED ?= ../shared
-# As many files of tests at once as there are cores.
-AT_ONCE := --numprocesses auto --dist loadfile
+# As many files of tests at once as there are cores, in the order of `tests/conftest.py`.
+AT_ONCE := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: eval test scale ledger check real browser chromium local ray bench bench-compare bench-merge bench-view soak school lock install clean
+.PHONY: eval test ledger check real browser chromium local ray bench bench-compare bench-merge bench-view soak school lock install clean
 
 eval: install
 	$(BIN)/forced-choice run --tasks sample_mmlu:cloze,sample_hellaswag \
 		--endpoint embedded --endpoint embedded:geography --endpoint embedded:science
 
 test: install
-	$(BIN)/python -m pytest $(AT_ONCE) -m 'not scale'
-
-scale: install chromium
-	CI=true $(BIN)/python -m pytest -m scale tests/browser
+	$(BIN)/python -m pytest $(AT_ONCE) --ignore tests/browser
 
 ledger: install
 	$(BIN)/python -m pytest $(AT_ONCE) --ledger
@@ -48,7 +44,7 @@ real: install
 	$(BIN)/python -m tests.real --shared $(SHARED) $(if $(FULL),--full)
 
 browser: install chromium
-	CI=true $(BIN)/python -m pytest tests/browser
+	CI=true $(BIN)/python -m pytest $(AT_ONCE) tests/browser
 
 # Fonts too: without any there is nothing to read on a page.
 chromium:

@@ -33,6 +33,12 @@ settings.register_profile(
 )
 settings.load_profile("busy")
 
+LONG = (
+    *("test_kills", "test_merging_ways", "test_merging", "test_workers", "test_fuzzing", "test_merging_fold"),
+    *("test_broken_folders", "test_reference", "test_reports", "test_flat", "test_openai_text", "test_mixes"),
+)
+"""Files that take longest are begun first, so that in the end no processor waits for another's."""
+
 SHARED = Path(os.environ.get("FORCED_CHOICE_SHARED", Path(__file__).parents[2] / "shared"))
 
 
@@ -53,6 +59,11 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the shared test material, not found at {SHARED}")
     return SHARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first; else as they were found."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 def pytest_collection_finish() -> None:

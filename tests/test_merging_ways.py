@@ -301,6 +301,7 @@ def _of_schema(journal: Path, schema: str) -> bytes:
 
 INTERRUPTED_IN = """
 import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
 from harness.merging import folding, texts, whole
 _, room, name = sys.argv[:3]
 room = {"folding": folding, "texts": texts, "whole": whole}[room]

@@ -213,7 +213,6 @@ def test_hostile_text_is_inert(tmp_path: Path, open_page: Open) -> None:
     note("hostile pages in a browser", tried=1, lost=int(bool(ran) or added > 0), unit="pages")
 
 
-@pytest.mark.scale
 def test_many_items(many: Path, open_page: Open) -> None:
     """60,000 items are there, and can be searched, within seconds, as they are not in the document."""
     assert many.stat().st_size <= 25_000_000

@@ -264,7 +264,6 @@ def test_it_is_readable(site: Site, scheme: str, size: dict[str, int]) -> None:
         assert shown.std() > 5  # there is something on it
 
 
-@pytest.mark.scale
 def test_many_items_are_there_at_once(tmp_path: Path, opener: Callable[..., Page]) -> None:
     """However many items a run has, its page holds a few rows of them."""
     made_run(tmp_path / "run", MANY, texts=False)
