@@ -20,6 +20,9 @@ from harness.manifest import Exit
 from harness.pool import Pool
 from harness.reading import Reading, Taken
 from harness.settings import RunSettings
+from harness.workers.desk import Desk
+from harness.workers.hands import Hand
+from harness.workers.messages import Ready, ToRun
 from tests.crews import MemoryEngine, use
 from tests.fake_endpoint import Body, FakeEndpoint, Fault, Hang, Status
 from tests.running import REQUESTS, Bench, bench, ended, kept, sent_again, start, until
@@ -127,17 +130,32 @@ async def test_a_worker_that_falls_silent(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A worker that neither answers nor ends is given up, and its part done by another."""
-    engine = MemoryEngine(2)
+    engine, well = MemoryEngine(2), 0
+    monkeypatch.setattr("harness.workers.crew.FEWEST", 2)  # so that both have something
+    took, ready = Desk.take_in, set()
+
+    def take_in(self: Desk, hand: Hand, message: ToRun) -> None:
+        if isinstance(message, Ready):
+            ready.add(hand.name)
+        took(self, hand, message)
+
+    monkeypatch.setattr(Desk, "take_in", take_in)
 
     def script(number: int, body: Body) -> Fault | None:
-        if number == 30:
+        nonlocal well
+        if len(ready) < 2:
+            return Status(429)
+        well += 1
+        if well == 10:
             engine.freeze(engine.started[0])
         return None
 
     async with FakeEndpoint(script) as endpoint:
         monkeypatch.setattr("harness.workers.crew.SILENCE_S", 1.5)
         use(monkeypatch, engine)
-        result = await bench.run(f"a={endpoint.base_url}", out="many", shortcut=False, workers=2)
+        url = f"a={endpoint.base_url}"
+        more: dict[str, Any] = {"shortcut": False, "attempts": 100_000}
+        result = await bench.run(url, out="many", workers=2, **more)
         assert result.exit is Exit.DONE
         assert caplog.messages.count("worker_lost") == 1
         monkeypatch.undo()

@@ -165,7 +165,8 @@ class Desk:
         for tally in hand.tallies.values():
             tally.lose()
         pieces = self._ledger.lost(hand.name)
-        event("worker_lost", level=logging.WARNING, worker=hand.name, pieces=pieces)
+        if hand.ready or not (self.over or self._lost.stop.is_set()):  # else nobody needs it any more
+            event("worker_lost", level=logging.WARNING, worker=hand.name, pieces=pieces)
         for label, asked in self._asked.items():
             asked.takers = deque(each for each in asked.takers if each[0] is not hand)
             self._hand_out(label)
