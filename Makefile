@@ -44,7 +44,7 @@ real: install
 	$(BIN)/python -m tests.real --shared $(SHARED) $(if $(FULL),--full)
 
 browser: install chromium
-	CI=true $(BIN)/python -m pytest $(AT_ONCE) tests/browser
+	CI=true $(BIN)/python -m pytest tests/browser
 
 # Fonts too: without any there is nothing to read on a page.
 chromium:
