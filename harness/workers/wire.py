@@ -16,7 +16,7 @@ from harness.workers.messages import ToRun, ToWorker
 def _plain(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
-    raise NotImplementedError(f"{type(value).__name__} is no part of a message")
+    raise NotImplementedError(f"{type(value).__name__} is no part of a message")  # as msgspec asks of a hook
 
 
 def _rich(kind: type, value: Any) -> Any:
