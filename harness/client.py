@@ -22,7 +22,7 @@ from harness.dialects import Dialect
 from harness.errors import EndpointRefused, Stopped
 from harness.events import Field
 from harness.exchange import Failure, Outcome, ScoreRequest
-from harness.pacing import BUSY, AnyBudget, Budget, Gate, Limits, Outage
+from harness.pacing import AWAY, BUSY, AnyBudget, Budget, Gate, Limits, Outage
 from harness.patience import MOST_REFILLS, Case, ClientSettings
 from harness.secrets import Secret
 from harness.transport import Attempt, Called, Transport, Wire
@@ -186,11 +186,14 @@ class Client:
         if not case.seen:
             case.seen = True
             return case.last
-        ended = self._outage.ended
+        ended, suspected = self._outage.ended, self._outage.suspected
         await self._passage(case.request)
         if self._outage.ended > ended:
             case.refill(self._outage.successes)
-        if not case.exhausted(self._settings):  # it still is, where there was no outage after all
+        exhausted = case.exhausted(self._settings)  # it still is, where no probe failed
+        if exhausted and suspected and case.spare and case.last.reason in AWAY:
+            case.spare = exhausted = False
+        if not exhausted:
             attempt = await self._attempt(case.request, case.body)
             case.add(attempt, self._backoff(attempt, case.attempts), self._settings.timeout)
         return case.last

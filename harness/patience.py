@@ -52,6 +52,8 @@ class Case:
     wait: float = 0.0
     """Seconds before the next attempt."""
     refills: int = 0
+    spare: bool = True
+    """An attempt beyond these is left to it, for an outage that ended just when it had used up its own."""
 
     def add(self, attempt: Attempt, wait: float, timeout: float) -> None:
         """Count an attempt, and set the wait before the next.

@@ -325,7 +325,8 @@ async def test_a_huge_reply_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_attempts_are_used_up() -> None:
-    """A request that keeps failing on a healthy endpoint ends as a failure with the last reason."""
+    """A request that keeps failing on a healthy endpoint ends as a failure with the last reason, after its
+    attempts and the one that shows that no outage had used them up."""
     script: Script = lambda number, body: Status(503, body=b"later") if body["tokens"][2] == 1 else None  # noqa: E731
     async with bench(script, settings=ClientSettings(attempts=3)) as it:
         fine, failed, also_fine = await it.score_all(3, workers=1)
@@ -333,7 +334,7 @@ async def test_attempts_are_used_up() -> None:
     assert is_right(also_fine)
     assert failed.failure is not None
     assert (failed.failure.reason, failed.failure.detail, failed.failure.status) == ("503", "later", 503)
-    assert failed.attempts == 3
+    assert failed.attempts == 3 + 1
     assert it.retries == ["503", "503"]
 
 
@@ -406,6 +407,15 @@ async def test_an_outage_at_the_very_beginning_is_sat_out() -> None:
         outcomes = await it.score_all(5, workers=1)
     assert all(map(is_right, outcomes))
     assert it.events[-1].message == ""
+
+
+@pytest.mark.parametrize("begin", [1, 10])
+async def test_an_outage_that_ends_with_the_attempts(begin: int) -> None:
+    """Where it is over before anybody has probed, a request that used up its attempts in it gets one more."""
+    async with bench(down(begin, begin + 3, Reset()), settings=ClientSettings(attempts=3)) as it:
+        outcomes = await it.score_all(20, workers=1)
+    assert all(map(is_right, outcomes))
+    assert max(outcome.attempts for outcome in outcomes) == 4
 
 
 async def test_an_endpoint_that_stays_down_is_given_up() -> None:

@@ -18,10 +18,11 @@ from harness.pacing.leasing import LeasedBudget
 from harness.pacing.lending import Ask, Grant, Lends, Slot, Terms
 from harness.pacing.lessor import Lessor
 from harness.pacing.level import MOST, Level
-from harness.pacing.outage import BUSY, IN_A_ROW, Outage
+from harness.pacing.outage import AWAY, BUSY, IN_A_ROW, Outage
 
 __all__ = [
     "AIM",
+    "AWAY",
     "BURST",
     "BUSY",
     "IN_A_ROW",

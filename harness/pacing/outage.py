@@ -29,8 +29,8 @@ class Outage:
     """The bar in front of one endpoint: down while too many attempts in a row fail.
 
     While it is down all workers wait, and one of them probes with a request that succeeded before (its
-    own, where none did) after growing waits. If the first probe succeeds there was no outage: the requests
-    that failed are to blame themselves.
+    own, where none did) after growing waits. If the first probe succeeds there was no outage, or it has just
+    ended: the requests that failed are to blame themselves, but for one attempt more (`client`).
 
     Attributes:
         suspected: the bar is down.
