@@ -1,12 +1,11 @@
 """One attempt over HTTP: a body goes out, a checked reply or a decision about the failure comes back.
 
-The only module that knows aiohttp: its exceptions are translated here, bodies are bounded, redirects are
-not followed, and nothing that a server said leaves with a secret in it. Retries are the client's business.
+`posting` does the sending. Here aiohttp's exceptions are translated, redirects are not followed, and nothing
+that a server said leaves with a secret in it. Retries are the client's business.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,19 +25,10 @@ from harness.errors import ReplyError, TruncatedReply, UsageError
 from harness.exchange import Reply, ScoreRequest
 from harness.failures import Decision, Fault, classify, one_line
 from harness.pacing.headers import TELLING, Limits, limits_of
+from harness.posting import LARGEST_ERROR, NotHttp, Posted, Poster, read
 from harness.redacting import keep
 from harness.secrets import Secret
 from harness.trust import what_to_do
-
-LARGEST_REPLY = 16 * 2**20
-"""Bytes; a larger body is no reply to a question about a few tokens."""
-
-LARGEST_ERROR = 64 * 2**10
-"""Bytes of an error body that are looked at."""
-
-LARGE = 2**20
-"""Bytes; bodies above it are rare, and only so many of an endpoint's are read at a time:"""
-LARGE_AT_ONCE = 8
 
 HINTS: Mapping[str, str] = {
     "401": "Is {token} set and valid?",
@@ -124,7 +114,6 @@ class Transport:
         self._proxy = proxy_for(wire.url)
         secrets = [*wire.secrets, *_password(self._proxy)]
         self._cleaner = Cleaner(secrets)
-        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         keep(secrets)
 
     async def open(self) -> None:
@@ -136,6 +125,7 @@ class Transport:
             headers={"Content-Type": "application/json", "Accept": "application/json", **wire.headers},
             timeout=aiohttp.ClientTimeout(total=wire.timeout, sock_connect=wire.connect_timeout),
         )
+        self._poster = Poster(self._session, self._url, self._proxy)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -146,20 +136,15 @@ class Transport:
         began = self._clock()
         fault: Fault
         try:
-            async with self._session.post(
-                self._url, data=body, allow_redirects=False, proxy=self._proxy
-            ) as response:
-                if response.status != 200:
-                    return await self._refused(response, began)
-                content = await _read(response.content, LARGEST_REPLY, self._large)
-            if len(content) > LARGEST_REPLY:
-                raise ReplyError(f"the reply is larger than {LARGEST_REPLY // 2**20} MiB")
-            reply = self._dialect.parse(content, request)
+            posted = await self._poster.post(body)
+            if posted.status != 200:
+                return self._refused(posted, began)
+            reply = self._dialect.parse(posted.content, request)
             if reply.top_logprobs or reply.token_texts:
                 reply = self._cleaner.reply(reply)
-            return Attempt(self._clock() - began, reply, limits=_limits(response.headers))
+            return Attempt(self._clock() - began, reply, limits=_limits(posted.headers))
         except TruncatedReply as error:
-            kind = f" ({one_line(response.content_type, 80)})" if content else ""
+            kind = f" ({one_line(_content_type(posted.headers), 80)})" if posted.content else ""
             fault, detail = "cut body", f"{error}{kind}"
         except ReplyError as error:
             fault, detail = "protocol", str(error)
@@ -175,7 +160,7 @@ class Transport:
                 method, url, allow_redirects=False, proxy=self._proxy
             ) as response:
                 status, headers = response.status, response.headers
-                content = await _read(response.content, LARGEST_ERROR, self._large)
+                content = await read(response.content, LARGEST_ERROR)
         except (aiohttp.ClientError, OSError) as error:
             return Called(None, b"", self._cleaner.line(translated(error, self._wire)[1]))
         said = "" if status == 200 else self._said(status, headers, content[:LARGEST_ERROR])
@@ -189,16 +174,11 @@ class Transport:
         hint = HINTS.get(attempt.reason, "").format(token=variables[0], team=team)
         return f"{attempt.reason} from {self._wire.url}{said}. {hint}".rstrip()
 
-    async def _refused(self, response: aiohttp.ClientResponse, began: float) -> Attempt:
-        """A reply that is no 200; of its body whatever arrives."""
-        status, headers = response.status, response.headers
-        try:
-            content = await _read(response.content, LARGEST_ERROR, self._large)
-        except (aiohttp.ClientError, OSError):  # the status alone decides
-            content = b""
-        decision = classify(status, headers, now=time.time())
-        detail = self._said(status, headers, content[:LARGEST_ERROR])
-        return Attempt(self._clock() - began, None, decision, detail, status, _limits(headers))
+    def _refused(self, posted: Posted, began: float) -> Attempt:
+        """A reply that is no 200."""
+        decision = classify(posted.status, posted.headers, now=time.time())
+        detail = self._said(posted.status, posted.headers, posted.content[:LARGEST_ERROR])
+        return Attempt(self._clock() - began, None, decision, detail, posted.status, _limits(posted.headers))
 
     def _said(self, status: int, headers: Mapping[str, str], content: bytes) -> str:
         """What an error reply says."""
@@ -229,7 +209,7 @@ def translated(error: aiohttp.ClientError | OSError, wire: Wire) -> tuple[Fault,
             return "connection", f"cannot resolve host {host}"
         case aiohttp.ServerDisconnectedError():
             return "connection", "the server closed the connection"
-        case aiohttp.ClientResponseError():
+        case NotHttp() | aiohttp.ClientResponseError():
             return "connection", "the reply is not valid HTTP"
         case OSError(strerror=str(words)):
             return "connection", words
@@ -272,25 +252,9 @@ def _password(proxy: str | None) -> list[Secret]:
     return [Secret(password), Secret(unquote(password))] if password else []
 
 
-async def _read(content: aiohttp.StreamReader, limit: int, large: asyncio.Semaphore) -> bytes:
-    """A body, or a little more than `limit` bytes of a larger one; few are large at a time."""
-    first = await content.readany()
-    if content.at_eof():  # as almost always: in one piece
-        return first
-    chunks = [first]
-    await _read_on(content, chunks, min(limit, LARGE))
-    if not content.at_eof() and limit > LARGE:
-        async with large:
-            await _read_on(content, chunks, limit)
-    return b"".join(chunks)
-
-
-async def _read_on(content: aiohttp.StreamReader, chunks: list[bytes], limit: int) -> None:
-    """Add chunks until there are more than `limit` bytes, or all."""
-    size = sum(map(len, chunks))
-    while size <= limit and (chunk := await content.readany()):
-        chunks.append(chunk)
-        size += len(chunk)
+def _content_type(headers: Mapping[str, str]) -> str:
+    """What a body is said to be, without parameters."""
+    return headers.get("Content-Type", "of no type").partition(";")[0].strip().lower()
 
 
 def _tls_words(error: OSError) -> str:

@@ -317,7 +317,7 @@ async def test_an_unbelievable_reply_is_no_score(fault: Fault, named: str) -> No
 
 async def test_a_huge_reply_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A body beyond the limit is a protocol error, however it would go on."""
-    monkeypatch.setattr("harness.transport.LARGEST_REPLY", 2**20)
+    monkeypatch.setattr("harness.posting.LARGEST_REPLY", 2**20)
     async with bench(first(1, Status(200, body=b" " * 2**22))) as it:
         outcome = await it.client.score(request())
     assert outcome.failure is not None

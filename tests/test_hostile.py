@@ -347,7 +347,7 @@ async def test_a_hostile_endpoint(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_large_bodies_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many workers a hostile endpoint gives large bodies to, few of them are in memory at a time."""
-    monkeypatch.setattr("harness.transport.LARGE_AT_ONCE", 1)
+    monkeypatch.setattr("harness.posting.LARGE_AT_ONCE", 1)
     large = 8 * 2**20
 
     async def pieces() -> AsyncIterator[bytes]:
