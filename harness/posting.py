@@ -19,6 +19,7 @@ from aiohttp.connector import Connection
 from aiohttp.http import RawResponseMessage
 from yarl import URL
 
+from harness.deadlines import Deadline, Deadlines
 from harness.errors import ReplyError
 
 LARGEST_REPLY = 16 * 2**20
@@ -63,6 +64,8 @@ class Poster:
         assert session.connector is not None
         self._connector = session.connector
         self._timeout = session.timeout
+        assert self._timeout.total is not None
+        self._deadlines = Deadlines(self._timeout.total)
         self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._head = b""
         self._request = aiohttp.ClientRequest(
@@ -85,7 +88,7 @@ class Poster:
         """
         message = None
         try:
-            async with asyncio.timeout(self._timeout.total):
+            with Deadline(self._deadlines):
                 connection = await self._connect()
                 try:
                     assert connection.protocol is not None
