@@ -45,7 +45,7 @@ class Deadlines:
 
 
 class Deadline:
-    """A block that is cancelled when its time is up, and then raises TimeoutError, as `asyncio.timeout` does."""
+    """A block that is cancelled when its time is up; then it raises TimeoutError as `asyncio.timeout` does."""
 
     __slots__ = ("_cancelling", "_deadlines", "_late", "_task", "due")
 
