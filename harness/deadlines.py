@@ -45,7 +45,7 @@ class Deadlines:
 
 
 class Deadline:
-    """A block that is cancelled when its time is up; then it raises TimeoutError as `asyncio.timeout` does."""
+    """A block that is cancelled, and raises TimeoutError, when its time is up, as with `asyncio.timeout`."""
 
     __slots__ = ("_cancelling", "_deadlines", "_late", "_task", "due")
 
