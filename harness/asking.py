@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from harness.caps import Spending
 from harness.clients import Clients
-from harness.deciding.referee import Referee
 from harness.doctor.beginning import Briefs
 from harness.workers.engine import Engine
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from harness.deciding.referee import Referee
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

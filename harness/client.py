@@ -13,9 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
-
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+from typing import TYPE_CHECKING, Self
 
 from harness.caps import Caps, Meter, Price, Spending
 from harness.dialects import Dialect
@@ -26,6 +24,9 @@ from harness.pacing import AWAY, BUSY, AnyBudget, Budget, Gate, Limits, Outage
 from harness.patience import MOST_REFILLS, Case, ClientSettings
 from harness.secrets import Secret
 from harness.transport import Attempt, Called, Transport, Wire
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,8 @@ class Client:
 
     async def _persist(self, case: Case) -> Outcome:
         """Let tenacity send again what failed once."""
+        from tenacity import AsyncRetrying, retry_if_result
+
         retrying = AsyncRetrying(
             sleep=self._rest,
             retry=retry_if_result(lambda attempt: attempt.retryable),

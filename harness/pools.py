@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from shutil import rmtree
+from typing import TYPE_CHECKING
 
 from harness.asking import Asking
 from harness.background import to_its_end
-from harness.deciding.referee import Referee
 from harness.doctor.brief import Brief
 from harness.errors import EndpointRefused, Stopped, StoreError
 from harness.heartbeat import told_begun, told_ended
@@ -27,6 +27,9 @@ from harness.watching.session import Watches
 from harness.watching.watch import Watch
 from harness.work import Runs, Work
 from harness.workers.texts import PARTS
+
+if TYPE_CHECKING:
+    from harness.deciding.referee import Referee
 
 
 async def send_all(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,6 @@ from harness.asking import Asking
 from harness.background import entered_beside, to_its_end
 from harness.caps import told
 from harness.clients import Clients
-from harness.deciding.outcome import STATUS as DECIDED
-from harness.deciding.outcome import counted, outcome_of
-from harness.deciding.referee import Referee, referee_of
 from harness.doctor.beginning import Briefs
 from harness.earlier import Earlier
 from harness.embedded import served
@@ -48,6 +45,10 @@ from harness.workers.engines import engine_of
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
+
+    from harness.deciding.outcome import Outcome
+    from harness.deciding.referee import Referee
+    from harness.scoring.scores import ItemScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ async def _evaluated(prepared: Prepared, console: Console, stop: asyncio.Event, 
                     part.meter = clients.meters[part.endpoint.label]
                     part.probed_earlier = before.probed.get(whose(part.endpoint.identity), ())
                 signs = Signs(folder, first, parts, before.probed)
-                referee = await referee_of(prepared, parts)
+                referee = await _referee(prepared, parts)
                 async with shown([part.progress for part in parts], console), signs.given():
                     asking = Asking(
                         clients=clients,
@@ -155,11 +156,8 @@ async def _concluded(prepared: Prepared, signs: Signs, remarks: Sequence[str], e
     parts, folder, sending = signs.parts, signs.folder, time.monotonic() - ended.since
     for part in parts:
         part.after, part.ended = part.journal.stats(), True
-    referee = ended.referee
-    scores = {part.endpoint.label: counted(part.journal.scores(), referee) for part in parts}
     async with signs.given():  # of a million items, this takes a while
-        accuracy = await asyncio.to_thread(write_results, folder.path, scores, prepared.suite.tables())
-        outcome = await outcome_of(referee, scores, parts)
+        accuracy, outcome = await _tabulated(prepared, signs, ended.referee)
     remarks = [*remarks, *told_greedy(accuracy), *told_ties(accuracy)]
     remarks += outcome.remarks() if outcome else ()
     remarks += [told(ended.cap, await asyncio.to_thread(untried, parts))] if ended.cap else []
@@ -168,7 +166,7 @@ async def _concluded(prepared: Prepared, signs: Signs, remarks: Sequence[str], e
     folder.write_manifest(
         manifest(
             prepared,
-            DECIDED if outcome and outcome.spared and code is Exit.DONE else code.status,
+            outcome.status(code) if outcome else code.status,
             ended.begun,
             took={"sending_s": sending, "whole_s": time.monotonic() - ended.since},
             parts=parts,
@@ -179,3 +177,27 @@ async def _concluded(prepared: Prepared, signs: Signs, remarks: Sequence[str], e
     )
     whole = time.monotonic() - ended.since
     return RunResult(folder.path, accuracy, parts, code, whole, sending, remarks)
+
+
+async def _tabulated(
+    prepared: Prepared, signs: Signs, referee: Referee | None
+) -> tuple[pd.DataFrame, Outcome | None]:
+    """Write the tables: the rows of `scores.csv`, and what came of deciding, if anybody was to decide."""
+    parts, folder, tables = signs.parts, signs.folder.path, prepared.suite.tables()
+    scores: dict[str, Iterable[ItemScore]] = {part.endpoint.label: part.journal.scores() for part in parts}
+    if referee is None:
+        return await asyncio.to_thread(write_results, folder, scores, tables), None
+    from harness.deciding.outcome import counted, outcome_of
+
+    scores = counted(scores, referee)
+    accuracy = await asyncio.to_thread(write_results, folder, scores, tables)
+    return accuracy, await outcome_of(referee, scores, parts)
+
+
+async def _referee(prepared: Prepared, parts: Sequence[EndpointRun]) -> Referee | None:
+    """Who stops the run once it is decided, if anybody is to: few runs wait for that to be imported."""
+    if not prepared.settings.compare_until_decided:
+        return None
+    from harness.deciding.referee import referee_of
+
+    return await referee_of(prepared, parts)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.deciding.referee import Referee
-from harness.manifest import EndpointRun
+from harness.manifest import EndpointRun, Exit
 from harness.replies import StoredReplies
 from harness.scoring.scores import NOT_ASKED, NOT_TRIED, ItemScore
 
@@ -29,7 +29,7 @@ class Counting:
         spared: likewise, of those that were not.
     """
 
-    def __init__(self, scores: Iterator[ItemScore]) -> None:
+    def __init__(self, scores: Iterable[ItemScore]) -> None:
         """Nothing is read yet."""
         self._scores = scores
         self.asked: Counter[str] = Counter()
@@ -46,21 +46,19 @@ class Counting:
                 yield score
 
 
-def counted(scores: Iterator[ItemScore], referee: Referee | None) -> Iterable[ItemScore]:
-    """Scores as the tables take them: those of an endpoint whose pairs are decided are counted."""
-    return Counting(scores) if referee and referee.decided else scores
+def counted(scores: Mapping[str, Iterable[ItemScore]], referee: Referee) -> dict[str, Iterable[ItemScore]]:
+    """Scores as the tables take them: once all pairs are decided they are counted."""
+    return {label: Counting(each) if referee.decided else each for label, each in scores.items()}
 
 
 async def outcome_of(
-    referee: Referee | None, scores: Mapping[str, Iterable[ItemScore]], parts: Sequence[EndpointRun]
-) -> Outcome | None:
-    """What came of it, once tables are written from these scores; None where nobody was to decide.
+    referee: Referee, scores: Mapping[str, Iterable[ItemScore]], parts: Sequence[EndpointRun]
+) -> Outcome:
+    """What came of it, once tables are written from these scores.
 
     Raises:
         StoreError: a journal cannot be read.
     """
-    if referee is None:
-        return None
     through = {label: each for label, each in scores.items() if isinstance(each, Counting)}
     journals = {part.endpoint.label: part.journal for part in parts}
     states = await asyncio.to_thread(referee.states)
@@ -110,6 +108,10 @@ class Outcome:
     def spared(self) -> bool:
         """Whether all is decided, and something was not asked for that reason."""
         return self.referee.decided and self.saved.items > 0
+
+    def status(self, code: Exit) -> str:
+        """What `run.json` says of the run that ended with this code."""
+        return STATUS if self.spared and code is Exit.DONE else code.status
 
     def document(self) -> dict[str, Any]:
         """As `run.json` has it."""

@@ -49,15 +49,13 @@ class Pair:
     sequence: Sequential
 
 
-async def referee_of(prepared: Prepared, parts: Sequence[EndpointRun]) -> Referee | None:
-    """Who stops a run once it is decided, if anybody is to; what journals decide already is.
+async def referee_of(prepared: Prepared, parts: Sequence[EndpointRun]) -> Referee:
+    """Who stops a run once it is decided; what journals decide already is.
 
     Raises:
         StoreError: a journal cannot be read.
     """
     settings = prepared.settings
-    if not settings.compare_until_decided:
-        return None
     margin = MARGIN if settings.margin is None else settings.margin
     referee = await asyncio.to_thread(Referee, prepared, parts, margin)
     await referee.look_back()
