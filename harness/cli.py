@@ -5,19 +5,14 @@ What people read goes to the terminal through rich; data goes to files or, with 
 
 from __future__ import annotations
 
-import atexit
-import gc
 from collections.abc import Sequence
 
-NEW_OBJECTS = 50_000
-"""After so many Python looks for cycles among them. Hardly any are made here, and to look after every 700, as
-it does by itself, takes a tenth of a run's processor time, and some of that of `--help`."""
+from harness.collecting import begin
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Errors are one line on stderr, never a traceback."""
-    gc.set_threshold(NEW_OBJECTS)  # before most is imported
-    atexit.register(gc.freeze)  # nobody needs cycles to be found in what is left then
+    begin()
     from cyclopts import CycloptsError
 
     from harness.commands.app import app

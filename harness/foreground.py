@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 
+from harness.collecting import settle
 from harness.events import event
 from harness.terminal import say
 
@@ -26,6 +27,8 @@ def run_async(work: Coroutine[Any, Any, _Result]) -> _Result:
     """Run a coroutine to its end, on uvloop where it is installed; cancelled, it raises KeyboardInterrupt."""
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            loop = runner.get_loop()
+            loop.call_soon(loop.call_soon, settle)  # once the work has imported what it begins with
             return runner.run(work)
     except asyncio.CancelledError as error:
         raise KeyboardInterrupt from error

@@ -13,9 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.caps import FREE, HOUR, Price, Volume
-from harness.comparison.drifting import Drifts
-from harness.comparison.findings import Findings
-from harness.exports import cells
 from harness.forecast import Fact, compared
 from harness.manifest import EndpointRun, Exit
 from harness.places import whole_of
@@ -27,6 +24,8 @@ from harness.watching.judging import wrong
 if TYPE_CHECKING:
     import pandas as pd
 
+    from harness.comparison.drifting import Drifts
+    from harness.comparison.findings import Findings
     from harness.merging.whole import Merge
     from harness.runner import RunResult
 
@@ -80,6 +79,8 @@ def accuracy_table(accuracy: pd.DataFrame) -> Table:
 
 def comparison_table(findings: Findings, *, subjects: bool = False) -> Table:
     """The suite, tasks and groups down, what is compared across; `subjects` adds a row for each of theirs."""
+    from harness.exports import cells  # after a run nobody should wait for what compares
+
     shown = cells(findings, subjects=subjects)
     table = Table(
         title=Text(f"Compared with {findings.labels[0]}: difference with 95 % interval"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 import sys
 
@@ -10,9 +9,6 @@ from harness.foreground import run_async
 from harness.redacting import install
 from harness.workers.channel import ChannelLost, connected
 from harness.workers.worker import work
-
-NEW_OBJECTS = 50_000
-"""As of the commands."""
 
 
 async def _work(descriptor: int) -> None:
@@ -25,6 +21,5 @@ async def _work(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    gc.set_threshold(NEW_OBJECTS)
     install()
     run_async(_work(int(sys.argv[1])))

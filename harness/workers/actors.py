@@ -7,7 +7,6 @@ waits for them. Ray keeps the arguments of a constructor, so nothing secret is a
 from __future__ import annotations
 
 import asyncio
-import gc
 import platform
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import blake2b
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import harness
+from harness.collecting import settle
 from harness.redacting import install
 from harness.workers.actorbudgets import LentByActor
 from harness.workers.channel import Channel, ChannelLost
@@ -24,9 +24,6 @@ POLL = 5.0
 """Seconds for which `get` waits before it says that there is nothing yet."""
 SILENCE = 60.0
 """Seconds without a `get` after which the run is taken for gone: nothing more is sent for it."""
-
-NEW_OBJECTS = 50_000
-"""As of the commands."""
 
 Works = Callable[[Channel, Mapping[int, LentByActor]], Awaitable[None]]
 """A whole worker, until it is told to end, or its channel is lost; given who keeps the budgets of accounts,
@@ -101,7 +98,7 @@ class WorkerActor:
 
     async def begin(self) -> Build:
         """Start to work; what the worker is built of."""
-        gc.set_threshold(NEW_OBJECTS)
+        settle()
         install()
         self._channel = ActorChannel(self._gather)
         self._asked = asyncio.get_running_loop().time()
