@@ -1,4 +1,4 @@
-"""When Python looks for cycles of objects that nobody needs: hardly any are made here."""
+"""When Python looks for objects that only refer to one another: hardly any are left so here."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def begin() -> None:
 
 
 def settle() -> None:
-    """A command has what it needs: that is not looked through again, and what follows is."""
+    """All that was needed to begin is there, here or in a worker: it is not looked through again (nor is what
+    importing has left over, some thousand objects), and what follows is."""
     gc.freeze()
     gc.set_threshold(WORKING)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
+TICK = 0.001
+"""Seconds between which uvloop's clock does not tell: what is due within them is due."""
+
 
 class Deadlines:
-    """Makes context managers whose blocks may take so long, and no longer; for one event loop."""
+    """What the deadlines of one event loop share: the time that each has, and the timer."""
 
     def __init__(self, seconds: float) -> None:
-        """No block may take more than this."""
+        """Nothing has begun; `seconds` are what each block may take."""
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
         self._running: dict[Deadline, None] = {}
@@ -35,8 +38,9 @@ class Deadlines:
     def _look(self) -> None:
         """End what is due, and come again when the next one is."""
         self._timer = None
-        now = self._loop.time()
-        for deadline in list(self._running):
+        now = self._loop.time() + TICK
+        while self._running:
+            deadline = next(iter(self._running))
             if deadline.due > now:
                 self._timer = self._loop.call_at(deadline.due, self._look)
                 return

@@ -37,6 +37,7 @@ HINTS: Mapping[str, str] = {
 }
 """What to do about an endpoint that refuses, by reason."""
 
+_JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 _TELLING = tuple(map(istr, TELLING))
 """Names of headers that are looked for in every reply, made so that this is cheap."""
 
@@ -122,10 +123,10 @@ class Transport:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=wire.connections, ssl=wire.tls or True),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Content-Type": "application/json", "Accept": "application/json", **wire.headers},
+            headers=_JSON,  # no credentials: a session tells its own headers to proxies too
             timeout=aiohttp.ClientTimeout(total=wire.timeout, sock_connect=wire.connect_timeout),
         )
-        self._poster = Poster(self._session, self._url, self._proxy)
+        self._poster = Poster(self._session, self._url, {**_JSON, **wire.headers}, self._proxy)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -148,7 +149,7 @@ class Transport:
             fault, detail = "cut body", f"{error}{kind}"
         except ReplyError as error:
             fault, detail = "protocol", str(error)
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
             fault, detail = translated(error, self._wire)
         decision = classify(None, {}, fault, now=time.time())
         return Attempt(self._clock() - began, None, decision, self._cleaner.line(detail))
@@ -157,11 +158,11 @@ class Transport:
         """Call a route of the same host without a body, once; only cancellation is raised."""
         try:
             async with self._session.request(
-                method, url, allow_redirects=False, proxy=self._proxy
+                method, url, headers=self._wire.headers, allow_redirects=False, proxy=self._proxy
             ) as response:
                 status, headers = response.status, response.headers
                 content = await read(response.content, LARGEST_ERROR)
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
             return Called(None, b"", self._cleaner.line(translated(error, self._wire)[1]))
         said = "" if status == 200 else self._said(status, headers, content[:LARGEST_ERROR])
         return Called(status, self._cleaner.text(content).encode(), said)
@@ -188,7 +189,7 @@ class Transport:
         return self._cleaner.line(self._dialect.error_message(self._cleaner.text(content).encode()))
 
 
-def translated(error: aiohttp.ClientError | OSError, wire: Wire) -> tuple[Fault, str]:
+def translated(error: aiohttp.ClientError | OSError | UnicodeError, wire: Wire) -> tuple[Fault, str]:
     """Fault and words of a foreign exception.
 
     Its own text is not used where it may hold a URL: that of a proxy has a password in it.
@@ -211,6 +212,8 @@ def translated(error: aiohttp.ClientError | OSError, wire: Wire) -> tuple[Fault,
             return "connection", "the server closed the connection"
         case NotHttp() | aiohttp.ClientResponseError():
             return "connection", "the reply is not valid HTTP"
+        case UnicodeError():
+            return "connection", f"no host can be called {urlsplit(wire.url).hostname}"
         case OSError(strerror=str(words)):
             return "connection", words
     return "connection", type(error).__name__

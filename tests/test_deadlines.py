@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,3 +129,58 @@ def test_an_error_in_a_block_is_that_error() -> None:
         await asyncio.sleep(5 * LIMIT)
 
     in_virtual_time(fails())
+
+
+def test_what_a_late_block_raises_itself_is_heard() -> None:
+    """Where the cancellation is answered by another error, that one is told."""
+
+    async def fails() -> None:
+        with pytest.raises(ZeroDivisionError), Deadline(Deadlines(LIMIT)):
+            try:
+                await asyncio.sleep(99)
+            finally:
+                raise ZeroDivisionError
+
+    in_virtual_time(fails())
+
+
+def test_a_late_block_may_take_its_time_to_end() -> None:
+    """What is late is cancelled once: it can clean up for longer than the limit, while others come and go."""
+
+    async def slow(deadlines: Deadlines) -> str:
+        try:
+            with Deadline(deadlines):
+                try:
+                    await asyncio.sleep(99)
+                finally:
+                    await asyncio.sleep(3 * LIMIT)
+        except TimeoutError:
+            return "late"
+        return "in time"
+
+    async def all_of_them() -> list[object]:
+        deadlines = Deadlines(LIMIT)
+        others = (block(deadlines, begins, 99) for begins in range(3, 60, 3))
+        return await asyncio.gather(slow(deadlines), *others)
+
+    first, *others = in_virtual_time(all_of_them())
+    assert first == "late"
+    assert others == [("late", LIMIT)] * 19
+
+
+def test_a_coarse_clock_does_not_make_the_timer_ring_for_ever() -> None:
+    """On a clock of milliseconds, as uvloop's, a timer comes a little early: what is due then is due."""
+    rung: list[float] = []
+
+    class Counting(Deadlines):
+        def _look(self) -> None:
+            rung.append(asyncio.get_running_loop().time())
+            super()._look()
+
+    async def ask() -> None:
+        deadlines = Counting(0.0504)
+        found = await asyncio.gather(*(block(deadlines, begins * 0.0021, 9) for begins in range(60)))
+        assert {how for how, _ in found} == {"late"}
+
+    uvloop.run(ask())
+    assert len(rung) <= 60 + 5

@@ -148,3 +148,40 @@ async def test_a_proxy_is_used_and_its_password_kept(monkeypatch: pytest.MonkeyP
     assert seen[0].startswith(b"POST http://api.host/v1/completions")
     assert b"Proxy-Authorization: Basic dXNlcjpwYXNzIXdvcmQ=" in seen[0]
     assert str(attempt) == "407: not with ***, friend"
+
+
+@pytest.mark.parametrize("way", ["send", "call"])
+async def test_a_tunnel_is_asked_for_without_the_token(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that only passes bytes on is told where to, and no more, also where it has no credentials."""
+    seen: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        transport = Transport(wire(), dialect("friendli"), FakeClock())
+        await transport.open()
+        if way == "send":
+            assert (await transport.send(ScoreRequest(b"k", [1], [2]), b"{}")).reason == "connection"
+        else:
+            assert (await transport.call("GET", "https://api.host/v1")).status is None
+        await transport.close()
+    assert seen[0].startswith(b"CONNECT api.host:443 HTTP/1.1\r\n")
+    assert b"sesame" not in seen[0]
+    assert b"authorization" not in seen[0].lower()
+
+
+async def test_a_host_that_cannot_be() -> None:
+    """A name that no host can have fails the request in a line that shows it."""
+    transport = Transport(wire("https://a..b/v1/completions"), dialect("friendli"), FakeClock())
+    await transport.open()
+    attempt = await transport.send(ScoreRequest(b"k", [1], [2]), b"{}")
+    called = await transport.call("GET", "https://a..b/v1")
+    await transport.close()
+    assert str(attempt) == "connection: no host can be called a..b"
+    assert called.detail == "no host can be called a..b"
