@@ -101,7 +101,9 @@ class Poster:
                     assert connection.protocol is not None
                     self._write(connection.protocol, body)
                     message, stream = await _reply(connection.protocol)
-                    if message.code == 200:
+                    if stream.is_eof():  # as almost always: it came in one piece, with its head
+                        content = stream.read_nowait()
+                    elif message.code == 200:
                         content = await self._whole(stream)
                     else:
                         content = await read(stream, LARGEST_ERROR)
@@ -187,10 +189,7 @@ async def _reply(protocol: ResponseHandler) -> tuple[RawResponseMessage, aiohttp
 
 async def read(stream: aiohttp.StreamReader, limit: int) -> bytes:
     """A body, or a little more than `limit` bytes of a larger one."""
-    first = await stream.readany()
-    if stream.at_eof():  # as almost always: in one piece
-        return first
-    chunks = [first]
+    chunks: list[bytes] = []
     await _read_on(stream, chunks, limit)
     return b"".join(chunks)
 

@@ -46,7 +46,9 @@ def capacity_section(bench: Bench) -> list[Figure]:
 def _capacity(bench: Bench, capacity: int, latency: float) -> list[Figure]:
     with Instant(bench.tokenizer, "--capacity", str(capacity), "--latency", str(latency)) as endpoint:
         fixed = bench.run(endpoint.url, "hellaswag", "--concurrency", str(capacity))
-        best = _rate(watched(fixed, endpoint, FIXED_SECONDS)[1], FIXED_FROM, FIXED_SECONDS)
+        # Requests of one length come back in waves, of which the seconds counted may hold one too many.
+        counted = _rate(watched(fixed, endpoint, FIXED_SECONDS)[1], FIXED_FROM, FIXED_SECONDS)
+        best = min(counted, capacity / latency)
         auto = bench.run(endpoint.url, "hellaswag", "--concurrency", "auto")
         counts = watched(auto, endpoint, ADAPTIVE_SECONDS)[1]
     share = _rate(counts, ADAPTIVE_FROM, ADAPTIVE_SECONDS) / best
