@@ -114,9 +114,7 @@ class Row:
             raise FieldError(field, f"expected {exactly} texts, found {len(found)}")
         texts = []
         for position, each in enumerate(found):
-            problem = _no_text(each)
-            if not problem and (text := clean(each)) is not each:  # most texts need no cleaning
-                problem = _no_text(text)
+            problem = _no_text(each) or _no_text(text := clean(each))
             if problem:
                 raise FieldError(f"{field}[{position}]", problem)
             texts.append(text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import aiohttp
@@ -127,19 +129,25 @@ def test_a_proxy_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert "sesame" not in str(caught.value)
 
 
-async def test_a_proxy_is_used_and_its_password_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests go through the proxy with its credentials; what it says comes without them."""
+@asynccontextmanager
+async def proxy_that_says(reply: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A proxy on loopback that lets nobody through; its port, and the heads of what it was asked."""
     seen: list[bytes] = []
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         seen.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(b"HTTP/1.1 407 No\r\nContent-Length: 26\r\n\r\nnot with pass!word, friend")
+        writer.write(reply)
         await writer.drain()
         writer.close()
-        await writer.wait_closed()
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
-        port = proxy.sockets[0].getsockname()[1]
+        yield proxy.sockets[0].getsockname()[1], seen
+
+
+async def test_a_proxy_is_used_and_its_password_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests go through the proxy with its credentials; what it says comes without them."""
+    said = b"HTTP/1.1 407 No\r\nContent-Length: 26\r\n\r\nnot with pass!word, friend"
+    async with proxy_that_says(said) as (port, seen):
         monkeypatch.setenv("HTTP_PROXY", f"http://user:pass%21word@127.0.0.1:{port}")
         transport = Transport(wire("http://api.host/v1/completions"), dialect("friendli"), FakeClock())
         await transport.open()
@@ -153,16 +161,7 @@ async def test_a_proxy_is_used_and_its_password_kept(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("way", ["send", "call"])
 async def test_a_tunnel_is_asked_for_without_the_token(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that only passes bytes on is told where to, and no more, also where it has no credentials."""
-    seen: list[bytes] = []
-
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n")
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
-        port = proxy.sockets[0].getsockname()[1]
+    async with proxy_that_says(b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n") as (port, seen):
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
         transport = Transport(wire(), dialect("friendli"), FakeClock())
         await transport.open()

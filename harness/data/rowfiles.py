@@ -20,8 +20,6 @@ BUFFER_BYTES = 1 << 20
 """Of each column of a Parquet file, read ahead."""
 BATCH_ROWS = 1024
 """Rows of a Parquet file that are in memory at a time."""
-CONVERTED_ROWS = 128
-"""Of them as Python's objects."""
 
 LONGEST_LINE = 64 << 20
 """Bytes of a line: what has no line breaks would be read into memory whole."""
@@ -77,10 +75,9 @@ def read_parquet(path: Path, name: str) -> RowFile:
             with parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
                 # In one thread: of every other one some megabytes of pyarrow's memory would stay.
                 for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
-                    for start in range(0, len(batch), CONVERTED_ROWS):  # who needs the first few waits less
-                        for values in batch.slice(start, CONVERTED_ROWS).to_pylist():
-                            yield Record(row_place(number), values)
-                            number += 1
+                    for values in batch.to_pylist():
+                        yield Record(row_place(number), values)
+                        number += 1
         except failures as error:
             raise UsageError(f"{name}: unreadable after {number} rows: {first_line(error)}") from error
 
